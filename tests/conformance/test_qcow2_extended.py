@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import graph
+from hostel.block import creating, graph
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.node import BlockNode
 from hostel.block.powers import Repair
@@ -77,7 +77,7 @@ def test_random_changes_are_read_by_qemu_as_by_us(tmp_path: Path, cluster_size: 
         (tmp_path / "base.raw").write_bytes(below)
         oracle[: len(below)] = below
         options |= {"backing_file": "base.raw", "backing_fmt": "raw"}
-    with graph.create(str(path)) as file:
+    with creating.create(str(path)) as file:
         Qcow2Driver.create(file, SIZE, options)
     for step in range(4):
         with graph.open(str(path), "qcow2", read_only=False) as node:
@@ -99,6 +99,6 @@ def test_metadata_may_be_preallocated_over_a_backing_file(tmp_path: Path) -> Non
     (tmp_path / "base.raw").write_bytes(b"\x05" * 262144)
     path = tmp_path / "disk.qcow2"
     options = {"extended_l2": True, "preallocation": "metadata", "backing_file": "base.raw", "backing_fmt": "raw"}
-    with graph.create(str(path)) as file:
+    with creating.create(str(path)) as file:
         Qcow2Driver.create(file, 524288, options)
     judge(path, b"\x05" * 262144 + bytes(262144))

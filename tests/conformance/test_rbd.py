@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import blockdev, graph, objects
+from hostel.block import blockdev, creating, graph, objects
 from support.ceph import Ceph, cluster, may_run
 
 pytestmark = [
@@ -165,7 +165,7 @@ def test_zeroes_give_space_back_where_they_may(ceph: Ceph) -> None:
 
 
 def test_threads_that_make_an_image_grow_never_shrink_it() -> None:
-    with graph.create("rbd:rbd/grown") as node, concurrent.futures.ThreadPoolExecutor(4) as pool:
+    with creating.create("rbd:rbd/grown") as node, concurrent.futures.ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda index: node.pwrite(index * 4096, bytes([index + 1]) * 4096), reversed(range(64))))
     with graph.open("rbd:rbd/grown", "raw") as node:
         assert node.length == 64 * 4096

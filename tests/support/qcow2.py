@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hostel.block import graph
+from hostel.block import creating, graph
 from hostel.block.driver import OpenMode
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2.driver import Qcow2Driver
@@ -25,7 +25,7 @@ def create(size: int, options: Mapping[str, Value] | None = None) -> bytes:
 
 def create_file(path: Path, size: int, options: Mapping[str, Value] | None = None) -> None:
     """A fresh image in a file."""
-    with graph.create(str(path)) as file:
+    with creating.create(str(path)) as file:
         Qcow2Driver.create(file, size, options or {})
 
 

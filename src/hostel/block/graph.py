@@ -17,14 +17,12 @@ from hostel.block import filename as names
 from hostel.block.blockdev import Described
 from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, OpenMode, Reference
 from hostel.block.node import BlockNode
-from hostel.block.options import OptionError, Options, Value
+from hostel.block.options import OptionError, Value
 from hostel.block.permission import Permission
-from hostel.block.powers import Creatable
-from hostel.block.protocol import Creation, ProtocolDriver
-from hostel.block.protocols.file import FileDriver, create_file, open_file
+from hostel.block.protocols.file import FileDriver, open_file
 from hostel.block.tree import require_distinct, require_writable
 from hostel.block.trust import Trust
-from hostel.errors import BlockError, CorruptImage, InvalidImage, UnknownFormat, UnsupportedFeature, UntrustedReference
+from hostel.errors import BlockError, CorruptImage, InvalidImage, UnknownFormat, UntrustedReference
 
 # A longer chain is a mistake or an attack: QEMU itself gets slow long before.
 MAX_CHAIN: Final = 200
@@ -185,74 +183,6 @@ def _abandon(node: BlockNode) -> None:
         node.close()
 
 
-def creation_options(driver: Creatable, filename: str = "") -> Options:
-    """What can be asked for when an image of a format is created: the format's own options, and the protocol's.
-
-    Args:
-        driver: the format's.
-        filename: whose protocol it is; none for a file of this host.
-
-    Raises:
-        BlockError: as :func:`creation`.
-    """
-    if filename:
-        creation(filename)
-    protocol = protocol_name(filename) if filename else "file"
-    if protocol == FileDriver.name:
-        return driver.create_options + FileDriver.create_options
-    if protocol in registry.FILES:
-        return driver.create_options + ProtocolDriver.create_options
-    return driver.create_options + registry.protocol_driver(protocol).create_options
-
-
-def creation(filename: str) -> Creation:
-    """What becomes of an image that is created under a name; ``Creation.NONE`` is never the answer.
-
-    Raises:
-        BlockError: the name is empty, or of a protocol that we do not have, or of one that only reads.
-    """
-    protocol = registry.filter_of(names.protocol(filename) or "") or protocol_name(filename)
-    if protocol in registry.FILES:
-        return Creation.NEW if protocol == FileDriver.name else Creation.IN_PLACE
-    found = registry.protocol_driver(protocol).creation if protocol in registry.PROTOCOLS else Creation.NONE
-    if found is Creation.NONE:
-        raise UnsupportedFeature(f"Protocol driver '{protocol}' does not support image creation")
-    return found
-
-
-def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] | None = None) -> BlockNode:
-    """Create an empty file, or empty an existing one, and open it for writing: what a format is laid out in.
-
-    With a protocol that cannot create anything, what is there is opened, and keeps its size.
-
-    Args:
-        path: the file's name.
-        cache: the cache mode.
-        options: converted options, of which the protocol takes its own.
-
-    Raises:
-        BlockError: the protocol is unknown or the host refuses; the text is QEMU's.
-        ImageLocked: another process uses the file.
-    """
-    mode = OpenMode(read_only=False, cache=cache, options=options or {})
-    protocol = protocol_name(path)
-    how = creation(path)
-    try:
-        if protocol in registry.FILES:
-            scheme = names.protocol(path)
-            return create_file(path.removeprefix(f"{scheme}:"), mode=mode, name=scheme or "")
-        driver_class = registry.protocol_driver(protocol)
-        driver = driver_class.open(driver_class.parse_filename(path), mode, creating=True)
-    except BlockError as error:
-        if how is Creation.IN_PLACE:
-            error.message = (
-                f"Protocol driver '{protocol}' does not support image creation, and opening the image failed: "
-                f"{error.message}"
-            )
-        raise
-    return BlockNode(driver, driver.filename, read_only=False, cache=cache)
-
-
 def _describe(filename: str, format: str | None, options: Mapping[str, Value] | None = None) -> Described:
     if not filename.startswith(blockdev.JSON_PREFIX):
         scheme = names.protocol(filename)
@@ -363,7 +293,9 @@ def _lock(node: BlockNode, used: Permission, shared: Permission) -> None:
 def _open_protocol(image: Described, mode: OpenMode, *, bounded: bool = False) -> BlockNode:
     """Open what an image lies in."""
     # A driver that was named in a format's place says itself what a name lacks.
-    name = image.format if image.format in registry.PROTOCOLS else image.protocol or protocol_name(image.filename)
+    name = (
+        image.format if image.format in registry.PROTOCOLS else image.protocol or registry.protocol_name(image.filename)
+    )
     options = image.file_options
     mode = _mode_with(options, mode)
     blockdev.check_zero_detection(options, mode.unmap)
@@ -384,23 +316,6 @@ def _open_protocol(image: Described, mode: OpenMode, *, bounded: bool = False) -
 def _device_driver(format: str | None) -> str:
     """The driver of a device that is named in a format's place; nothing where any kind of file will do."""
     return format if format in registry.FILES and format != FileDriver.name else ""
-
-
-def protocol_name(filename: str) -> str:
-    """The protocol that a file name is of: ``file`` for a plain path.
-
-    Raises:
-        BlockError: the name is empty, or of a protocol that we do not have.
-    """
-    if not filename:
-        raise BlockError("The 'file' block driver requires a file name", errno=errno.EINVAL)
-    scheme = names.protocol(filename)
-    found = "file" if scheme is None else registry.protocol_of(scheme)
-    if found is None:
-        raise UnsupportedFeature(
-            f"Unknown protocol '{scheme}'", errno=errno.EINVAL, hint=f"For a file of that name write './{filename}'."
-        )
-    return found
 
 
 def _permissions(mode: OpenMode, *, is_raw: bool) -> tuple[Permission, Permission]:

@@ -6,9 +6,10 @@ import errno
 import importlib
 from typing import Any, Final, NamedTuple
 
+from hostel.block import filename as names
 from hostel.block.driver import FilterDriver, FormatDriver
 from hostel.block.protocol import ProtocolDriver
-from hostel.errors import BlockError, UnknownFormat
+from hostel.errors import BlockError, UnknownFormat, UnsupportedFeature
 
 
 class FormatRow(NamedTuple):
@@ -181,6 +182,23 @@ def protocol_of(scheme: str) -> str | None:
     if scheme in FILES:
         return scheme
     return next((name for name, row in PROTOCOLS.items() if scheme in row.schemes), None)
+
+
+def protocol_name(filename: str) -> str:
+    """The protocol that a file name is of: ``file`` for a plain path.
+
+    Raises:
+        BlockError: the name is empty, or of a protocol that we do not have.
+    """
+    if not filename:
+        raise BlockError("The 'file' block driver requires a file name", errno=errno.EINVAL)
+    scheme = names.protocol(filename)
+    found = "file" if scheme is None else protocol_of(scheme)
+    if found is None:
+        raise UnsupportedFeature(
+            f"Unknown protocol '{scheme}'", errno=errno.EINVAL, hint=f"For a file of that name write './{filename}'."
+        )
+    return found
 
 
 def protocol_driver(name: str) -> type[ProtocolDriver]:

@@ -11,7 +11,7 @@ import errno
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from hostel.block import graph
+from hostel.block import creating, graph
 from hostel.block.composing import AlwaysCompressing
 from hostel.block.driver import CACHE_MODES, Cache
 from hostel.block.node import BlockNode
@@ -56,7 +56,7 @@ def plan_target(
         BlockError: with QEMU's text.
     """
     driver = create.creatable(format)
-    declared = graph.creation_options(driver, filename)
+    declared = creating.creation_options(driver, filename)
     values = create.convert(declared, given)
     values["size"] = total_length(sources)
     create.set_backing(values, declared, format, backing, backing_format)
@@ -119,7 +119,9 @@ def convert(
     what = f"{target.filename}: error while converting {target.format}: "
     with reported(what):
         refuse_source(sources, target.filename)
-    if target.is_unformatted and (is_device(target.filename) or graph.creation(target.filename) is Creation.IN_PLACE):
+    if target.is_unformatted and (
+        is_device(target.filename) or creating.creation(target.filename) is Creation.IN_PLACE
+    ):
         # It is there already, and holds whatever it held.
         with reported(f"Could not open '{target.filename}': "):
             node = graph.open(target.filename, "raw", read_only=False, cache=cache)

@@ -9,8 +9,8 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple, cast
 
+from hostel.block import creating, graph, registry
 from hostel.block import filename as names
-from hostel.block import graph, registry
 from hostel.block.composing import Composing, Surroundings
 from hostel.block.driver import WRITEBACK, Cache
 from hostel.block.node import BlockNode
@@ -146,7 +146,7 @@ def plan(
         BlockError: with QEMU's text.
     """
     driver = creatable(format)
-    declared = graph.creation_options(driver, filename)
+    declared = creating.creation_options(driver, filename)
     given = list(given)
     values = convert(declared, given)
     if "size" in values and size is not None:
@@ -254,7 +254,7 @@ def _new_file(plan: Plan, values: Mapping[str, Value], cache: Cache) -> BlockNod
     """The file that an image is laid out in."""
     options = plan.protocol_values(values)
     if plan.format in registry.FORMATS:
-        return graph.create(plan.filename, cache=cache, options=options)
+        return creating.create(plan.filename, cache=cache, options=options)
     from hostel.img.unformatted import Unformatted
 
     assert isinstance(plan.driver, Unformatted)
@@ -295,8 +295,8 @@ class _Around(Surroundings):
             raise OptionError(f"'{name}' is the backing file's, and cannot become a part of the image")
         held_nothing = _holds_nothing(name)
         # Without the prefix that may have stood before the image's own name, a path may look like a protocol.
-        is_path = graph.protocol_name(self._plan.filename) == "file"
-        node = graph.create(
+        is_path = registry.protocol_name(self._plan.filename) == "file"
+        node = creating.create(
             f"file:{name}" if is_path else name, cache=self._cache, options=self._plan.protocol_values(self._values)
         )
         if held_nothing:
@@ -338,7 +338,7 @@ def _attach_data_file(plan: Plan, size: int, values: Mapping[str, Value]) -> Non
     mode = Preallocation(str(values.get("preallocation", "off")))
     if values.get("data_file_raw") and mode is Preallocation.OFF:
         mode = Preallocation.METADATA  # without a mapping, the tables would say otherwise than the file
-    graph.create(str(values["data_file"])).close()
+    creating.create(str(values["data_file"])).close()
     with graph.open(plan.filename, plan.format, read_only=False, no_backing=True, options=plan.secrets()) as node:
         node.resize(size, mode)
 

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from hostel.block import graph
+from hostel.block import creating
 from hostel.block.driver import WRITEBACK
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError
@@ -51,7 +51,7 @@ def plan_target(filename: str, format: str, size: int) -> create.Plan:
         if error.errno == errno.EINVAL:
             raise BlockError("Unknown file format", errno=errno.EINVAL) from None
         raise
-    return create.Plan(filename, format, driver, graph.creation_options(driver, filename), {"size": size})
+    return create.Plan(filename, format, driver, creating.creation_options(driver, filename), {"size": size})
 
 
 def dd(

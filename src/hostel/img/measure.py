@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from hostel.block import graph, registry
+from hostel.block import creating, registry
 from hostel.block.chain import block_status
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
@@ -35,7 +35,7 @@ def options(driver: Creatable, given: Iterable[Given]) -> dict[str, Value]:
     Raises:
         OptionError: an unknown name or a bad value.
     """
-    declared = graph.creation_options(driver)
+    declared = creating.creation_options(driver)
     values = {option.name: option.convert(option.default) for option in declared if option.default is not None}
     return values | convert(declared, given)
 

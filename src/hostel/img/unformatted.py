@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping
 
-from hostel.block import graph, registry
+from hostel.block import creating, graph, registry
 from hostel.block.driver import Cache
 from hostel.block.formats.raw import RawDriver
 from hostel.block.node import BlockNode
@@ -63,7 +63,7 @@ class Unformatted:
             BlockError: the name is none of the protocol's, or the host refuses.
         """
         try:
-            if self.protocol in registry.PROTOCOLS and graph.protocol_name(filename) != self.protocol:
+            if self.protocol in registry.PROTOCOLS and registry.protocol_name(filename) != self.protocol:
                 registry.protocol_driver(self.protocol).parse_filename(filename)
             if self.protocol in registry.FILES and self.protocol != FileDriver.name:
                 return graph.open(filename, self.protocol, read_only=False, cache=cache)
@@ -74,6 +74,6 @@ class Unformatted:
                     f"{error.message}"
                 )
             raise
-        if self.protocol == FileDriver.name and graph.protocol_name(filename) == FileDriver.name:
+        if self.protocol == FileDriver.name and registry.protocol_name(filename) == FileDriver.name:
             filename = f"file:{filename.removeprefix('file:')}"
-        return graph.create(filename, cache=cache, options=options)
+        return creating.create(filename, cache=cache, options=options)

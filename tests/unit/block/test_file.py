@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import graph
+from hostel.block import creating, graph
 from hostel.block.driver import CACHE_MODES, WRITEBACK, Cache, OpenMode
 from hostel.block.extent import Extent, Status
 from hostel.block.node import BlockNode
@@ -25,7 +25,7 @@ MODE = OpenMode(read_only=False)
 @pytest.fixture
 def node(tmp_path: Path) -> BlockNode:
     path = str(tmp_path / "f")
-    with graph.create(path) as node:
+    with creating.create(path) as node:
         yield node
 
 
@@ -200,13 +200,13 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path, name: str, monkeypatch: 
 def test_create_refuses_what_is_no_file_and_keeps_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(BlockError, match="Could not create"):
-        graph.create(str(tmp_path / "missing" / "x"))
+        creating.create(str(tmp_path / "missing" / "x"))
     with pytest.raises(BlockError, match="Could not create"):
-        graph.create(str(tmp_path))
+        creating.create(str(tmp_path))
     reader = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     try:
         with pytest.raises(BlockError, match="no regular file"):
-            graph.create(str(tmp_path / "fifo"))
+            creating.create(str(tmp_path / "fifo"))
     finally:
         os.close(reader)
 
@@ -227,13 +227,13 @@ def test_read_only_file_refuses_writes(tmp_path: Path) -> None:
 
 def test_second_writer_is_refused_and_told_who(tmp_path: Path) -> None:
     path = str(tmp_path / "disk")
-    with graph.create(path) as first:
+    with creating.create(path) as first:
         first.resize(512)
         with pytest.raises(ImageLocked, match='Failed to get "write" lock') as caught:
             graph.open(path, "raw", read_only=False)
         assert f"Is another process using the image [{path}]?" in str(caught.value.hint)
         with pytest.raises(ImageLocked):
-            graph.create(path)
+            creating.create(path)
         assert first.length == 512
         with graph.open(path, "raw", force_share=True) as reader:
             assert reader.length == 512
@@ -282,7 +282,7 @@ def test_unsafe_cache_never_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     calls: list[int] = []
     monkeypatch.setattr(os, "fdatasync", calls.append)
-    with graph.create(str(tmp_path / "f"), cache=CACHE_MODES["unsafe"]) as node:
+    with creating.create(str(tmp_path / "f"), cache=CACHE_MODES["unsafe"]) as node:
         node.pwrite(0, b"x")
         node.flush()
     assert calls == []
@@ -309,7 +309,7 @@ def test_a_new_file_has_its_first_block(tmp_path: Path, mode: Preallocation, cac
 def test_a_small_new_file_gets_no_larger_by_that(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a"
     path.touch()
-    with graph.create(str(path)) as node:
+    with creating.create(str(path)) as node:
         node.resize(size)
     assert path.stat().st_size == size
 

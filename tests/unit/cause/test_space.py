@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import graph
+from hostel.block import creating
 from hostel.block.powers import Preallocation
 from hostel.cause import explain
 from hostel.cause.mount import mount_of
@@ -32,7 +32,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 def test_full_file_system_is_named_and_what_is_missing(small: Path) -> None:
     with (
-        graph.create(str(small / "disk")) as node,
+        creating.create(str(small / "disk")) as node,
         pytest.raises(BlockError, match="Could not preallocate new data") as caught,
     ):
         node.resize(5 << 20, Preallocation.FALLOC)
@@ -45,7 +45,7 @@ def test_full_file_system_is_named_and_what_is_missing(small: Path) -> None:
 def test_read_only_mount_is_named(small: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small], check=True)
     with pytest.raises(BlockError, match="Read-only file system") as caught:
-        graph.create(str(small / "disk"))
+        creating.create(str(small / "disk"))
     assert "which is mounted read-only" in str(caught.value.hint)
     assert f"tmpfs on '{small}'" in str(caught.value.hint)
 

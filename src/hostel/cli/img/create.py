@@ -76,12 +76,12 @@ def creation_help(format: str, filename: str | None) -> str:
     Raises:
         Failure: images of this format cannot be created, or not where the name says.
     """
-    from hostel.block import graph
+    from hostel.block import creating
 
     try:
         driver = images.creatable(format)
         if filename is not None:
-            return "Supported options:\n" + graph.creation_options(driver, filename).describe()
+            return "Supported options:\n" + creating.creation_options(driver, filename).describe()
     except OSError as error:
         raise Failure(str(error)) from None
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from hostel.block import blockdev, graph
+from hostel.block import blockdev, graph, registry
 from hostel.block.bitmap import DirtyBitmap
 from hostel.block.driver import OpenMode
 from hostel.block.formats.raw import RawDriver
@@ -106,7 +106,7 @@ def _open_overlay(settings: Settings, described: str | blockdev.Described, backi
 
 def _absolute(name: str) -> str:
     """The name of an image, as an image in another directory must call it."""
-    if name.startswith(blockdev.JSON_PREFIX) or graph.protocol_name(name) != "file":
+    if name.startswith(blockdev.JSON_PREFIX) or registry.protocol_name(name) != "file":
         return name
     return os.path.abspath(name.removeprefix("file:"))
 

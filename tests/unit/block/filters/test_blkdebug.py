@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import graph
+from hostel.block import creating, graph
 from hostel.block.blockdev import from_json, from_options
 from hostel.block.filters.blkdebug import BlkdebugDriver
 from hostel.block.filters.rule import Injection, StateChange, rules
@@ -25,7 +25,7 @@ KiB = 1024
 def image(tmp_path: Path) -> str:
     """An empty qcow2 image of 8 MiB, in which an L2 table covers 2 MiB."""
     path = str(tmp_path / "disk")
-    with graph.create(path) as file:
+    with creating.create(path) as file:
         Qcow2Driver.create(file, 8 << 20, Qcow2Driver.create_options.convert({"cluster_size": "4k"}))
     return path
 
@@ -303,7 +303,7 @@ def test_names_tell_config_and_image_and_else_are_json(image: str, tmp_path: Pat
 
 def test_a_format_below_the_filter_is_opened_with_its_backing_file(image: str, tmp_path: Path) -> None:
     top = str(tmp_path / "top")
-    with graph.create(top) as file:
+    with creating.create(top) as file:
         given = {"backing_file": "disk", "backing_fmt": "qcow2"}
         Qcow2Driver.create(file, 1 << 20, Qcow2Driver.create_options.convert(given))
     with graph.open(image, "qcow2", read_only=False) as node:

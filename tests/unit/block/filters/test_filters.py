@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import graph, objects
+from hostel.block import creating, graph, objects
 from hostel.block.blockdev import from_options
 from hostel.block.extent import Status
 from hostel.block.filters.compress import write_compressed
@@ -27,7 +27,7 @@ CLUSTER = 64 * KiB
 
 
 def create(path: Path, size: int, **options: str) -> str:
-    with graph.create(str(path)) as file:
+    with creating.create(str(path)) as file:
         Qcow2Driver.create(file, size, Qcow2Driver.create_options.convert(options))
     return str(path)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import graph, notice
+from hostel.block import creating, graph, notice
 from hostel.block.driver import OpenMode
 from hostel.block.formats.parallels.driver import ParallelsDriver
 from hostel.block.formats.parallels.layout import CLOSED, IN_USE, MAGIC, MAGIC_EXTENDED, Header
@@ -176,7 +176,7 @@ def test_a_table_of_a_gibibyte_takes_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "disk.hds"
 
     def use() -> list[int]:
-        with graph.create(str(path)) as file:
+        with creating.create(str(path)) as file:
             ParallelsDriver.create(file, (1 << 28) * 512, {"cluster_size": 512})
         with graph.open(str(path), "parallels", read_only=False) as node:
             node.pwrite(1 << 36, b"far")

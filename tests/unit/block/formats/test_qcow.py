@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import graph, objects
+from hostel.block import creating, graph, objects
 from hostel.block.driver import OpenMode
 from hostel.block.formats.qcow import Header, QcowDriver
 from hostel.block.node import BlockNode
@@ -174,7 +174,7 @@ def test_an_l1_table_of_gibibytes_takes_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "disk.qcow"
 
     def use() -> list[int]:
-        with graph.create(str(path)) as file:
+        with creating.create(str(path)) as file:
             QcowDriver.create(file, 500 << 40, {})
         with graph.open(str(path), "qcow", read_only=False) as node:
             for offset in (0, 123 << 40, (500 << 40) - 3):

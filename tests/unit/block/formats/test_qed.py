@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import graph
+from hostel.block import creating, graph
 from hostel.block.formats.qed.driver import QedDriver
 from hostel.block.formats.qed.layout import Header
 from hostel.block.powers import Preallocation, Repair
@@ -248,7 +248,7 @@ def test_more_tables_than_are_kept_in_memory(tmp_path: Path) -> None:
 
     def fill() -> dict[int, bytes]:
         size = 200 << 30
-        with graph.create(str(path)) as file:
+        with creating.create(str(path)) as file:
             QedDriver.create(file, size, {"cluster_size": 1 << 16, "table_size": 16})
         with graph.open(str(path), "qed", read_only=False) as node:
             for _ in range(1500):
@@ -267,7 +267,7 @@ def test_tables_of_a_gibibyte_take_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "disk.qed"
 
     def use() -> tuple[int, int]:
-        with graph.create(str(path)) as file:
+        with creating.create(str(path)) as file:
             QedDriver.create(file, 1 << 50, {"cluster_size": 64 * MIB, "table_size": 16})
         with graph.open(str(path), "qed", read_only=False) as node:
             node.pwrite(1 << 49, b"far")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from hostel.block import blockdev, graph, objects, registry
+from hostel.block import blockdev, creating, graph, objects, registry
 from hostel.block.composing import Composing, Surroundings
 from hostel.block.driver import OpenMode
 from hostel.block.formats.vpc.create import settle_size
@@ -308,7 +308,7 @@ def _create_file(given: Mapping[str, Any]) -> None:
     mode = Preallocation(given.get("preallocation", "off"))
     if mode is Preallocation.METADATA:
         raise BlockError("Unsupported preallocation mode: metadata")
-    with graph.create(f"file:{given['filename']}", options=options) as file:
+    with creating.create(f"file:{given['filename']}", options=options) as file:
         file.resize(given["size"], mode)
 
 

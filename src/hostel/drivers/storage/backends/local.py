@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from hostel.block import filename, graph, registry
+from hostel.block import creating, filename, graph, registry
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
 from hostel.block.powers import Creatable
@@ -156,8 +156,8 @@ class LocalVolumes(HostVolumes):
             with encryption.options_of(volume.encryption, self.host.secret) as options:
                 driver = registry.format_driver("luks")
                 assert isinstance(driver, Creatable)
-                with graph.create(temporary) as file:
-                    driver.create(file, capacity, graph.creation_options(driver).convert(options))
+                with creating.create(temporary) as file:
+                    driver.create(file, capacity, creating.creation_options(driver).convert(options))
                     file.flush()
             return
         with encryption.options_of(volume.encryption, self.host.secret, "encrypt.") as options:
@@ -469,8 +469,8 @@ def _fill_image(
     if volume.backing is not None:
         given["backing_file"] = volume.backing.path
         given["backing_fmt"] = volume.backing.format or "raw"
-    options: dict[str, Value] = graph.creation_options(driver).convert(given)
-    with graph.create(path) as file:
+    options: dict[str, Value] = creating.creation_options(driver).convert(given)
+    with creating.create(path) as file:
         driver.create(file, capacity, options)
         file.flush()
 

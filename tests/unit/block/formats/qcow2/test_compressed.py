@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hostel.block import graph
+from hostel.block import creating, graph
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.node import BlockNode
 
@@ -12,7 +12,7 @@ CLUSTER = 65536
 
 
 def image(path: Path) -> BlockNode:
-    with graph.create(str(path)) as file:
+    with creating.create(str(path)) as file:
         Qcow2Driver.create(file, 16 * CLUSTER, {})
     return graph.open(str(path), "qcow2", read_only=False)
 

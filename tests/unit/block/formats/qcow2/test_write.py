@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import graph
+from hostel.block import creating, graph
 from hostel.block.extent import Status
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.node import BlockNode
@@ -198,7 +198,7 @@ def test_zeroes_beyond_the_end_of_what_is_below_are_kept_apart_from_it() -> None
 
 def test_zeroing_terabytes_that_are_zeroes_makes_no_tables(tmp_path: Path) -> None:
     path = tmp_path / "disk.qcow2"
-    with graph.create(str(path)) as file:
+    with creating.create(str(path)) as file:
         Qcow2Driver.create(file, 1 << 43, {})
     with graph.open(str(path), "qcow2", read_only=False) as node:
         node.write_zeroes(0, 1 << 43)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import graph
+from hostel.block import creating, graph
 from hostel.block.extent import Status
 from hostel.block.formats.vhdx import layout
 from hostel.block.formats.vhdx.driver import VhdxDriver
@@ -188,7 +188,7 @@ def test_the_largest_disk_is_made_and_used_in_bounded_memory(tmp_path: Path) -> 
     path = tmp_path / "disk"
 
     def use() -> list[int]:
-        with graph.create(str(path)) as file:
+        with creating.create(str(path)) as file:
             VhdxDriver.create(file, layout.MAX_SIZE, {"block_size": MIB, "block_state_zero": False})
         with graph.open(str(path), "vhdx", read_only=False) as node:
             for offset in (0, layout.MAX_SIZE // 2, layout.MAX_SIZE - 512):
