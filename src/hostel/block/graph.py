@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from hostel.block import blockdev, parent, probe, registry
-from hostel.block import filename as names
+from hostel.block import blockdev, following, parent, probe, registry
 from hostel.block.blockdev import Described
 from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, OpenMode, Reference
 from hostel.block.node import BlockNode
@@ -22,7 +20,7 @@ from hostel.block.permission import Permission
 from hostel.block.protocols.file import FileDriver, open_file
 from hostel.block.tree import require_distinct, require_writable
 from hostel.block.trust import Trust
-from hostel.errors import BlockError, CorruptImage, InvalidImage, UnknownFormat, UntrustedReference
+from hostel.errors import BlockError, CorruptImage, InvalidImage, UnknownFormat
 
 # A longer chain is a mistake or an attack: QEMU itself gets slow long before.
 MAX_CHAIN: Final = 200
@@ -65,7 +63,7 @@ def open(
         BlockError: with QEMU's text, without the leading ``Could not open '<filename>'``.
         OSError: the host's own errors while reading.
     """
-    image = filename if isinstance(filename, Described) else _describe(filename, format, options)
+    image = filename if isinstance(filename, Described) else following.describe(filename, format, options)
     mode = _mode_of(
         image,
         OpenMode(
@@ -181,25 +179,6 @@ def _abandon(node: BlockNode) -> None:
     """Close what could not be opened to the end; the error that says why comes from elsewhere."""
     with contextlib.suppress(OSError):
         node.close()
-
-
-def _describe(filename: str, format: str | None, options: Mapping[str, Value] | None = None) -> Described:
-    if not filename.startswith(blockdev.JSON_PREFIX):
-        scheme = names.protocol(filename)
-        if format in registry.FILTERS:
-            return blockdev.from_options(blockdev.with_filename({"driver": format}, filename))
-        if (
-            scheme is not None
-            and scheme not in registry.FILES
-            and (filtered := blockdev.from_filename(filename)) is not None
-        ):
-            return Described("", format, dict(options or {}), filename, children={"file": filtered})
-        name = filename.removeprefix(f"{scheme}:") if scheme in registry.FILES else filename
-        if name != filename and names.protocol(name) is not None:
-            name = f"./{name}"
-        return Described(filename, format, dict(options or {}), name or filename)
-    image = blockdev.from_json(filename)
-    return image._replace(format=format or image.format, options={**image.options, **(options or {})})
 
 
 def _open_image(image: Described, mode: OpenMode, writable_backing: int = 0, *, no_backing: bool = False) -> BlockNode:
@@ -355,7 +334,7 @@ def _open_references(
         if not references:
             return
         if mode.trust is Trust.UNTRUSTED:
-            raise _untrusted(current, references[0])
+            raise following.untrusted(current, references[0])
         backing = None
         # What else an image names, a file for its data, is used as the image itself is.
         own = mode if depth - 1 in (0, writable_backing) else mode._replace(read_only=True, cache=WRITEBACK)
@@ -398,9 +377,9 @@ def _open_reference(
         raise InvalidImage(f"'{reference.child}' is required for this image")
     followed = given is None
     if given is None:
-        given = _follow(holder, reference)
+        given = following.follow(holder, reference)
     elif given.partial:
-        given = _complete(holder, reference, given)
+        given = following.complete(holder, reference, given)
     below = OpenMode(
         read_only=(is_backing and not writable) or mode.read_only,
         no_io=mode.no_io,
@@ -449,67 +428,8 @@ def _open_part(image: Described, mode: OpenMode) -> BlockNode:
     return node
 
 
-def _follow_part(holder: BlockNode, reference: Reference) -> Described:
-    """Where a part of an image lies: beside it, whatever its name looks like, or at an absolute path of this host."""
-    place, name = holder.place, reference.filename
-    if os.path.isabs(name):
-        if names.protocol(place) not in (None, "file"):
-            raise UntrustedReference(f"'{place}' is no file of this host, and names one that is: '{name}'")
-    elif not names.has_directory(place):
-        kind = holder.format if holder.file is None else holder.file.format
-        raise InvalidImage(
-            f"Cannot use relative paths with {holder.format.upper()} descriptor file '{place}': "
-            f"Cannot generate a base directory for {kind} nodes"
-        )
-    path = names.resolve(f"./{name}" if names.protocol(name) is not None else name, place)
-    return Described(path, "file", {}, path)
-
-
-def _follow(holder: BlockNode, reference: Reference) -> Described:
-    """What an image's own claim leads to."""
-    if reference.essential:
-        return _follow_part(holder, reference)
-    is_backing = reference.child == "backing"
-    place = holder.place
-    if not is_backing and names.protocol(reference.filename) is not None:
-        # A data file's name is the image's own claim, and never more than a path (CVE-2024-4467).
-        raise UntrustedReference(f"Could not open '{reference.filename}': {reference.child} must be a plain path")
-    if is_backing and _is_relative(reference.filename) and not names.has_directory(place):
-        raise UntrustedReference(
-            f"'{holder.filename}' names a backing file by a relative path, '{reference.filename}', and has no directory"
-        )
-    # A data file's name is relative to where we run, as in QEMU, and a backing file's to the image that names it.
-    name = names.resolve(reference.filename, place) if is_backing else reference.filename
-    if reference.unique_id and not os.path.exists(name):
-        found = parent.find(reference, place)
-        if found is None:
-            raise parent.missing(reference, place)
-        name = found
-    return _describe(name, reference.format)
-
-
-def _complete(holder: BlockNode, reference: Reference, given: Described) -> Described:
-    """A backing file by its options and, for what they leave open, by the image's own claim."""
-    if not reference.filename:
-        return blockdev.complete(given, "", None)
-    followed = _follow(holder, reference)
-    return blockdev.complete(given, followed.name, reference.format)
-
-
-def _is_relative(name: str) -> bool:
-    return names.protocol(name) is None and not os.path.isabs(name)
-
-
 def _identity(node: BlockNode) -> object:
     """What tells two names of one file from two files."""
     while node.file is not None:
         node = node.file
     return node.driver.identity if isinstance(node.driver, FileDriver) else node.filename
-
-
-def _untrusted(node: BlockNode, reference: Reference) -> UntrustedReference:
-    what = "file for its data" if reference.essential else f"{reference.child} file"
-    return UntrustedReference(
-        f"'{node.filename}' is not trusted and names a {what}: '{reference.filename}'",
-        hint="Open it as trusted only if you know where it comes from.",
-    )
