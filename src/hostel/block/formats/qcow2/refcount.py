@@ -1,9 +1,7 @@
 """The allocator: refcounts in memory, which clusters are free, and the refcount blocks on disk.
 
-A refcount block in memory is one byte a cluster, so that looking for free clusters is ``bytes.find`` and counting a
-run is ``bytes.translate``; refcounts of 255 and more are kept beside. Nothing is written before
-:meth:`Allocator.write`, and there the order is: blocks, a sync, then the table's entries that point to new blocks. See
-"Host cluster management" in the qcow2 specification.
+Nothing is written before :meth:`Allocator.write`, and there the order is: blocks, a sync, then the table's entries that
+point to new blocks. See "Host cluster management" in the qcow2 specification.
 """
 
 from __future__ import annotations
@@ -16,57 +14,18 @@ from typing import Final, NoReturn
 
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
-from hostel.block.formats.qcow2.reference_count import WIDE, pack_counts, unpack_refcounts
+from hostel.block.formats.qcow2.refcount_block import NARROW, Block, NegativeCount
+from hostel.block.formats.qcow2.reference_count import WIDE, unpack_refcounts
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError, CorruptImage, NoSpace
 
-_USED: Final = bytes(min(value, 1) for value in range(256))
-_INCREMENT: Final = bytes(min(value + 1, WIDE) for value in range(256))
-_DECREMENT: Final = bytes(max(value - 1, 0) for value in range(256))
 _CACHE_LIMIT: Final = 32 << 20  # bytes of blocks kept in memory
 _FULL: Final = "File too large: the refcount table has reached its limit"
-_NARROW: Final = "The refcounts are too narrow for it."
 _MAX_CLUSTER: Final = 1 << 47  # host offsets have 56 bits
 
 
 def _refuse(message: str) -> NoReturn:
     raise CorruptImage(message)
-
-
-class Block:
-    """A refcount block in memory.
-
-    Attributes:
-        values: one byte a cluster; :data:`WIDE` says that ``wide`` has it.
-        wide: slot to refcount.
-        low: the first slot that differs from the disk.
-        high: one after the last slot that differs.
-        before: what ``values`` were when the transaction began; None outside one or where nothing changed.
-    """
-
-    __slots__ = ("before", "high", "low", "values", "wide", "wide_before")
-
-    def __init__(self, values: bytearray, wide: dict[int, int]) -> None:
-        self.values = values
-        self.wide = wide
-        self.low = len(values)
-        self.high = 0
-        self.before: bytes | None = None
-        self.wide_before: dict[int, int] = {}
-
-    def touch(self, low: int, high: int) -> None:
-        """Slots ``low`` to ``high`` changed."""
-        self.low = min(self.low, low)
-        self.high = max(self.high, high)
-
-    @property
-    def dirty(self) -> bool:
-        """Whether the disk has something else."""
-        return self.low < self.high
-
-    def clean(self) -> None:
-        """The disk has the same now."""
-        self.low, self.high = len(self.values), 0
 
 
 class Allocator:
@@ -102,10 +61,7 @@ class Allocator:
         """The refcount of a cluster."""
         index, slot = divmod(cluster, self._geometry.block_entries)
         block = self._block(index)
-        if block is None:
-            return 0
-        value = block.values[slot]
-        return block.wide[slot] if value == WIDE else value
+        return 0 if block is None else block.get(slot)
 
     def counts(self, first: int, count: int) -> tuple[bytearray, dict[int, int]]:
         """The refcounts of ``count`` neighbours from cluster ``first`` on, as in a :class:`Block`."""
@@ -196,7 +152,8 @@ class Allocator:
                 block = self._block(index)
                 if block is None:
                     block = self._add_block(index)
-                self._record(block)
+                if self.recording:
+                    block.record()
                 done.append((block, slot, bytes(block.values[slot : slot + length]), dict(block.wide)))
                 self._add(block, index, slot, length, delta)
                 first += length
@@ -225,36 +182,14 @@ class Allocator:
         if max(values) >= min(self._geometry.refcount_max, WIDE) and (
             not wide or max(wide.values()) >= self._geometry.refcount_max
         ):
-            raise BlockError("Invalid argument", errno=errno.EINVAL, hint=_NARROW)
-
-    def _record(self, block: Block) -> None:
-        if self.recording and block.before is None:
-            block.before, block.wide_before = bytes(block.values), dict(block.wide)
+            raise BlockError("Invalid argument", errno=errno.EINVAL, hint=NARROW)
 
     def _add(self, block: Block, index: int, slot: int, length: int, delta: int) -> None:
-        block.touch(slot, slot + length)
-        part = block.values[slot : slot + length]
-        limit = min(self._geometry.refcount_max, WIDE - 1)
-        if delta == 1 and max(part) < limit:
-            block.values[slot : slot + length] = part.translate(_INCREMENT)
-            return
-        if delta == -1 and min(part) and WIDE not in part:
-            block.values[slot : slot + length] = part.translate(_DECREMENT)
-            return
-        for at in range(slot, slot + length):
-            value = block.values[at]
-            value = (block.wide[at] if value == WIDE else value) + delta
-            cluster = index * self._geometry.block_entries + at
-            if value < 0:
-                raise CorruptImage(
-                    f"The refcount of the cluster at {cluster << self._geometry.cluster_bits:#x} is wrong"
-                )
-            if value > self._geometry.refcount_max:
-                raise BlockError("Invalid argument", errno=errno.EINVAL, hint=_NARROW)
-            block.wide.pop(at, None)
-            if value >= WIDE:
-                block.wide[at] = value
-            block.values[at] = min(value, WIDE)
+        try:
+            block.add(slot, length, delta, self._geometry.refcount_max)
+        except NegativeCount as error:
+            place = (index * self._geometry.block_entries + error.slot) << self._geometry.cluster_bits
+            raise CorruptImage(f"The refcount of the cluster at {place:#x} is wrong") from None
 
     def _add_block(self, index: int) -> Block:
         """Make a refcount block for a range that has none."""
@@ -353,14 +288,9 @@ class Allocator:
         return (index + 1) * entries - tail, tail
 
     def _view(self, index: int) -> bytes | bytearray | None:
-        """A block's values; in a transaction, what is free must have been free before as well."""
+        """What a block says of which clusters are free; None where there is none."""
         block = self._block(index)
-        if block is None:
-            return None
-        if block.before is None:
-            return block.values
-        both = int.from_bytes(block.values, "little") | int.from_bytes(block.before, "little")
-        return both.to_bytes(len(block.before), "little")
+        return None if block is None else block.usable()
 
     def allocate_clusters(self, count: int, purpose: str = "cluster") -> int:
         """Find ``count`` free neighbours and count them once; returns the first."""
@@ -465,9 +395,8 @@ class Allocator:
         for index, block in list(self.blocks.items()):
             if index >= len(table) or not table[index]:
                 del self.blocks[index]
-            elif block.before is not None:
-                block.values[:] = block.before
-                block.wide = block.wide_before
+            else:
+                block.roll_back()
         self.table = table
         self._end()
 
@@ -486,12 +415,8 @@ class Allocator:
     def _freed(self) -> list[tuple[int, int]]:
         runs: list[tuple[int, int]] = []
         for index, block in sorted(self.blocks.items()):
-            if block.before is None or not _any_freed(block.before, block.values):
-                continue
             base = index * self._geometry.block_entries
-            for slot, (before, now) in enumerate(zip(block.before, block.values, strict=True)):
-                if not before or now:
-                    continue
+            for slot in block.freed():
                 first, count = runs[-1] if runs else (0, 0)
                 if count and first + count == base + slot:
                     runs[-1] = (first, count + 1)
@@ -504,8 +429,7 @@ class Allocator:
         self._new_entries.clear()
         self._hint = 0
         for block in self.blocks.values():
-            block.before, block.wide_before = None, {}
-            block.clean()
+            block.end()
 
     # ---- writing
 
@@ -570,17 +494,5 @@ class Allocator:
         low = block.low // per_byte * per_byte
         high = -(-block.high // per_byte) * per_byte
         self._file.debug_event("refblock_alloc_write" if index in self._new_entries else "refblock_update_part")
-        self._file.pwrite(self.block_offset(index) + low * bits // 8, self.pack(block, low, high))
+        self._file.pwrite(self.block_offset(index) + low * bits // 8, block.pack(low, high, bits))
         block.clean()
-
-    def pack(self, block: Block, low: int, high: int) -> bytes:
-        """Slots ``low`` to ``high`` as they lie on disk."""
-        bits = self._geometry.refcount_bits
-        wide = {slot - low: value for slot, value in block.wide.items() if low <= slot < high}
-        return pack_counts(block.values[low:high], wide, bits)
-
-
-def _any_freed(before: bytes, now: bytearray) -> bool:
-    """Whether any slot was in use and is not; quicker than looking at each."""
-    used, still = (int.from_bytes(values.translate(_USED), "little") for values in (before, now))
-    return bool(used & ~still)

@@ -96,7 +96,8 @@ class Transaction:
         offset, clusters = self._relocate()
         for index, block in refcounts.blocks.items():
             if block.dirty:
-                image.file.pwrite(refcounts.block_offset(index), refcounts.pack(block, 0, len(block.values)))
+                data = block.pack(0, len(block.values), image.geometry.refcount_bits)
+                image.file.pwrite(refcounts.block_offset(index), data)
         if clusters:
             size = clusters << image.geometry.cluster_bits
             image.file.pwrite(offset, pack_table(refcounts.table).ljust(size, b"\0"))
