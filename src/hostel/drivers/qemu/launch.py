@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from hostel.drivers.base import NetworkDriver, RunningReason, ShutoffReason, StorageDriver
 from hostel.drivers.events import Lifecycle, Resumed
-from hostel.drivers.fault import fault, printable, system_fault
+from hostel.drivers.fault import printable, system_fault
 from hostel.drivers.link import tap
 from hostel.drivers.qemu import (
     actions,
@@ -50,7 +50,7 @@ from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.environment import environment
 from hostel.drivers.qemu.firmware import choice, nvram
 from hostel.drivers.qemu.firmware.descriptor import Firmware, installed
-from hostel.drivers.qemu.helper import attached, gpu, passt, reservations, tpm, virtiofs
+from hostel.drivers.qemu.helper.serving import Helpers
 from hostel.drivers.qemu.loading import take_memory
 from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.lockmanager.entry import registered
@@ -70,7 +70,6 @@ from hostel.drivers.tuning import limits
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.disk import Disk
-from hostel.model.domain.devices.filesystem import Filesystem
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.platform import Platform, arch_of
 from hostel.model.domain.volumes import name_volumes
@@ -104,6 +103,7 @@ class Launcher:
         self._descriptors = descriptors
         self.wiring = wiring
         self.assignment = Assignment(machines)
+        self.helpers = Helpers(machines, secrets)
 
     @property
     def storage(self) -> StorageDriver | None:
@@ -227,7 +227,7 @@ class Launcher:
                 status = status._replace(log_start=begins, nodes=last, group=group, stdio=context.settings.stdio)
                 output = sinks.open(str(log))
                 sinks.begin()
-                helpers = self._helpers(live, run, values)
+                helpers = self.helpers.prepare(live, run, values)
                 machines.statuses.write(name, status.format())
                 files.give(machines, status)
             except BaseException:
@@ -380,61 +380,6 @@ class Launcher:
             value = value_of(needed, self._secrets)
             given.append(write_private(Path(context.secret(needed.name)), value, context.run))
         return given
-
-    def _helpers(self, live: Domain, run: Path, given: list[Path]) -> list[process.Helper]:
-        """What serves the machine's devices, ready to be run; ``given`` gets the files of secrets that it reads.
-
-        Raises:
-            VirtError: a program is not there, or cannot be made ready.
-        """
-        found: list[process.Helper] = []
-        if (module := tpm.emulated(live)) is not None:
-            state, log = self._machines.tpm_state(live.uuid or ""), self._machines.tpm_log(live.name)
-            owner = owned_run.tpm_owner(self._machines, state, log)
-            found.append(tpm.EmulatedTpm(module, live, state, run, log, self._secrets, owner).prepare(given))
-        settings = self.settings()
-        found += [*reservations.helpers(live, run, settings.pr_helper), *virtiofs.helpers(live, run, settings)]
-        found = [owned_run.for_qemu(self._machines, it, live, run) for it in found]
-        as_qemu = [*gpu.helpers(live, run), *passt.helpers(live, run)]
-        return found + [owned_run.as_qemu(self._machines, it, live, run) for it in as_qemu]
-
-    def serve(self, item: Filesystem, live: Domain, status: Status) -> Path | None:
-        """Have a directory served that is about to be plugged in; returns the file to make once QEMU has it.
-
-        Returns None where others serve it already.
-
-        Args:
-            item: the directory.
-            live: the document that has it.
-            status: of the machine that runs.
-
-        Raises:
-            VirtError: there is no such directory or program, or it does not get ready.
-        """
-        alone = live.copy()
-        alone.devices.filesystems = [item]
-        wanted = virtiofs.helpers(alone, Path(status.run), self.settings())
-        return self._attach(wanted[0], live, status) if wanted else None
-
-    def serve_reservations(self, live: Domain, status: Status) -> Path:
-        """Have the helper for persistent reservations beside a QEMU that runs; returns as :meth:`serve`.
-
-        Raises:
-            VirtError: there is no such program, we may not run it, or it does not get ready.
-        """
-        (wanted,) = reservations.helpers(live, Path(status.run), self.settings().pr_helper)
-        return self._attach(wanted, live, status, beside=status.pid)
-
-    def _attach(self, helper: process.Helper, live: Domain, status: Status, *, beside: int = 0) -> Path:
-        run, log = Path(status.run), self._machines.log(live.name)
-        helper = owned_run.for_qemu(self._machines, helper, live, run)
-        try:
-            with Sinks(status.stdio, self._machines.directories, live, run) as sinks:
-                output = sinks.open(str(log))
-                sinks.begin()
-                return attached.start(helper, log, output, beside=beside)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise fault(ErrorCode.INTERNAL_ERROR, str(error), ErrorDomain.QEMU) from error
 
     def _launch(
         self,

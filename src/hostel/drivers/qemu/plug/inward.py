@@ -49,14 +49,7 @@ from hostel.drivers.qemu.status import Plug
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.defaults import complete
 from hostel.model.domain.devices.address import DriveAddress, PciAddress
-from hostel.model.domain.devices.character import (
-    Channel,
-    CharacterBackend,
-    CharacterSource,
-    Console,
-    Parallel,
-    Serial,
-)
+from hostel.model.domain.devices.character import Channel, CharacterBackend, CharacterSource, Console, Parallel, Serial
 from hostel.model.domain.devices.controller import Controller, ControllerType
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import Disk, DiskBus, DiskDevice
@@ -133,7 +126,7 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
         if isinstance(device, Disk):
             reservations.serve(machine, after, device, launcher)
         if isinstance(device, Filesystem):
-            taken = launcher.serve(device, after, machine.status)
+            taken = launcher.helpers.serve(device, after, machine.status)
         context = context._replace(outputs=output.give(machine, device))
         for item in sorted(added, key=lambda it: it is device):
             made = _options(after, item, context, wire if item is device else None, node)

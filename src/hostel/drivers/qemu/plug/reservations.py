@@ -22,7 +22,7 @@ def serve(machine: Running, after: Domain, disk: Disk, launcher: Launcher) -> No
         return
     taken = None
     if not (machine.run / SOCKET).exists():
-        taken = launcher.serve_reservations(after, machine.status)
+        taken = launcher.helpers.serve_reservations(after, machine.status)
     machine.ask("object-add", **reservation_helper(machine.run))
     if taken is not None:
         taken.touch()
