@@ -533,8 +533,3 @@ def is_zero(data: memoryview) -> bool:
         data[start : start + len(_ZEROES)] == _ZEROES[: min(len(_ZEROES), len(data) - start)]
         for start in range(0, len(data), len(_ZEROES))
     )
-
-
-def is_allocated_data(extent: Extent) -> bool:
-    """Whether an extent must be read to know its bytes."""
-    return bool(extent.status & Status.DATA)

@@ -167,11 +167,6 @@ def given_options(text: str) -> Iterator[Given]:
         yield Given(name, value, not equals)
 
 
-def join_options(values: Mapping[str, str]) -> str:
-    """The inverse of :func:`split_options`."""
-    return ",".join(f"{name}={value.replace(',', ',,')}" for name, value in values.items())
-
-
 def split_commas(text: str) -> list[str]:
     """Split at single commas; a double one stands for a comma."""
     parts = [""]

@@ -90,10 +90,6 @@ class PciFunctions:
         except OSError:
             return False
 
-    def has_vfio(self) -> bool:
-        """Whether VFIO is there for programs."""
-        return (self.root / "dev/vfio/vfio").exists()
-
     def physical(self, name: str) -> str | None:
         """The function whose virtual one it is; None where it is none (Single Root I/O Virtualization)."""
         return _led_to(self.path(name) / "physfn")

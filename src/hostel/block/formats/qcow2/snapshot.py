@@ -185,15 +185,6 @@ def _find(table: list[Snapshot], id_or_name: str) -> Snapshot:
     raise BlockError("snapshot not found", errno=errno.ENOENT)
 
 
-def find_snapshot(image: Qcow2Image, id_or_name: str) -> Snapshot:
-    """The snapshot of this id or, failing that, of this name.
-
-    Raises:
-        BlockError: there is none (ENOENT).
-    """
-    return _find(snapshot_table.load(image), id_or_name)
-
-
 def _next_id(table: list[Snapshot]) -> bytes:
     highest = 0
     for snapshot in table:

@@ -19,9 +19,8 @@ from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import SourceType
 from hostel.model.domain.domain import Domain
 
-# File systems that several hosts have at once, and those of them that keep their caches in step.
+# File systems that several hosts have at once.
 _SHARED: Final = frozenset({"nfs", "nfs4", "gfs2", "ocfs2", "afs", "cifs", "smb3", "ceph", "gpfs", "fuse.glusterfs"})
-_CLUSTERED: Final = frozenset({"gfs2", "ocfs2", "ceph"})
 _REFUSED: Final = {
     MigrateFlag.RDMA_PIN_ALL: "RDMA",
     MigrateFlag.ZEROCOPY: "zero-copy",

@@ -194,8 +194,3 @@ class Disk(BootableDevice, tag="disk"):
     def image_format(self) -> str:
         """The image's format; ``raw`` where the document says nothing."""
         return (self.driver.type if self.driver else None) or "raw"
-
-    @property
-    def is_empty_drive(self) -> bool:
-        """Whether no medium is in."""
-        return self.source is None
