@@ -118,21 +118,3 @@ def scale_libvirt(value: int, unit: str) -> int:
     if result > INT64_MAX:
         raise OverflowError(f"value too large: {value}{unit}")
     return result
-
-
-def parse_libvirt_size(text: str, *, default_unit: str = "") -> int:
-    """Parse a scaled integer as virsh does: ``10G``, ``512MiB``, ``1000KB``; no fractions.
-
-    Returns:
-        Bytes.
-
-    Raises:
-        ValueError: not an integer with a known unit.
-        OverflowError: over 2**63 - 1 bytes.
-    """
-    body = text.strip()
-    digits = body.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
-    unit = body[len(digits) :].strip() or default_unit
-    if not digits.isdigit():
-        raise ValueError(f"'{text}' is not a scaled integer")
-    return scale_libvirt(int(digits), unit)

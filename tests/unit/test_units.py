@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from hostel.units import GiB, KiB, MiB, TiB, format_size, parse_libvirt_size, parse_size, scale_libvirt
+from hostel.units import GiB, KiB, MiB, TiB, format_size, parse_size, scale_libvirt
 
 
 @pytest.mark.parametrize(
@@ -69,14 +69,6 @@ def test_libvirt_units_tell_1000_from_1024() -> None:
     assert scale_libvirt(3, "KiB") == scale_libvirt(3, "k") == 3 * KiB
     assert scale_libvirt(1, "GB") == 10**9
     assert scale_libvirt(7, "bytes") == 7
-    assert parse_libvirt_size("10G") == 10 * GiB
-    assert parse_libvirt_size("5", default_unit="MiB") == 5 * MiB
-
-
-@pytest.mark.parametrize("text", ["", "x", "1.5G", "-1", "10Q", "G10"])
-def test_what_is_no_scaled_integer_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"scaled integer|unknown suffix"):
-        parse_libvirt_size(text)
 
 
 def test_scaled_integer_beyond_63_bits_is_refused() -> None:
