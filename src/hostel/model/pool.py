@@ -116,7 +116,7 @@ def validate(pool: Pool) -> None:
         reason = "cow feature may only be used for 'fs' and 'dir' pools"
         raise ModelError("/pool/features/cow", reason, code=ErrorCode.NO_SUPPORT)
     source = pool.source or PoolSource()
-    _check_source(pool, source, TRAITS[pool.type])
+    _check_source(source, TRAITS[pool.type])
     if pool.type is PoolType.ISCSI_DIRECT and (source.initiator is None or not source.initiator.iqn):
         raise ModelError("/pool/source/initiator/iqn", "missing initiator IQN", code=ErrorCode.CONFIG_UNSUPPORTED)
     if not TRAITS[pool.type].is_remote:
@@ -125,7 +125,7 @@ def validate(pool: Pool) -> None:
         check_permissions(pool.target.permissions, "/pool/target/permissions")
 
 
-def _check_source(pool: Pool, source: PoolSource, traits: PoolTraits) -> None:
+def _check_source(source: PoolSource, traits: PoolTraits) -> None:
     parts = traits.parts
     here = "/pool/source"
     if traits.source is not None and source.format_type not in traits.source.known:

@@ -218,7 +218,7 @@ def _fill_disk(guest: Guest, part: Part, given: Given) -> None:
         part.put("@type", kind)
     request = _request(given)
     DISK.apply(given, part, {"boot.order": set_boot_order}, guest)
-    _find_content(guest, part, request, given)
+    _find_content(guest, part, request)
     needs_content = part.device not in _MAY_BE_EMPTY and part.get("@type") in (None, *_SOURCES, "volume", "network")
     if part.base is None and needs_content and part.medium is None and not part.has("source"):
         raise UsageError(f"Device type '{part.device}' requires a path")
@@ -261,7 +261,7 @@ def _size(text: str | None) -> float | None:
         raise Refusal(f"Improper value for 'size': '{text}' is not a number of GiB, such as 10 or 0.5") from None
 
 
-def _find_content(guest: Guest, disk: Disk, request: Request, given: Given) -> None:
+def _find_content(guest: Guest, disk: Disk, request: Request) -> None:
     """Find or plan the content that was asked for."""
     storage, is_new = guest.storage, disk.base is None
     if is_new and (disk.get("source/@pool") is not None or disk.get("source/@volume") is not None):

@@ -134,7 +134,7 @@ class RemoteDriver:
         self.__dict__[name] = caller
         return caller
 
-    def _list(self, procedure: str, kind: str, *arguments: Any, flags: int = _EVERYTHING) -> list[Any]:
+    def _list(self, procedure: str, *arguments: Any, flags: int = _EVERYTHING) -> list[Any]:
         convert = from_wire(REMOTE.by_name[procedure].result.fields[0])
         assert convert is not None
         return [convert(item) for item in self._client.call(procedure, *arguments, _NEEDED, flags)[0]]
@@ -151,7 +151,7 @@ class RemoteHypervisor(RemoteMachines, RemoteMigration, RemoteDriver):
 
     def connect_list_all_domains(self) -> list[DomainRef]:
         """Every domain."""
-        return self._list("connect_list_all_domains", "domain")
+        return self._list("connect_list_all_domains")
 
     def domain_create(self, domain: DomainRef, flags: int = 0) -> DomainRef:
         """Start a defined domain."""
@@ -192,7 +192,7 @@ class RemoteNetwork(RemoteDriver):
 
     def connect_list_all_networks(self) -> list[NetworkRef]:
         """Every network."""
-        return self._list("connect_list_all_networks", "network")
+        return self._list("connect_list_all_networks")
 
     def network_is_as_installed(self, network: NetworkRef) -> bool:
         """Perhaps, where it has the name: the other side does not say, and starts it or refuses the guest."""
@@ -200,7 +200,7 @@ class RemoteNetwork(RemoteDriver):
 
     def network_list_all_ports(self, network: NetworkRef) -> list[NetworkPortRef]:
         """What guests are plugged into."""
-        return self._list("network_list_all_ports", "network_port", wire("network", network))
+        return self._list("network_list_all_ports", wire("network", network))
 
     def network_get_dhcp_leases(self, network: NetworkRef, mac: str | None = None) -> list[DhcpLease]:
         """The addresses that were given out."""
@@ -216,7 +216,7 @@ class RemoteSecret(RemoteDriver):
 
     def connect_list_all_secrets(self) -> list[SecretRef]:
         """Every secret."""
-        return self._list("connect_list_all_secrets", "secret")
+        return self._list("connect_list_all_secrets")
 
 
 class RemoteNwfilter(RemoteDriver):
@@ -227,11 +227,11 @@ class RemoteNwfilter(RemoteDriver):
 
     def connect_list_all_nwfilters(self) -> list[NwfilterRef]:
         """Every filter."""
-        return self._list("connect_list_all_nwfilters", "nwfilter")
+        return self._list("connect_list_all_nwfilters")
 
     def connect_list_all_nwfilter_bindings(self) -> list[NwfilterBindingRef]:
         """Every binding."""
-        return self._list("connect_list_all_nwfilter_bindings", "nwfilter_binding")
+        return self._list("connect_list_all_nwfilter_bindings")
 
 
 class RemoteInterface(RemoteDriver):
@@ -242,7 +242,7 @@ class RemoteInterface(RemoteDriver):
 
     def connect_list_all_interfaces(self) -> list[InterfaceRef]:
         """Every interface."""
-        return self._list("connect_list_all_interfaces", "interface")
+        return self._list("connect_list_all_interfaces")
 
 
 class RemoteNodeDevice(RemoteDriver):
@@ -253,7 +253,7 @@ class RemoteNodeDevice(RemoteDriver):
 
     def connect_list_all_node_devices(self, flags: int = 0) -> list[NodeDeviceRef]:
         """Every device, or those that the flags name."""
-        return self._list("connect_list_all_node_devices", "node_device", flags=flags)
+        return self._list("connect_list_all_node_devices", flags=flags)
 
     def node_device_list_caps(self, device: NodeDeviceRef) -> list[str]:
         """What it is."""
@@ -270,11 +270,11 @@ class RemoteStorage(RemoteDriver):
 
     def connect_list_all_storage_pools(self) -> list[PoolRef]:
         """Every pool."""
-        return self._list("connect_list_all_storage_pools", "pool")
+        return self._list("connect_list_all_storage_pools")
 
     def storage_pool_list_all_volumes(self, pool: PoolRef) -> list[VolumeRef]:
         """The volumes of a pool."""
-        return self._list("storage_pool_list_all_volumes", "volume", wire("pool", pool))
+        return self._list("storage_pool_list_all_volumes", wire("pool", pool))
 
     def storage_pool_list_volume_rows(self, pool: PoolRef, *, details: bool = False) -> list[VolumeRow]:
         """The same with their paths; libvirt's protocol asks for each volume by itself."""

@@ -47,7 +47,7 @@ def graphics(domain: Domain, context: Context) -> list[str]:
     for index, device in enumerate(devices):
         keys = ["-k", device.keymap] if device.keymap is not None else []
         if device.type in _DISPLAYS:
-            argv += [*(["-full-screen"] if device.fullscreen else []), "-display", _display(domain, device)]
+            argv += [*(["-full-screen"] if device.fullscreen else []), "-display", _display(device)]
         elif device.type == GraphicsType.SPICE and context.has_spice:
             argv += ["-spice", spice(device, context), *keys]
         elif device.type == GraphicsType.VNC:
@@ -59,7 +59,7 @@ def graphics(domain: Domain, context: Context) -> list[str]:
     return argv
 
 
-def _display(domain: Domain, device: Graphics) -> str:
+def _display(device: Graphics) -> str:
     """What QEMU draws with, for a window, for programs on D-Bus, or for other servers of the machine's."""
     words = [str(device.type)]
     gl = device.gl or Gl()

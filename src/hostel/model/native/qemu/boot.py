@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.model.domain.domain import Domain
 from hostel.model.domain.os import Bios, BootDevice, BootMenu, Loader, Nvram, Os
 from hostel.model.native.qemu.commandline import Option, Properties
 from hostel.model.native.qemu.drive import Drives, flash_path
@@ -17,7 +16,7 @@ _LETTERS: Final = {
 _ORDER: Final = "abcdefghijklmnop"  # the letters that QEMU takes
 
 
-def read_boot(domain: Domain, os: Os, option: Option) -> list[str]:
+def read_boot(os: Os, option: Option) -> list[str]:
     """``-boot``; returns what a document has no place for, as an option.
 
     Raises:

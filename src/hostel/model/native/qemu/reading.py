@@ -236,7 +236,7 @@ class _Reader:
         self._domain.uuid = option.value
 
     def _boot(self, option: Option) -> None:
-        self._past += read_boot(self._domain, self._os, option)
+        self._past += read_boot(self._os, option)
 
     def _clock(self, option: Option) -> None:
         found = Properties("rtc", option.value)
