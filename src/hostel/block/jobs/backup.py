@@ -10,7 +10,7 @@ from hostel.block.bitmap import DirtyBitmap
 from hostel.block.jobs.bitmaps import RecordingBitmap
 from hostel.block.jobs.block_copy import BlockCopy, copy_unit
 from hostel.block.jobs.copy_before_write import BackupFilter
-from hostel.block.jobs.copying import CHUNK, flush
+from hostel.block.jobs.copying import CHUNK, flush_last
 from hostel.block.jobs.job import SLICE, Job, JobSettings
 from hostel.block.jobs.policy import SourceError
 from hostel.block.jobs.state import JobStatus
@@ -145,10 +145,7 @@ class BackupJob(Job):
     # ---- the end
 
     def _prepare(self) -> None:
-        try:
-            flush(self._target)
-        except SourceError as failure:
-            raise failure.cause from None
+        flush_last(self._target)
 
     def _clean(self) -> None:
         if self._filter is None:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import errno
 
 from hostel.block.extent import Status
-from hostel.block.jobs.copying import CHUNK, copy_data, flush, grow, next_extent, write_zeroes
+from hostel.block.jobs.copying import CHUNK, copy_data, flush_last, grow, next_extent, write_zeroes
 from hostel.block.jobs.job import Job, JobSettings
-from hostel.block.jobs.policy import SourceError
 from hostel.block.jobs.stream import change_backing
 from hostel.block.node import BlockNode
 from hostel.block.powers import BackingStore
@@ -95,11 +94,7 @@ class CommitJob(Job):
             write_zeroes(self._base, start, end - start)
 
     def _prepare(self) -> None:
-        try:
-            flush(self._base)
-            flush(self._overlay)
-        except SourceError as failure:
-            raise failure.cause from None
+        flush_last(self._base, self._overlay)
         change_backing(self._overlay, self._base, self._backing_file)
         former = replace_backing(self._overlay, self._base.share())
         if former is not None:

@@ -134,6 +134,19 @@ def flush(node: BlockNode) -> None:
         raise TargetError(error) from None
 
 
+def flush_last(*nodes: BlockNode) -> None:
+    """Sync what was written, at a job's end, where no error is passed over or waited for.
+
+    Raises:
+        OSError: that failed.
+    """
+    try:
+        for node in nodes:
+            flush(node)
+    except SourceError as failure:
+        raise failure.cause from None
+
+
 def grow(node: BlockNode, length: int) -> None:
     """Make a node that a job uses at least as long as what is written to it.
 

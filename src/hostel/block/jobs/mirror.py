@@ -17,7 +17,7 @@ from hostel.block.extent import Status
 from hostel.block.jobs.backup import BackupSettings, BackupSync, BitmapMode, settle_bitmap
 from hostel.block.jobs.bitmaps import RecordingBitmap
 from hostel.block.jobs.companion import Companion
-from hostel.block.jobs.copying import CHUNK, LOOK, first_extent, flush, grow, next_extent
+from hostel.block.jobs.copying import CHUNK, LOOK, first_extent, flush, flush_last, grow, next_extent
 from hostel.block.jobs.job import SLICE, Job, JobFailed, JobSettings
 from hostel.block.jobs.mirror_copy import How, MirrorCopy
 from hostel.block.jobs.mirror_filter import MirrorFilter
@@ -280,7 +280,7 @@ class MirrorJob(Job):
     # ---- the end
 
     def _prepare(self) -> None:
-        self._flush_target()  # so that little is left to be synced while the guest waits
+        flush_last(self._target)  # so that little is left to be synced while the guest waits
         mirror = self._filter
         assert mirror is not None
         with drained(self._source):
@@ -289,7 +289,7 @@ class MirrorJob(Job):
             if self._pivot:
                 self._settle_discards(mirror)
             # What the guest has written since may have been synced in the source, on which it then relies.
-            self._flush_target()
+            flush_last(self._target)
             if not self._pivot:
                 return
             stands_on_source = self._stands_on_source
@@ -299,12 +299,6 @@ class MirrorJob(Job):
             if stands_on_source:
                 replace_backing(self._target, former.share())
         retire(former, lambda: self._how.replaced(place, former))
-
-    def _flush_target(self) -> None:
-        try:
-            flush(self._target)
-        except SourceError as failure:
-            raise failure.cause from None
 
     def _settle_discards(self, mirror: MirrorFilter) -> None:
         """Copy what was discarded since both were equal, with nobody in the source."""

@@ -10,7 +10,7 @@ import errno
 
 from hostel.block.chain import ChainExtent
 from hostel.block.extent import Status
-from hostel.block.jobs.copying import CHUNK, copy_data, first_extent, flush, next_extent, write_own_zeroes
+from hostel.block.jobs.copying import CHUNK, copy_data, first_extent, flush_last, next_extent, write_own_zeroes
 from hostel.block.jobs.job import Job, JobSettings
 from hostel.block.jobs.policy import SourceError, TargetError
 from hostel.block.node import BlockNode
@@ -117,10 +117,7 @@ class StreamJob(Job):
         overlay, base = self._overlay, self._base
         if overlay.backing is base:
             return
-        try:
-            flush(overlay)
-        except SourceError as failure:
-            raise failure.cause from None
+        flush_last(overlay)
         change_backing(overlay, base, self._backing_file)
         former = replace_backing(overlay, base.share() if base is not None else None)
         if former is not None:
