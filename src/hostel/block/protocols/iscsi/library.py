@@ -115,6 +115,19 @@ def _library() -> ctypes.CDLL:
     return shared_library.load("iscsi", SONAMES, _SIGNATURES, "Install the package libiscsi7.")
 
 
+def said(iscsi: ctypes.CDLL, context: Any) -> str:
+    """What libiscsi says of the last failure of a session."""
+    found: bytes | None = iscsi.iscsi_get_error(context)
+    return (found or b"unknown error").decode(errors="replace").strip()
+
+
+def end_session(iscsi: ctypes.CDLL, context: Any) -> None:
+    """Log out, and free what a session has; ``context`` is none any more."""
+    if iscsi.iscsi_is_logged_in(context):
+        iscsi.iscsi_logout_sync(context)
+    iscsi.iscsi_destroy_context(context)
+
+
 class Login(NamedTuple):
     """Which unit is reached, and how.
 
@@ -173,7 +186,7 @@ class Unit:
         iscsi.iscsi_set_timeout(context, login.timeout or _TIMEOUT)
         iscsi.iscsi_set_reconnect_max_retries(context, _RECONNECTIONS)
         if iscsi.iscsi_full_connect_sync(context, login.portal.encode(), login.lun):
-            raise BlockError(f"iSCSI: Failed to connect to LUN : {self._said()}", errno=errno.EINVAL)
+            raise BlockError(f"iSCSI: Failed to connect to LUN : {said(iscsi, context)}", errno=errno.EINVAL)
 
     def _learn(self) -> None:
         iscsi, context, lun = self._iscsi, self._context, self._lun
@@ -289,7 +302,7 @@ class Unit:
         for attempt in range(_RETRIES + 1):
             task = call(*words)
             if not task:
-                raise BlockError(f"iSCSI {what} failed: {self._said()}", errno=errno.EIO)
+                raise BlockError(f"iSCSI {what} failed: {said(self._iscsi, self._context)}", errno=errno.EIO)
             status, sense = task.contents.status, task.contents.sense
             if status == _GOOD:
                 return task
@@ -301,20 +314,14 @@ class Unit:
         raise AssertionError("the last attempt returns or raises")
 
     def _failure(self, what: str, status: int, key: int, code: int) -> BlockError:
-        text = f"iSCSI {what} failed: {self._said()}"
+        text = f"iSCSI {what} failed: {said(self._iscsi, self._context)}"
         if status == _CHECK_CONDITION and key == _DATA_PROTECT:
             return NoSpace(text) if code == _SPACE_ALLOCATION_FAILED else ReadOnly(text)
         refused = status == _CHECK_CONDITION and key == _ILLEGAL_REQUEST
         return BlockError(text, errno=errno.EINVAL if refused else errno.EIO)
 
-    def _said(self) -> str:
-        said: bytes | None = self._iscsi.iscsi_get_error(self._context)
-        return (said or b"unknown error").decode(errors="replace").strip()
-
     def close(self) -> None:
         """Log out."""
         if self._context:
-            if self._iscsi.iscsi_is_logged_in(self._context):
-                self._iscsi.iscsi_logout_sync(self._context)
-            self._iscsi.iscsi_destroy_context(self._context)
+            end_session(self._iscsi, self._context)
             self._context = None

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from hostel.block.protocols import shared_library
-from hostel.block.protocols.iscsi.library import SONAMES, Task
+from hostel.block.protocols.iscsi.library import SONAMES, Task, end_session, said
 from hostel.errors import BlockError
 
 _TIMEOUT: Final = 30  # seconds for one command
@@ -189,13 +189,10 @@ class Target:
             self._iscsi.scsi_free_scsi_task(task)
 
     def _failure(self, what: str) -> BlockError:
-        said: bytes | None = self._iscsi.iscsi_get_error(self._context)
-        return BlockError(f"{what}: {(said or b'unknown error').decode(errors='replace').strip()}", errno=errno.EIO)
+        return BlockError(f"{what}: {said(self._iscsi, self._context)}", errno=errno.EIO)
 
     def close(self) -> None:
         """Log out."""
         if self._context:
-            if self._iscsi.iscsi_is_logged_in(self._context):
-                self._iscsi.iscsi_logout_sync(self._context)
-            self._iscsi.iscsi_destroy_context(self._context)
+            end_session(self._iscsi, self._context)
             self._context = None
