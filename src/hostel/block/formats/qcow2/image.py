@@ -24,6 +24,7 @@ from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.layout import Autoclear, Compatible, Extension, Header, Incompatible
 from hostel.block.formats.qcow2.overlap import MetadataMap
 from hostel.block.formats.qcow2.refcount import Allocator
+from hostel.block.formats.qcow2.released import Released, Run
 from hostel.block.formats.qcow2.runtime import guards_inactive_tables
 from hostel.block.node import BlockNode
 from hostel.codec.table import drop_zeroes_at_end, unpack_table
@@ -32,9 +33,6 @@ from hostel.units import MiB
 
 _CACHE_LIMIT: Final = 32 * MiB  # bytes of L2 tables kept in memory, as QEMU's default l2-cache-size
 _MIN_TABLES: Final = 16
-_MAX_FREES: Final = 8192  # runs waiting to be freed
-_MAX_FREE_BYTES: Final = 8 * MiB  # bytes of the last few of them: rather than make the file longer, use them again
-_LATELY: Final = 4
 
 
 class Qcow2Image:
@@ -66,7 +64,7 @@ class Qcow2Image:
         self.bitmaps = Bitmaps(self)
         self._dirty_l1: set[int] = set()
         self._dirty_tables: set[int] = set()
-        self._frees: list[tuple[int, int, bool]] = []
+        self._released = Released(self.geometry)
         self._writing = False
         self._told = False  # that it is corrupt
         self._owed = False  # something is held back that was accepted before the present request
@@ -346,12 +344,7 @@ class Qcow2Image:
 
     def release(self, offset: int, length: int, *, discard: bool = False) -> None:
         """Give a host range up once the disk refers to it no more; with ``discard`` its space goes back to the host."""
-        if self._frees:
-            last, size, same = self._frees[-1]
-            if same == discard and last + size == offset and not self.geometry.in_cluster(offset | length):
-                self._frees[-1] = (last, size + length, same)
-                return
-        self._frees.append((offset, length, discard))
+        self._released.add(Run(offset, length, discard))
 
     def prevent_overlap(self, offset: int, length: int) -> None:
         """Refuse to write guest data over metadata.
@@ -542,15 +535,16 @@ class Qcow2Image:
         self._dirty_l1.clear()
 
     def _free(self) -> None:
-        while self._frees:
-            offset, length, discard = self._frees.pop()
+        while self._released:
+            run = self._released.take()
+            offset, length, discard = run
             self._refuse_overlap("release of", offset, length, "inactive L2 table")
             try:
                 self.refcounts.free(offset, length)
             except CorruptImage:
                 raise
             except OSError:
-                self._frees.append((offset, length, discard))
+                self._released.put_back(run)
                 raise
             if self.end_of_bytes and not self.refcounts.get(self.end_of_bytes >> self.geometry.cluster_bits):
                 # The half-filled cluster is free, and may become anything.
@@ -566,7 +560,7 @@ class Qcow2Image:
 
     def settle(self) -> None:
         """Keep what is waiting bounded."""
-        if len(self._frees) > _MAX_FREES or sum(length for _, length, _ in self._frees[-_LATELY:]) >= _MAX_FREE_BYTES:
+        if self._released.are_many:
             self.write_metadata()
 
     def close(self) -> None:

@@ -1,0 +1,55 @@
+"""Host ranges that nothing refers to any more, but the disk until what is held back is written."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.units import MiB
+
+_MAX_RUNS: Final = 8192
+_MAX_BYTES: Final = 8 * MiB  # of the last few runs: rather than make the file longer, use them again
+_LATELY: Final = 4
+
+
+class Run(NamedTuple):
+    """A range, in bytes; ``discard`` says that its space goes back to the host."""
+
+    offset: int
+    length: int
+    discard: bool
+
+
+class Released:
+    """The ranges, neighbours joined as they come."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        self._geometry = geometry
+        self._runs: list[Run] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._runs)
+
+    def add(self, run: Run) -> None:
+        """A range is given up."""
+        if self._runs:
+            last = self._runs[-1]
+            joins = last.discard == run.discard and last.offset + last.length == run.offset
+            if joins and not self._geometry.in_cluster(run.offset | run.length):
+                self._runs[-1] = Run(last.offset, last.length + run.length, last.discard)
+                return
+        self._runs.append(run)
+
+    def take(self) -> Run:
+        """The range that came last, which is free now."""
+        return self._runs.pop()
+
+    def put_back(self, run: Run) -> None:
+        """What was taken could not be freed."""
+        self._runs.append(run)
+
+    @property
+    def are_many(self) -> bool:
+        """Whether it is time to write what is held back, so that they can be used again."""
+        lately = sum(run.length for run in self._runs[-_LATELY:])
+        return len(self._runs) > _MAX_RUNS or lately >= _MAX_BYTES
