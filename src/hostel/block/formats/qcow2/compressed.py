@@ -1,4 +1,7 @@
-"""Compressed clusters: reading runs of them, and the functions that make them ("Compressed Clusters Descriptor")."""
+"""Compressed clusters: reading runs of them, storing them, and the functions that make them.
+
+See "Compressed Clusters Descriptor" in the qcow2 specification.
+"""
 
 from __future__ import annotations
 
@@ -61,6 +64,57 @@ def _decompress(
         buf[place : place + run.length] = cluster[within : within + run.length]
         if run.length < size:
             image.last_cluster = (run.host, cluster)
+
+
+def store_compressed(image: Qcow2Image, payload: bytes) -> int:
+    """Write a compressed payload behind the last one; returns its host offset.
+
+    Each cluster that the payload touches gets one reference more.
+
+    Raises:
+        CorruptImage: what seems free is metadata.
+        OSError: there is no room, or the host's own errors; nothing is allocated then.
+    """
+    host = _allocate(image, len(payload))
+    try:
+        image.file.debug_event("write_compressed")
+        image.file.pwrite(host, payload)
+    except BaseException:
+        image.refcounts.free(host, len(payload))
+        image.end_of_bytes = 0
+        raise
+    return host
+
+
+def _allocate(image: Qcow2Image, length: int) -> int:
+    bits = image.geometry.cluster_bits
+    image.file.debug_event("cluster_alloc_bytes")
+    while True:
+        offset = _place(image, length)
+        first, last = offset >> bits, (offset + length - 1) >> bits
+        # Counting may need a new refcount block, which may take the very place.
+        if not image.refcounts.reserve(first, last):
+            break
+    if image.map.find(first, last - first + 1) is not None:
+        image.corrupt("Preventing invalid allocation: a free cluster overlaps with metadata")
+    image.refcounts.update(first, last - first + 1, 1)
+    image.refcounts.skip(last + 1)
+    end = offset + length
+    image.end_of_bytes = end if image.geometry.in_cluster(end) else 0
+    return offset
+
+
+def _place(image: Qcow2Image, length: int) -> int:
+    """Where a payload goes: into the rest of the last one's cluster, and on where the next cluster is free too."""
+    bits = image.geometry.cluster_bits
+    offset = image.end_of_bytes
+    room = -offset % image.geometry.cluster_size
+    if not room or image.refcounts.get(offset >> bits) >= image.geometry.refcount_max:
+        room = 0
+    if room >= length:
+        return offset
+    cluster = image.refcounts.find(1, "compressed cluster")
+    return offset if room and cluster << bits == offset + room else cluster << bits
 
 
 def unpacker(kind: int) -> Callable[[bytes | memoryview, int], bytes]:

@@ -279,38 +279,6 @@ class Qcow2Image:
         self.refcounts.update(first, count, 1)
         return True
 
-    def allocate_bytes(self, length: int) -> int:
-        """Allocate ``length`` bytes for a compressed payload, packed behind the last one; returns the host offset.
-
-        Each cluster that the payload touches gets one reference more.
-        """
-        bits = self.geometry.cluster_bits
-        self.file.debug_event("cluster_alloc_bytes")
-        while True:
-            offset = self._place_bytes(length)
-            first, last = offset >> bits, (offset + length - 1) >> bits
-            # Counting may need a new refcount block, which may take the very place.
-            if not self.refcounts.reserve(first, last):
-                break
-        if self.map.find(first, last - first + 1) is not None:
-            self.corrupt("Preventing invalid allocation: a free cluster overlaps with metadata")
-        self.refcounts.update(first, last - first + 1, 1)
-        self.refcounts.skip(last + 1)
-        end = offset + length
-        self.end_of_bytes = end if self.geometry.in_cluster(end) else 0
-        return offset
-
-    def _place_bytes(self, length: int) -> int:
-        bits = self.geometry.cluster_bits
-        offset = self.end_of_bytes
-        room = -offset % self.geometry.cluster_size
-        if not room or self.refcounts.get(offset >> bits) >= self.geometry.refcount_max:
-            room = 0
-        if room >= length:
-            return offset
-        cluster = self.refcounts.find(1, "compressed cluster")
-        return offset if room and cluster << bits == offset + room else cluster << bits
-
     def is_own(self, entry: int) -> bool:
         """Whether a cluster may be written in place: allocated, uncompressed, and nobody else's."""
         own = entry & layout.COPIED and not entry & layout.COMPRESSED

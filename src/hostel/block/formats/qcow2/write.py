@@ -13,7 +13,7 @@ from typing import Final
 from hostel.block.chain import block_status
 from hostel.block.extent import Status
 from hostel.block.formats.qcow2 import layout
-from hostel.block.formats.qcow2.compressed import read_compressed
+from hostel.block.formats.qcow2.compressed import read_compressed, store_compressed
 from hostel.block.formats.qcow2.encryption import Encryption
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.l2_table import L2Table
@@ -493,14 +493,7 @@ class Guest:
         self.begin(offset, image.geometry.cluster_size)
         l1_index, index, _ = next(self._slices(offset, 1))
         table = image.l2_for_write(l1_index)
-        host = image.allocate_bytes(len(payload))
-        try:
-            image.file.debug_event("write_compressed")
-            image.file.pwrite(host, payload)
-        except BaseException:
-            image.refcounts.free(host, len(payload))
-            image.end_of_bytes = 0
-            raise
+        host = store_compressed(image, payload)
         old = table.entries[index : index + 1]
         table.entries[index] = image.geometry.compressed_entry(host, len(payload))
         if table.bitmaps is not None:
