@@ -11,7 +11,7 @@ from hostel.drivers.base.network import AddressType, DhcpLease
 from hostel.drivers.fault import fault
 from hostel.drivers.link import device
 from hostel.drivers.qemu.agent import open_agent
-from hostel.drivers.qemu.running import Calls
+from hostel.drivers.qemu.calls import Calls
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.interface import Interface, InterfaceType
 

@@ -18,9 +18,10 @@ from typing import Any, Final, Self
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.agent import AgentTimeout
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.machines import invalid
-from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.taint import Taint
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 

@@ -17,9 +17,10 @@ from typing import Final
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.machines import invalid
-from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.running import Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.character import CharacterBackend, CharacterType
 

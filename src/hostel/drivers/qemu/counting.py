@@ -11,9 +11,10 @@ from hostel.drivers.base.machine import VcpuFlag
 from hostel.drivers.counting import check_one, vcpus
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.agent import open_agent
+from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.inside import online
 from hostel.drivers.qemu.machines import not_running
-from hostel.drivers.qemu.running import Calls, Running, no_domain
+from hostel.drivers.qemu.running import Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 _MONITOR: Final = 2  # VIR_DOMAIN_CONTROL_ERROR_REASON_MONITOR

@@ -35,6 +35,7 @@ from hostel.drivers.qemu.balloon import refresh
 from hostel.drivers.qemu.block.copy import CopyCalls
 from hostel.drivers.qemu.block.jobs import JobCalls
 from hostel.drivers.qemu.block.sizes import SizeCalls
+from hostel.drivers.qemu.calls import no_domain
 from hostel.drivers.qemu.console import CharacterCalls
 from hostel.drivers.qemu.counting import CountingCalls
 from hostel.drivers.qemu.cpu.calls import ProcessorCalls
@@ -57,7 +58,7 @@ from hostel.drivers.qemu.peeking import PeekCalls
 from hostel.drivers.qemu.plug.calls import DeviceCalls
 from hostel.drivers.qemu.power import PowerCalls
 from hostel.drivers.qemu.rename import RenameCalls, settle_renames
-from hostel.drivers.qemu.running import Running, no_domain
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.saving import SaveCalls
 from hostel.drivers.qemu.snapshot.calls import SnapshotCalls
 from hostel.drivers.qemu.statistics import StatisticsCalls

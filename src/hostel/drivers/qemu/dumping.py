@@ -15,9 +15,10 @@ from hostel.drivers.base import DomainRef, PausedReason, Progress, RunningReason
 from hostel.drivers.base.dumping import DirtyRateMode, DumpFlag, DumpFormat
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu import failure, process, savefile
+from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import failed, invalid
-from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.saving import DUMP, migrate, wait_for_migration
 from hostel.drivers.qemu.status import Ending
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError

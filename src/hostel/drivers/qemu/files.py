@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.running import Calls, no_domain
+from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.errors import ErrorCode
 
 

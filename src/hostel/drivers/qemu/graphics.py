@@ -7,7 +7,8 @@ from typing import Final
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.calls import Calls
+from hostel.drivers.qemu.running import Running
 from hostel.errors import ErrorCode, ErrorDomain, QmpError
 
 _PROTOCOLS: Final = {"vnc": "vnc", "spice": "spice", "dbus": "@dbus-display"}

@@ -14,11 +14,12 @@ from hostel.drivers.counting import not_zero
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu.agent import open_agent
 from hostel.drivers.qemu.balloon import has_balloon
+from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.guestinfo import chosen
 from hostel.drivers.qemu.inside import online, set_online
 from hostel.drivers.qemu.keyboard import numbers
 from hostel.drivers.qemu.machines import invalid, not_running
-from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.taint import Taint
 from hostel.drivers.qemu.vcpu import set_count
 from hostel.errors import ErrorCode, ErrorDomain, QmpError

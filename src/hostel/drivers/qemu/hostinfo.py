@@ -8,8 +8,8 @@ from typing import Final
 from hostel.drivers.base import DomainRef
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import confidential
+from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.machines import invalid
-from hostel.drivers.qemu.running import Calls, no_domain
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.domain import Domain
 

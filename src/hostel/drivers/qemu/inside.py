@@ -19,8 +19,9 @@ from hostel.drivers.fault import fault
 from hostel.drivers.qemu import guestinfo
 from hostel.drivers.qemu.addresses import leases
 from hostel.drivers.qemu.agent import Agent, open_agent, refusal
+from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.guestinfo import GuestCpu
-from hostel.drivers.qemu.running import Calls, Running, no_domain
+from hostel.drivers.qemu.running import Running
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.numberset import format_numbers, parse_numbers
 

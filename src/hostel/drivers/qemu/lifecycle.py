@@ -12,11 +12,12 @@ from hostel.drivers.base.dumping import DumpFlag
 from hostel.drivers.lifecycle import check_lifecycle, set_action
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.actions import KEPT, PANICKED, POWERED_OFF, apply
+from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.document import finish
 from hostel.drivers.qemu.dumping import settle_dump, write_dump
 from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import failed
-from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Ending
 from hostel.errors import QmpError
 from hostel.model.domain.volumes import name_volumes

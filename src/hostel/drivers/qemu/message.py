@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.messages import MessageFlag
-from hostel.drivers.qemu.running import Calls, no_domain
+from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.taint import messages
 
 

@@ -6,7 +6,7 @@ from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.counting import check_one
 from hostel.drivers.metadata import change, look
-from hostel.drivers.qemu.running import Calls
+from hostel.drivers.qemu.calls import Calls
 
 
 class MetadataCalls(Calls):

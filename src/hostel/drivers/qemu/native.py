@@ -6,7 +6,7 @@ import shlex
 from typing import Final
 
 from hostel.drivers.native import NativeCalls
-from hostel.drivers.qemu.running import Calls
+from hostel.drivers.qemu.calls import Calls
 from hostel.errors import VirtError
 from hostel.model.domain.devices.interface import InterfaceType
 from hostel.model.domain.domain import Domain

@@ -9,7 +9,7 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.peeking import PeekFlag, check_peek, check_size
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu.block.chain import find_disk
-from hostel.drivers.qemu.running import Calls
+from hostel.drivers.qemu.calls import Calls
 from hostel.errors import ErrorCode, ErrorDomain
 
 

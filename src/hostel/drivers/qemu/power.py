@@ -7,8 +7,9 @@ from typing import Final, Literal
 from hostel.drivers.base import DomainRef, ShutdownFlag
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.agent import open_agent, refusal
+from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.machines import invalid
-from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.running import Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 _COMMAND: Final = "guest-shutdown"

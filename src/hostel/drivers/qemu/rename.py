@@ -14,8 +14,8 @@ from hostel.drivers.base import DomainRef
 from hostel.drivers.events import Defined, Event, Lifecycle, Subject, Undefined
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import savefile
+from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.machines import Machines, invalid
-from hostel.drivers.qemu.running import Calls, no_domain
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.os import Nvram

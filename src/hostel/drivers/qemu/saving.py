@@ -20,12 +20,13 @@ from hostel.drivers.events import Started, Suspended
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu import document, failure, process, savefile, underway
 from hostel.drivers.qemu.balloon import refresh
+from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.jobstats import keep
 from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.pause import Pause
-from hostel.drivers.qemu.running import Calls, Running, no_domain
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Ending
 from hostel.drivers.qemu.transient import check_can_be_saved
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError

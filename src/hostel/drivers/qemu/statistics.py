@@ -16,8 +16,9 @@ from hostel.drivers.fault import fault
 from hostel.drivers.qemu import perf, process
 from hostel.drivers.qemu.balloon import polling, refresh
 from hostel.drivers.qemu.block.statistics import block_statistics
+from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.machines import invalid
-from hostel.drivers.qemu.running import Calls, Running, no_domain
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Status
 from hostel.drivers.tuning.parameter import PERF
 from hostel.errors import ErrorCode, ErrorDomain, VirtError

@@ -9,9 +9,10 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import VcpuFlag
 from hostel.drivers.counting import vcpus
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.monitor import Monitor
-from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.tuning import threads
 from hostel.drivers.qemu.tuning.groups import of_status
 from hostel.errors import ErrorCode, ErrorDomain, VirtError

@@ -26,8 +26,9 @@ from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.moment import check_parent
 from hostel.drivers.qemu.block.chain import check_jobs_supported, images
+from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.machines import GLANCE, invalid, not_running
-from hostel.drivers.qemu.running import Calls, Running, no_domain
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.together import check_together
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.checkpoint import Checkpoint, align, prepare_again, read_checkpoint

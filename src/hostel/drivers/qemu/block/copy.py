@@ -16,11 +16,12 @@ from hostel.drivers.qemu.block.chain import Image, disk_of, find_disk, images
 from hostel.drivers.qemu.block.create import create_image
 from hostel.drivers.qemu.block.jobs import check_free
 from hostel.drivers.qemu.blockjob import start, withdraw
+from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.command.disk import format_node, image_node, image_nodes, top_node
 from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.plug.graph import add_nodes
-from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.source import chain_behind, translate
 from hostel.drivers.qemu.status import BlockJob
 from hostel.errors import ErrorCode, ErrorDomain, VirtError

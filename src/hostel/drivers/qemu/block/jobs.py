@@ -15,9 +15,10 @@ from hostel.drivers.qemu.backup.carrying import go_over, make_one
 from hostel.drivers.qemu.block.chain import Image, check_jobs_supported, find_disk, find_image, images
 from hostel.drivers.qemu.block.naming import backing_name
 from hostel.drivers.qemu.blockjob import TYPES, job_of, start, target_of, wait
+from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.command.disk import format_node, top_node
 from hostel.drivers.qemu.machines import failed, invalid
-from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import BlockJob
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk

@@ -12,11 +12,12 @@ from hostel.drivers.base.block import BlockInfo, BlockResizeFlag, DiskError
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu.block.chain import Image, find_disk, images
+from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.command.disk import format_node, storage_node, throttle, top_node
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.plug.graph import device_of
-from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.running import Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk, IoTune
 from hostel.model.domain.domain import Domain

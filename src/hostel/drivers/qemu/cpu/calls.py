@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hostel.drivers.base.capabilities import BaselineFlag, CompareFlag
-from hostel.drivers.qemu.running import Calls
+from hostel.drivers.qemu.calls import Calls
 
 if TYPE_CHECKING:
     from hostel.drivers.qemu.cpu.answers import Answers

@@ -12,10 +12,11 @@ from hostel.drivers.base.backup import JobType
 from hostel.drivers.base.migration import DEST_NAME, DEST_XML, MigrateFlag, Parameters, Tunnel
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import jobstats, lease
+from hostel.drivers.qemu.calls import Calls, check_still, no_domain
 from hostel.drivers.qemu.document import unsupported
 from hostel.drivers.qemu.machines import GLANCE, failed, invalid
 from hostel.drivers.qemu.migration.tuning import UNLIMITED
-from hostel.drivers.qemu.running import Calls, Running, check_still, no_domain
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import read_ending
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 

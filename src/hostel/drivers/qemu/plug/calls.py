@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.device import DeviceModify
 from hostel.drivers.base.domain import Affect
-from hostel.drivers.qemu.running import Calls
+from hostel.drivers.qemu.calls import Calls
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.platform import Lease

@@ -26,8 +26,9 @@ from hostel.drivers.qemu.balloon import refresh
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.block.create import create_over
 from hostel.drivers.qemu.block.jobs import check_without_job
+from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.machines import invalid
-from hostel.drivers.qemu.running import Calls, Running, no_domain
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, as_kind
 from hostel.drivers.qemu.status import Status
 from hostel.drivers.qemu.transient import check_can_be_saved, take_off

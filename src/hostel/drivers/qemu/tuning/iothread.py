@@ -11,7 +11,8 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.tuning import IoThreadInfo, IoThreads
 from hostel.drivers.counting import check_one
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu.running import Calls, Running
+from hostel.drivers.qemu.calls import Calls
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.tuning.groups import of_status, place_thread
 from hostel.drivers.qemu.tuning.threads import (
     IOTHREAD,

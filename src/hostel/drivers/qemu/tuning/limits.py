@@ -18,7 +18,8 @@ from hostel.drivers.cgroup.limits import weight
 from hostel.drivers.counting import check_one
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import perf
-from hostel.drivers.qemu.running import Both, Calls, Running
+from hostel.drivers.qemu.calls import Both, Calls
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.tuning import groups
 from hostel.drivers.tuning import limits
 from hostel.drivers.tuning.parameter import PERF, SCHEDULER, check

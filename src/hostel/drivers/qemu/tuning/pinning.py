@@ -11,8 +11,9 @@ from hostel.drivers.base.tuning import CpuStats, PinInfo, VcpuInfo, Vcpus
 from hostel.drivers.counting import check_one, vcpus
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import process
+from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.machines import invalid
-from hostel.drivers.qemu.running import Calls, Running, no_domain
+from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.tuning.threads import online_cpus, place, placement, times, vcpu_threads
 from hostel.drivers.tuning.cpumap import cpumap, cpumaps
 from hostel.drivers.tuning.pinning import emulator_pin, most_vcpus, pin_emulator, pin_vcpu, vcpu_pin, wanted
