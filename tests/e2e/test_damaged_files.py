@@ -11,7 +11,7 @@ from hostel.drivers.base import DomainRef, StartFlag
 from hostel.drivers.base.backup import CheckpointCreateFlag, CheckpointRef
 from hostel.drivers.base.domain import UndefineFlag
 from hostel.drivers.base.secret import SecretRef
-from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotRef
+from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotRef, SnapshotRevertFlag
 from hostel.drivers.events import EventBus
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.secret.driver import VaultSecretDriver
@@ -139,3 +139,38 @@ def test_a_damaged_key_of_secrets_is_named(tmp_path: Path, how: str) -> None:
     assert caught.value.code is ErrorCode.INTERNAL_ERROR
     driver.secret_set_value(ref, b"said anew")
     assert driver.secret_get_value(ref) == b"said anew"
+
+
+@pytest.mark.parametrize("how", ["half", "another's"])
+def test_a_snapshot_whose_memory_is_damaged_takes_nothing_from_the_domain(
+    tmp_path: Path, driver: QemuDriver, how: str
+) -> None:
+    refs = {}
+    for name in ("guest", "other"):
+        image.qemu_img("create", "-q", "-f", "qcow2", tmp_path / f"{name}.qcow2", 1 << 20)
+        xml = domain_xml(tmp_path, disk(tmp_path / f"{name}.qcow2", "qcow2"), name=name)
+        refs[name] = driver.domain_create(driver.domain_define_xml(xml))
+        memory = f"<memory snapshot='external' file='{tmp_path}/{name}.memory'/>"
+        driver.domain_snapshot_create_xml(
+            refs[name], f"<domainsnapshot><name>kept</name>{memory}</domainsnapshot>", SnapshotCreateFlag.NONE
+        )
+        driver.domain_managed_save(refs[name])
+    path = tmp_path / "guest.memory"
+    whole = path.read_bytes()
+    path.write_bytes((tmp_path / "other.memory").read_bytes() if how == "another's" else DAMAGES[how](whole))
+
+    def files() -> dict[Path, bytes]:
+        found = [*tmp_path.iterdir(), *(tmp_path / "config/qemu/save").iterdir()]
+        return {item: item.read_bytes() for item in found if item.is_file() and item.suffix != ".log"}
+
+    before, document = files(), driver.domain_get_xml_desc(refs["guest"])
+    kept = SnapshotRef("kept", refs["guest"])
+    with pytest.raises(VirtError):
+        driver.domain_revert_to_snapshot(kept, SnapshotRevertFlag.FORCE)
+    assert not machines_of(tmp_path)
+    assert files() == before
+    assert driver.domain_get_xml_desc(refs["guest"]) == document
+    driver.domain_destroy(driver.domain_create(refs["guest"]))
+    path.write_bytes(whole)
+    driver.domain_revert_to_snapshot(kept)
+    assert len(machines_of(tmp_path)) == 1

@@ -180,10 +180,27 @@ def read_kept(path: Path, domain: Domain) -> Saved:
     except VirtError as error:
         fix = f"managedsave-remove gives up the saved memory of '{domain.name}'"
         raise VirtError(error.code, f"{error.message}; {fix}", domain=error.domain) from error
-    if (held.name, held.uuid) != (domain.name, domain.uuid):
-        whose = f"from a file which belongs to domain '{held.name}' uuid {held.uuid}"
-        raise _failed(f"cannot restore domain '{domain.name}' uuid {domain.uuid} {whose}")
+    if held.name != domain.name or held.uuid != domain.uuid:
+        raise _another(domain, held)
     return saved
+
+
+def read_of(path: Path, domain: Domain) -> Saved:
+    """Read the memory of a machine, which may have had another name then.
+
+    Raises:
+        VirtError: ``OPERATION_FAILED``: as :func:`read`, or it is another machine's.
+    """
+    saved = read(path)
+    held = document.parse_stored(saved.xml)
+    if held.uuid != domain.uuid:
+        raise _another(domain, held)
+    return saved
+
+
+def _another(domain: Domain, held: Domain) -> VirtError:
+    whose = f"from a file which belongs to domain '{held.name}' uuid {held.uuid}"
+    return _failed(f"cannot restore domain '{domain.name}' uuid {domain.uuid} {whose}")
 
 
 def discard(path: Path) -> None:

@@ -221,13 +221,13 @@ def _used_up(path: Path) -> Iterator[Callable[[Running], None]]:
     try:
         yield set_aside
     except VirtError as error:
-        if aside.exists() and not _may_have_run(error):
+        if aside.exists() and not may_have_run(error):
             aside.replace(path)
         raise
     savefile.remove(path)
 
 
-def _may_have_run(error: VirtError) -> bool:
+def may_have_run(error: VirtError) -> bool:
     """Whether a start failed without QEMU saying that the guest does not run."""
     cause = error.__cause__
     return isinstance(cause, QmpError) and cause.error_class in ("Disconnected", "Timeout")

@@ -25,9 +25,11 @@ from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.saving import may_have_run
 from hostel.drivers.qemu.snapshot import inside
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent
 from hostel.drivers.qemu.snapshot.copies import define, free, onto, onto_copies
+from hostel.drivers.qemu.snapshot.overlay import remove
 from hostel.drivers.qemu.snapshot.settle import drop_left, spare, sweep
 from hostel.drivers.qemu.status import Ending
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -53,7 +55,8 @@ def revert(
     """Go back to a snapshot; the caller holds the domain's lock.
 
     Raises:
-        VirtError: it cannot be gone back to, and nothing is changed; or the machine does not start from it.
+        VirtError: it cannot be gone back to, and nothing is changed; or the machine does not start from it: its disks
+            are as they were then, where it was to go on in files that were made for it.
     """
     snapshot = catalog.get(name)
     document = _check(snapshot, machine, flags)
@@ -67,7 +70,7 @@ def revert(
     starts = runs or snapshot.state == "paused" or bool(flags & SnapshotRevertFlag.PAUSED)
     saved = None
     if memory == "external" and snapshot.memory is not None:
-        saved = savefile.read(Path(snapshot.memory.file or ""))
+        saved = savefile.read_of(Path(snapshot.memory.file or ""), document)
     if not external and (machine is None or not inside.tags(machine, name)):
         _check_stored(calls, document, snapshot)
     files = spare(calls, catalog, machine, document.name)
@@ -77,7 +80,8 @@ def revert(
         stop(machine)
         drop_left(catalog)
     copies: list[str] = []
-    with _given_up(saved_memory, catalog):
+    started = _Started()
+    with _given_up(saved_memory, catalog), _taken_back(calls, catalog, document.name, files, started):
         if external:
             document = _onto_overlays(calls, catalog, snapshot, _with_excluded(document, snapshot, before), files)
         elif copied := _shared(calls, document, snapshot, standing):
@@ -89,13 +93,12 @@ def revert(
             catalog.begin(Intent("apply", name))
             apply_internal(calls, catalog, snapshot)
             catalog.begin(Intent("sweep", name, files))
-    catalog.set_current(name)
-    if starts:
-        origin = _from_snapshot(snapshot, saved)
-        if memory == "internal":
-            origin = origin._replace(prepare=Load(calls, snapshot, copies))
-        origin = origin._replace(reset_nvram=bool(flags & SnapshotRevertFlag.RESET_NVRAM))
-        launcher.start(document, paused=not runs, origin=origin)
+        catalog.set_current(name)
+        if starts:
+            started.load = Load(calls, snapshot, copies) if memory == "internal" else None
+            origin = _from_snapshot(snapshot, saved)._replace(prepare=started)
+            origin = origin._replace(reset_nvram=bool(flags & SnapshotRevertFlag.RESET_NVRAM))
+            launcher.start(document, paused=not runs, origin=origin)
     calls.tell_defined(document)
     sweep(calls, catalog, None, document.name, files)
 
@@ -112,8 +115,58 @@ def _given_up(path: Path, catalog: Catalog) -> Iterator[None]:
         if catalog.intent() is None:
             with contextlib.suppress(FileNotFoundError):
                 aside.replace(path)
+        else:
+            savefile.remove(path)
         raise
     savefile.remove(path)
+
+
+class _Started:
+    """Done before the CPUs of a machine run that was started from a snapshot; remembers that they may run then.
+
+    Attributes:
+        load: what loads its memory, where that is inside an image.
+        is_past: whether it was done.
+    """
+
+    def __init__(self) -> None:
+        self.load: Load | None = None
+        self.is_past = False
+
+    def __call__(self, machine: Running) -> None:
+        if self.load is not None:
+            self.load(machine)
+        self.is_past = True
+
+
+@contextlib.contextmanager
+def _taken_back(
+    calls: SnapshotCalls, catalog: Catalog, name: str, abandoned: tuple[str, ...], started: _Started
+) -> Iterator[None]:
+    """Leave a domain on the files that it was on, where it does not start from those that were made for it.
+
+    Args:
+        calls: the driver's.
+        catalog: of the domain.
+        name: of the domain.
+        abandoned: what it was on, and would not be any more.
+        started: knows whether its guest may have run.
+    """
+    definition, current = calls.definition_of(name), catalog.current()
+    try:
+        yield
+    except VirtError as error:
+        intent = catalog.intent()
+        if intent is None or intent.kind != "revert" or (started.is_past and may_have_run(error)):
+            raise
+        if definition is not None:
+            calls.define(definition)
+        catalog.set_current(current)
+        made = [path for path in intent.files if path not in abandoned]
+        remove(made)
+        catalog.set_own(catalog.own().difference(made))
+        catalog.over(intent.snapshot)
+        raise
 
 
 def _from_snapshot(snapshot: Snapshot, saved: savefile.Saved | None) -> Origin:
