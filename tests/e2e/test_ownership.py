@@ -94,6 +94,24 @@ def test_what_qemu_s_user_is_denied_names_who_and_whose(home: Path) -> None:
     assert owner(closed / "disk.img") == MINE
 
 
+def test_a_data_file_that_an_image_names_is_not_given_and_is_named_where_it_is_denied(home: Path) -> None:
+    data, image = home / "data.raw", home / "top.qcow2"
+    words = ["-f", "qcow2", "-o", f"data_file={data}", image, "1M"]
+    subprocess.run(["qemu-img", "create", "-q", *words], check=True, timeout=60)
+    for path in (data, image):
+        os.chown(path, *MINE)
+        path.chmod(0o600)
+    said = virsh(home, f"attach-disk guest {image} vdb --subdriver qcow2 --config; start guest", check=False)
+    assert f"Could not open '{data}': Permission denied" in said
+    assert f"setfacl -m u:4242:rw {data}, or name another user in qemu.conf" in said
+    assert (owner(data), owner(image)) == (MINE, MINE)
+    os.chown(data, *QEMU)
+    virsh(home, "start guest")
+    assert (owner(data), owner(image)) == (QEMU, QEMU)
+    virsh(home, "destroy guest")
+    assert (owner(data), owner(image)) == (QEMU, MINE)
+
+
 def test_who_is_killed_while_a_machine_starts_leaves_no_file_of_another_s(home: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED], timeout=60, check=False, env=environment(home), cwd="/")
     assert done.returncode == -9
