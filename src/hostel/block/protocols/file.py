@@ -356,6 +356,7 @@ class FileDriver(BlockDriver):
             elif size > old and preallocation is Preallocation.FULL:
                 for start in range(old, size, len(_ZEROES)):
                     self.pwrite(start, _ZEROES[: min(len(_ZEROES), size - start)])
+                os.ftruncate(self._fd, size)  # direct I/O has written whole blocks
                 self._sync(lambda: self._store(os.fsync))
             if not old and preallocation is not Preallocation.FULL:
                 self._allocate_first_block(size)

@@ -13,6 +13,7 @@ import pytest
 from hostel.block import blockdev, graph
 from hostel.block.driver import CACHE_MODES
 from hostel.block.node import BlockNode
+from hostel.block.powers import Preallocation
 from hostel.block.protocols.direct import DirectFile, probe_alignment
 from hostel.errors import BlockError
 
@@ -180,3 +181,12 @@ def test_zeroes_are_not_undone_by_who_writes_into_the_same_block(
         assert node.read(0, half) == b"n" * half
         assert node.read(half, half) == reads_as
     assert path.read_bytes()[2 * half :] == b"o" * (SIZE - 2 * half)
+
+
+def test_a_file_that_is_written_out_has_its_size_in_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.touch()  # nothing tells the size of its blocks yet: the largest is taken
+    with open_direct(path) as node:
+        node.resize(SIZE + 1536, Preallocation.FULL)
+        assert node.length == path.stat().st_size == SIZE + 1536
+        assert path.stat().st_blocks * 512 >= SIZE + 1536
