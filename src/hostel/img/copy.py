@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from hostel.block.node import BlockNode
+from hostel.block.protocols.file import FileDriver
 from hostel.img.segments import Kind, Segment, Window, rounded_length, source_segments, windows
 from hostel.img.team import Team, portions, worker_count
 from hostel.img.transfer import CopyError, Offload, Pace, Piece, Preparer, Reader, new_writer
@@ -20,6 +21,7 @@ from hostel.units import MiB
 
 WINDOW: Final = 2 * MiB  # of data, read and written at once; QEMU's buffer has this size too
 _LOOKED_AT: Final = 256  # segments
+_WAITING_READERS: Final = 6
 _ZERO_STEP: Final = 1 << 40  # bytes: zeroes written at once; in small steps a format would not see how many they are
 
 
@@ -74,6 +76,12 @@ def _unheard(line: str) -> None:
     pass
 
 
+def _waits(node: BlockNode) -> bool:
+    """Whether each read waits for a disk, since it passes the host's page cache by."""
+    storage = node.storage
+    return storage is not None and isinstance(storage.driver, FileDriver) and storage.driver.is_direct
+
+
 class CopyJob:
     """Copies the bytes of open images, one after another, into an open target.
 
@@ -126,12 +134,15 @@ class CopyJob:
     def _workers(self) -> int:
         """How many threads read ahead of the one that writes, or read and write in no order.
 
-        Ahead of one that writes, one is enough where nothing is to be computed.
+        Ahead of one that writes, one is enough where nothing is to be computed, and nothing waited for: a disk has
+        more to do at once.
         """
         if self._settings.threads == 1 or self._length <= self._size:
             return 0
         if self._salvage is not None:  # its lines come in the image's order
             return 1
+        if any(map(_waits, self._sources)):
+            return min(self._settings.threads, _WAITING_READERS)
         if self._settings.compress or not self._settings.in_order or self._is_computed():
             return worker_count(self._settings.threads)
         return 1
