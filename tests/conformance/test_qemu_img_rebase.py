@@ -138,3 +138,17 @@ def test_a_backing_format_is_recorded_though_it_is_not_one_of_ours(twins: Twins,
 def test_a_backing_format_that_nobody_knows_is_refused(twins: Twins) -> None:
     twins.prepare("qemu-img create -q -f qcow2 top 1M")
     twins.refused("rebase -u -b missing -F nonsense top")
+
+
+@pytest.mark.parametrize("command", ["rebase -f qcow2 -b old -F raw top", "commit -f qcow2 top"])
+def test_what_snapshots_inside_show_is_not_changed_in_silence(twins: Twins, command: str) -> None:
+    chain(twins)
+    twins.prepare("qemu-img snapshot -c one top")
+    twins.prepare("qemu-img snapshot -c two top")
+    twins.share("top")
+    expected, found = twins.run_real(command.split()), twins.run_ours(command.split())
+    assert (expected.code, expected.out, expected.err) == (found.code, found.out, "")
+    assert found.err == (
+        "qemu-img: warning: 'top' has snapshots inside (one, two): what they show of its backing file changes\n"
+    )
+    judge(twins)

@@ -9,6 +9,7 @@ from typing import Final
 from hostel.block import filename as names
 from hostel.block.node import BlockNode
 from hostel.block.powers import Emptying
+from hostel.block.snapshots_inside import tell_of_change
 from hostel.errors import BlockError
 from hostel.img.copy import CopyJob, CopySettings, Feedback
 from hostel.img.target import failed
@@ -57,6 +58,7 @@ def commit(node: BlockNode, depth: int, *, rate: int = 0, empty: bool = True, fe
         BlockError: with QEMU's text; the overlay has lost nothing.
     """
     base = list(node.chain())[depth]
+    tell_of_change(node)
     try:
         if base.length < node.length:
             base.resize(node.length)

@@ -18,6 +18,7 @@ from hostel.block.chain import ChainExtent, block_status, paired
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.powers import BackingStore, Compressing
+from hostel.block.snapshots_inside import tell_of_change
 from hostel.cause import beyond_errno
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img.segments import rounded_length
@@ -115,6 +116,7 @@ def rebase(node: BlockNode, new: BlockNode | None, *, compress: bool = False, pr
         BlockError: with QEMU's text; the overlay's content has not changed.
     """
     if new is not node.backing:
+        tell_of_change(node)
         _Rebase(node, new, compress=compress).run(progress)
     try:
         node.flush()

@@ -221,7 +221,7 @@ class Job(abc.ABC):
             return None
         except Exception as error:
             # A mistake of ours must not leave the nodes with a job that nobody advances.
-            self._done(errno.EIO, JobFailed(f"internal error: {type(error).__name__}: {error}"))
+            self._done(errno.EIO, _own_mistake(error))
             return None
         finally:
             self._busy = False
@@ -406,6 +406,8 @@ class Job(abc.ABC):
                 self._prepare()
             except OSError as error:
                 self._settle(error.errno or errno.EIO, error)
+            except Exception as error:
+                self._settle(errno.EIO, _own_mistake(error))
         return self.error is None
 
     def conclude(self) -> None:
@@ -515,3 +517,7 @@ class Job(abc.ABC):
         for node in self._nodes:
             node.blockers.remove(self._blocker)
         self._nodes = []
+
+
+def _own_mistake(error: Exception) -> JobFailed:
+    return JobFailed(f"internal error: {type(error).__name__}: {error}")

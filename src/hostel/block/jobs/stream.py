@@ -16,6 +16,7 @@ from hostel.block.jobs.policy import SourceError, TargetError
 from hostel.block.node import BlockNode
 from hostel.block.powers import BackingStore
 from hostel.block.rewiring import bottom_of_filters, end_writing, held_image, reopen, replace_backing, retire
+from hostel.block.snapshots_inside import tell_of_change
 from hostel.errors import BlockError, UnsupportedFeature
 
 
@@ -61,6 +62,8 @@ class StreamJob(Job):
         self.length = overlay.length
 
     def _attach(self) -> None:
+        if self._overlay.backing is not self._base:
+            tell_of_change(self._overlay)
         if self._overlay.read_only:
             reopen(self._overlay, read_only=False)
             self._reopened = True

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import graph
+from hostel.block import graph, notice
 from hostel.block.driver import Supports
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.jobs.backup import BackupJob
@@ -265,3 +265,28 @@ def test_zeroes_between_stay_zeroes_when_their_image_goes(tmp_path: Path, option
         jobs.run(StreamJob(jobs.settings(), node, base=list(node.chain())[-1]))
         assert jobs.content(node) == before
     assert images.content(top, "qcow2") == before
+
+
+def test_a_mistake_of_ours_at_the_end_fails_the_job(
+    source: BlockNode, target: BlockNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MirrorJob, "_flush_target", lambda self: 1 // 0)
+    before = jobs.content(source)
+    job = MirrorJob(jobs.settings(), source, target)
+    jobs.run(job)
+    assert job.error == "internal error: ZeroDivisionError: integer division or modulo by zero"
+    assert jobs.content(source) == before
+    assert not source.blockers and not target.blockers
+
+
+def test_a_stream_says_that_snapshots_inside_show_something_else_then(paths: list[Path]) -> None:
+    told: list[str] = []
+    with notice.listening(told.append), jobs.opened(paths[-1]) as node:
+        base = list(node.chain())[-1]
+        jobs.run(StreamJob(jobs.settings(), node, base=base))
+        assert told == []
+        node.driver.snapshot_create("one", date=(1, 0))  # type: ignore[attr-defined]
+        jobs.run(StreamJob(jobs.settings(), node, base=base))
+        assert told == []
+        jobs.run(StreamJob(jobs.settings(), node))
+    assert told == [f"warning: '{paths[-1]}' has snapshots inside (one): what they show of its backing file changes"]
