@@ -14,7 +14,10 @@ from support.daemon import OURS, THEIRS, Daemon, daemon
 
 # Each tool numbers unnamed nodes in a way of its own, and a file system decides how much room a file takes.
 _NUMBERED = re.compile(r"#block\d+")
+_PLACE = re.compile(r"/[^ ]*/(real|ours)/")
 _ROOM = re.compile(r'"actual-size": \d+')
+# QEMU's answers come out of hash tables.
+_UNORDERED = ("query-chardev", "qom-list", "qom-list-types", "qom-list-properties")
 
 
 class Event(NamedTuple):
@@ -66,12 +69,15 @@ def _do(running: Daemon, folder: Path, step: Step) -> Any:
         done = subprocess.run(step.words, cwd=folder, capture_output=True, text=True, timeout=60)
         lines = [line for line in (done.stdout + done.stderr).splitlines() if "ops" not in line]
         return done.returncode, lines
-    return running.monitor.send(json.dumps({"execute": step[0], "arguments": step[1]}))
+    answer = running.monitor.send(json.dumps({"execute": step[0], "arguments": step[1]}))
+    if step[0] in _UNORDERED and "return" in answer:
+        answer["return"].sort(key=json.dumps)
+    return answer
 
 
 def _settled(found: Any) -> Any:
     names: dict[str, str] = {}
-    text = _ROOM.sub('"actual-size": 0', json.dumps(found))
+    text = _PLACE.sub("", _ROOM.sub('"actual-size": 0', json.dumps(found)))
     return json.loads(_NUMBERED.sub(lambda name: names.setdefault(name[0], f"#{len(names)}"), text))
 
 

@@ -6,7 +6,8 @@ They are called by name, as QEMU's ``--object`` makes them; one table serves the
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostel.errors import BlockError
 
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
     from hostel.net.tls import TlsCredentials
 
 _objects: dict[str, object] = {}
+_made: dict[str, Made] = {}
+
+
+class Made(NamedTuple):
+    """What an object was made of.
+
+    Attributes:
+        type: QEMU's name of its type.
+        given: its properties, as far as they were given; they may be changed.
+    """
+
+    type: str
+    given: dict[str, Any]
 
 
 class Secret(NamedTuple):
@@ -23,8 +37,8 @@ class Secret(NamedTuple):
     data: bytes
 
 
-def add(identifier: str, value: object) -> None:
-    """Make an object known.
+def add(identifier: str, value: object, made: Made | None = None) -> None:
+    """Make an object known, and what it was made of.
 
     Raises:
         BlockError: there is one of this name.
@@ -34,16 +48,30 @@ def add(identifier: str, value: object) -> None:
             f"attempt to add duplicate property '{identifier}' to object (type 'container')", errno=errno.EEXIST
         )
     _objects[identifier] = value
+    if made is not None:
+        _made[identifier] = made
+
+
+def replace(identifier: str, value: object) -> None:
+    """Let a name mean another object; who has found the former one keeps it."""
+    _objects[identifier] = value
+
+
+def known() -> Mapping[str, Made]:
+    """What the objects were made of of which that is known, by their names."""
+    return _made
 
 
 def remove(identifier: str) -> bool:
     """Forget an object; False where there is none of this name. Who has found it keeps it."""
+    _made.pop(identifier, None)
     return _objects.pop(identifier, None) is not None
 
 
 def clear() -> None:
     """Forget all objects."""
     _objects.clear()
+    _made.clear()
 
 
 def find(identifier: str) -> object | None:

@@ -25,10 +25,13 @@ _THROTTLE: Final = (
 _TLS: Final = ("dir", "endpoint", "verify-peer", "priority", "passwordid", "sanity-check", "loaded")
 # The types that QEMU's tools can create, and the properties of those that are made; the rest is accepted for scripts
 # that name it and do not need it.
+_OF_DAEMONS: Final = ("iothread",)
+_LOOP: Final = ("aio-max-batch", "thread-pool-min", "thread-pool-max")
 _TYPES: Final[Mapping[str, tuple[str, ...] | None]] = {
     "authz-list": ("policy", "rules"),
     "authz-listfile": ("filename", "refresh"),
     "authz-simple": ("identity",),
+    "iothread": ("poll-max-ns", "poll-grow", "poll-shrink", *_LOOP),
     "main-loop": None,
     "pr-manager-helper": None,
     "secret": _SECRET,
@@ -64,7 +67,9 @@ def create_objects(texts: Iterable[str]) -> str | None:
 
 def list_types(also: Sequence[str] = ()) -> str:
     """What ``--object help`` prints; ``also`` are types beside those of all tools."""
-    return "List of user creatable objects:\n" + "".join(f"  {name}\n" for name in sorted((*_TYPES, *also)))
+    return "List of user creatable objects:\n" + "".join(
+        f"  {name}\n" for name in sorted(_TYPES) if name not in _OF_DAEMONS or name in also
+    )
 
 
 def make_object(tree: Mapping[str, Any], also: Sequence[str] = ()) -> None:
@@ -82,7 +87,7 @@ def make_object(tree: Mapping[str, Any], also: Sequence[str] = ()) -> None:
     make = _MAKERS.get(kind)
     made = make(given) if make is not None else kind
     try:
-        objects.add(str(given["id"]), made)
+        objects.add(str(given.pop("id")), made, objects.Made(kind, given))
     except BlockError as error:
         raise Failure(error.message) from None
 
@@ -109,7 +114,7 @@ def _check(given: dict[str, Any], also: Sequence[str]) -> str:
     kind = str(given.pop("qom-type", ""))
     if not kind:
         raise Failure("Parameter 'qom-type' is missing")
-    if kind not in _TYPES and kind not in also:
+    if kind not in _TYPES or (kind in _OF_DAEMONS and kind not in also):
         raise Failure(f"Parameter 'qom-type' does not accept value '{kind}'")
     if "id" not in given:
         raise Failure("Parameter 'id' is missing")
@@ -271,6 +276,15 @@ def _refuse(kind: str) -> Callable[[Mapping[str, Any]], object]:
         raise Failure(f"'{kind}' objects are not supported; TLS is done with tls-creds-x509")
 
     return make
+
+
+def make_again(kind: str, given: Mapping[str, Any]) -> object:
+    """An object of a type with other properties.
+
+    Raises:
+        Failure: one is wrong; the text is QEMU's.
+    """
+    return _MAKERS[kind](given)
 
 
 _MAKERS: Final[Mapping[str, Callable[[Mapping[str, Any]], object]]] = {

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from hostel.block.options import OptionError, split_options
 from hostel.cli.img.arguments import Failure
@@ -17,7 +18,9 @@ from hostel.errors import NetworkError
 from hostel.net import address
 from hostel.net.address import Address, TcpAddress, UnixAddress
 
-TYPES: Final = ("socket", "stdio", "null", "pipe")
+# For monitors, and the others that can be added while the daemon runs.
+_OF_MONITORS: Final = ("socket", "stdio", "null", "pipe")
+TYPES: Final = (*_OF_MONITORS, "file", "memory", "pty", "ringbuf")
 _OTHERS: Final = ("pty", "udp", "memory", "file", "ringbuf", "parallel", "mux", "serial")
 _SEND_TIMEOUT: Final = 10.0  # seconds in which a client must take what is sent to it
 _GLANCE: Final = 200  # milliseconds after which waiting for a first client looks whether it is over
@@ -93,11 +96,20 @@ class CharacterDevice:
     Attributes:
         label: the device's id.
         filename: what ``query-chardev`` says it is.
+        kind: its type, as QEMU calls it.
+        address: of a socket, where it is.
+        connected: of a socket, whether somebody is at the other end.
+        listens: of a socket, whether others come to it.
     """
 
-    def __init__(self, label: str, filename: str) -> None:
+    listens = False
+
+    def __init__(self, label: str, filename: str, kind: str = "null") -> None:
         self.label = label
         self.filename = filename
+        self.kind = kind
+        self.address: dict[str, Any] | None = None
+        self.connected = False
         self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._closed = threading.Event()
 
@@ -127,8 +139,10 @@ class CharacterDevice:
 class SocketDevice(CharacterDevice):
     """A socket that is listened on; clients come one after the other."""
 
+    listens = True
+
     def __init__(self, label: str, filename: str, listener: socket.socket, path: str | None) -> None:
-        super().__init__(label, filename)
+        super().__init__(label, filename, "socket")
         listener.setblocking(False)
         self._listener = listener
         self._path = path
@@ -153,9 +167,14 @@ class SocketDevice(CharacterDevice):
                 except OSError:
                     continue
             sock.setblocking(False)
-            return Channel(sock.fileno(), sock.fileno(), self._woken, sock.close)
+            self.connected = True
+            return Channel(sock.fileno(), sock.fileno(), self._woken, functools.partial(self._let_go, sock))
         self._listener.close()
         return None
+
+    def _let_go(self, sock: socket.socket) -> None:
+        self.connected = False
+        sock.close()
 
     def close(self) -> None:
         """See :class:`CharacterDevice`; a Unix socket's file goes too."""
@@ -167,8 +186,9 @@ class SocketDevice(CharacterDevice):
 class PairDevice(CharacterDevice):
     """One client, which is there already: a connected socket, or two descriptors."""
 
-    def __init__(self, label: str, filename: str, read: int, write: int) -> None:
-        super().__init__(label, filename)
+    def __init__(self, label: str, filename: str, read: int, write: int, kind: str = "socket") -> None:
+        super().__init__(label, filename, kind)
+        self.connected = kind == "socket"
         self._pair: tuple[int, int] | None = (read, write)
 
     def accept(self) -> Channel | None:
@@ -206,22 +226,23 @@ def open_device(text: str, ended: Callable[[], bool]) -> CharacterDevice | None:
     if not kind:
         raise Failure(f'chardev: "{label}" missing backend')
     if kind in _OTHERS:
-        raise Failure(f"'{kind}' is no character device for a monitor here; there are {', '.join(TYPES)}")
-    if kind not in TYPES:
+        raise Failure(f"'{kind}' is no character device for a monitor here; there are {', '.join(_OF_MONITORS)}")
+    if kind not in _OF_MONITORS:
         raise Failure(f"'{kind}' is not a valid char driver name")
     for name in given:
         if name not in _COMMON and name not in _OPTIONS[kind]:
             raise Failure(f"Invalid parameter '{name}'")
     if kind == "socket":
-        return _open_socket(label, given, ended)
+        return open_socket(label, given, ended)
     if kind == "stdio":
-        return PairDevice(label, "stdio", 0, 1)
+        return PairDevice(label, "stdio", 0, 1, "stdio")
     if kind == "pipe":
-        return _open_pipe(label, given.get("path"))
+        return open_pipe(label, given.get("path"))
     return CharacterDevice(label, "null")
 
 
-def _open_socket(label: str, given: Mapping[str, str], ended: Callable[[], bool]) -> CharacterDevice:
+def open_socket(label: str, given: Mapping[str, str], ended: Callable[[], bool]) -> CharacterDevice:
+    """Listen on a socket, or connect to one; see :func:`open_device`."""
     for name in _UNSUPPORTED:
         if given.get(name) not in (None, "off"):
             raise Failure(f"'{name}' is not supported for a monitor's socket")
@@ -238,10 +259,17 @@ def _open_socket(label: str, given: Mapping[str, str], ended: Callable[[], bool]
             raise Failure("chardev: socket: no port given")
         where = TcpAddress(given.get("host", ""), given["port"])
         filename = f"tcp:{where}{',server=on' if is_server else ''}"
+    told = {"type": "unix", "path": path} if path is not None else {"type": "inet", **_pick(given, "host", "port")}
     if not is_server:
         sock = address.connect(where)
-        return PairDevice(label, filename, sock.fileno(), sock.detach())
-    device = SocketDevice(label, filename, address.listen(where, 1)[0], path and os.path.abspath(path))
+        pair = PairDevice(label, filename, sock.fileno(), sock.detach())
+        pair.address = told
+        return pair
+    listener = address.listen(where, 1)[0]
+    if isinstance(where, TcpAddress):
+        filename = f"tcp:{where.host}:{listener.getsockname()[1]},server=on"
+    device = SocketDevice(label, filename, listener, path and os.path.abspath(path))
+    device.address = told
     if waits:
         device.await_first(ended)
     return device
@@ -260,7 +288,8 @@ def _inherited(label: str, text: str, *, is_server: bool) -> CharacterDevice:
     return PairDevice(label, f"fd:{text}", sock.fileno(), sock.detach())
 
 
-def _open_pipe(label: str, path: str | None) -> CharacterDevice:
+def open_pipe(label: str, path: str | None) -> CharacterDevice:
+    """Open named pipes; see :func:`open_device`."""
     if path is None:
         raise Failure("chardev: pipe: no device path given")
     try:
@@ -270,11 +299,12 @@ def _open_pipe(label: str, path: str | None) -> CharacterDevice:
                 f"pipe:{path}",
                 os.open(f"{path}.in", os.O_RDWR | os.O_CLOEXEC),
                 os.open(f"{path}.out", os.O_RDWR | os.O_CLOEXEC),
+                "pipe",
             )
         both = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise Failure(f"Could not open '{path}': {error.strerror}") from None
-    return PairDevice(label, f"pipe:{path}", both, both)
+    return PairDevice(label, f"pipe:{path}", both, both, "pipe")
 
 
 def _flag(given: Mapping[str, str], name: str, *, default: bool) -> bool:
@@ -284,3 +314,7 @@ def _flag(given: Mapping[str, str], name: str, *, default: bool) -> bool:
     if value not in ("on", "off"):
         raise Failure(f"Parameter '{name}' expects 'on' or 'off'")
     return value == "on"
+
+
+def _pick(given: Mapping[str, str], *names: str) -> dict[str, str]:
+    return {name: given[name] for name in names if name in given}

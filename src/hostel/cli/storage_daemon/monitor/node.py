@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from hostel.block import objects
 from hostel.block.driver import Supports
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.node import BlockNode
@@ -168,6 +169,22 @@ def _change(daemon: Daemon, given: Mapping[str, Any]) -> None:
         daemon.nodes.attach(parent, name)
 
 
+def _set_iothread(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    """Say which thread requests are made in: here those of whoever makes them, wherever that is."""
+    name, thread = given["node-name"], given["iothread"]
+    if thread is not None and not isinstance(thread, str):
+        raise generic("Invalid parameter type for 'iothread', expected: StrOrNull")
+    node = daemon.nodes.get(name)
+    if node is None:
+        raise generic(f"Failed to find node with node-name='{name}'")
+    if not given.get("force", False) and any(use.edge == "root" for use in daemon.nodes.uses(node)):
+        raise generic(
+            f"Node {name} is associated with a BlockBackend and could be in use (use force=true to override this check)"
+        )
+    if thread is not None and objects.find(thread) != "iothread":
+        raise generic(f"Cannot find iothread {thread}")
+
+
 def _query_block(daemon: Daemon, given: Mapping[str, Any]) -> Any:
     """Devices of a guest, of which a storage daemon has none."""
     return []
@@ -213,6 +230,11 @@ COMMANDS: Final = (
         (needed("device"), needed("image-node-name"), needed("backing-file")),
     ),
     Command("x-blockdev-change", _change, (needed("parent"), Parameter("child"), Parameter("node"))),
+    Command(
+        "x-blockdev-set-iothread",
+        _set_iothread,
+        (needed("node-name"), needed("iothread", Kind.ANY), Parameter("force", Kind.BOOL)),
+    ),
     Command("query-block", _query_block),
     Command("x-debug-query-block-graph", _query_graph),
     Command("query-named-block-nodes", _query, (Parameter("flat", Kind.BOOL),)),

@@ -140,6 +140,8 @@ def _narrow(parameter: Parameter, value: Any, name: str, *, text: bool) -> Any:
     limit = _UNSIGNED.get(parameter.kind.value)
     if limit is not None and not 0 <= value < limit:
         raise generic(f"Parameter '{name}' expects {parameter.kind.value}_t")
+    if parameter.kind is Kind.INT and value not in _INT64 and not text:
+        raise generic(f"Invalid parameter type for '{name}', expected: integer")
     if parameter.kind is Kind.INT and value not in _INT64:
         raise generic(f"Parameter '{name}' expects integer")
     return value
