@@ -28,7 +28,7 @@ NODE_OPTIONS: Final = Options(
     Option("cache.direct", Kind.BOOL, "Bypass software writeback cache on the host"),
     Option("cache.no-flush", Kind.BOOL, "Ignore flush requests"),
 )
-_FILE_OPTIONS: Final = NODE_OPTIONS + Options(
+FILE_OPTIONS: Final = NODE_OPTIONS + Options(
     Option("driver", Kind.STRING, "driver"),
     Option("filename", Kind.STRING, "File name of the image"),
     Option("aio", Kind.STRING, "host AIO implementation (threads, native, io_uring)"),
@@ -133,7 +133,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 def typed(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Nested options whose values are text as JSON would give them: names that tell them are compared with such."""
     driver = tree.get("driver")
-    declared = _FILE_OPTIONS
+    declared = FILE_OPTIONS
     for known, of in (
         (registry.FORMATS, registry.format_driver),
         (registry.PROTOCOLS, registry.protocol_driver),
@@ -230,7 +230,7 @@ def _format(
     else:
         below, below_options = _protocol(file)
         filename = "" if below else _filename(file)
-        file_options = _common(file) if below else _convert(_FILE_OPTIONS, file, _NO_FILE_OPTION)
+        file_options = _common(file) if below else _convert(FILE_OPTIONS, file, _NO_FILE_OPTION)
     if no_backing := "backing" in rest and rest["backing"] is None:
         del rest["backing"]
     parts = registry.FORMATS[format].parts if format is not None else ()
@@ -437,7 +437,7 @@ def _is_node(file: Mapping[str, Any]) -> bool:
 def _file_alone(rest: dict[str, Any]) -> Described:
     """``driver=file``: the file's bytes, without a format above them."""
     filename = _filename(rest)
-    options = _convert(_FILE_OPTIONS, rest, _NO_FILE_OPTION)
+    options = _convert(FILE_OPTIONS, rest, _NO_FILE_OPTION)
     return Described(
         filename,
         "raw",
@@ -496,7 +496,7 @@ def _filename(file: dict[str, Any]) -> str:
         raise UnknownFormat(f"Unknown driver '{driver}'")
     if not file.get("filename"):
         raise OptionError(f"The '{driver}' block driver requires a file name")
-    _convert(_FILE_OPTIONS, file, _NO_FILE_OPTION)
+    _convert(FILE_OPTIONS, file, _NO_FILE_OPTION)
     return str(file["filename"])
 
 

@@ -35,7 +35,7 @@ _PERMISSION_NAMES: Final = {
 _UNKNOWN: Final = re.compile(r"Block .* support the option '(.+)'")
 _FLAGS: Final = ("read-only", "auto-read-only", "force-share")
 # What the schema of the commands demands of a driver, and which words it lets options be.
-_NEEDED: Final = {
+NEEDED: Final = {
     "file": ("filename",),
     "host_device": ("filename",),
     "nbd": ("server",),
@@ -532,7 +532,7 @@ def check(tree: Mapping[str, Any], *, text: bool, path: str = "") -> None:
         raise OptionError(f"Parameter '{path}driver' is missing")
     if driver not in (*registry.FORMATS, *registry.PROTOCOLS, *registry.FILTERS, "file", "host_device"):
         raise OptionError(f"Parameter 'driver' does not accept value '{driver}'")
-    for needed in _NEEDED.get(driver, ("file",) if driver in registry.FORMATS else ()):
+    for needed in NEEDED.get(driver, ("file",) if driver in registry.FORMATS else ()):
         if needed not in tree:
             raise OptionError(f"Parameter '{path}{needed}' is missing")
     for name, value in tree.items():

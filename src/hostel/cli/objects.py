@@ -27,7 +27,7 @@ _TLS: Final = ("dir", "endpoint", "verify-peer", "priority", "passwordid", "sani
 # that name it and do not need it.
 _OF_DAEMONS: Final = ("iothread",)
 _LOOP: Final = ("aio-max-batch", "thread-pool-min", "thread-pool-max")
-_TYPES: Final[Mapping[str, tuple[str, ...] | None]] = {
+TYPES: Final[Mapping[str, tuple[str, ...] | None]] = {
     "authz-list": ("policy", "rules"),
     "authz-listfile": ("filename", "refresh"),
     "authz-simple": ("identity",),
@@ -68,7 +68,7 @@ def create_objects(texts: Iterable[str]) -> str | None:
 def list_types(also: Sequence[str] = ()) -> str:
     """What ``--object help`` prints; ``also`` are types beside those of all tools."""
     return "List of user creatable objects:\n" + "".join(
-        f"  {name}\n" for name in sorted(_TYPES) if name not in _OF_DAEMONS or name in also
+        f"  {name}\n" for name in sorted(TYPES) if name not in _OF_DAEMONS or name in also
     )
 
 
@@ -114,11 +114,11 @@ def _check(given: dict[str, Any], also: Sequence[str]) -> str:
     kind = str(given.pop("qom-type", ""))
     if not kind:
         raise Failure("Parameter 'qom-type' is missing")
-    if kind not in _TYPES or (kind in _OF_DAEMONS and kind not in also):
+    if kind not in TYPES or (kind in _OF_DAEMONS and kind not in also):
         raise Failure(f"Parameter 'qom-type' does not accept value '{kind}'")
     if "id" not in given:
         raise Failure("Parameter 'id' is missing")
-    properties = _TYPES.get(kind)
+    properties = TYPES.get(kind)
     if properties is not None:
         for name in given:
             if name != "id" and name.partition(".")[0] not in properties:

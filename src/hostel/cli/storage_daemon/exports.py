@@ -62,7 +62,7 @@ KINDS: Final[Mapping[str, ExportKind]] = {
         ),
     ),
 }
-_COMMON: Final = (
+COMMON: Final = (
     needed("type", values=("nbd", "vhost-user-blk", "fuse", "vduse-blk")),
     needed("id"),
     Parameter("fixed-iothread", Kind.BOOL),
@@ -174,9 +174,9 @@ def add(daemon: Daemon, given: Mapping[str, Any], *, text: bool = False) -> Expo
     """
     kind = given.get("type")
     row = KINDS.get(str(kind))
-    known = _COMMON + (row.parameters if row is not None else ())
+    known = COMMON + (row.parameters if row is not None else ())
     checked = check(
-        known if row is not None else _COMMON[:1], given if row is not None else _only(given, "type"), text=text
+        known if row is not None else COMMON[:1], given if row is not None else _only(given, "type"), text=text
     )
     if row is None:
         raise generic(f"{kind} exports are not supported here")

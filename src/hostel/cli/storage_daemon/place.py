@@ -13,7 +13,7 @@ from hostel.net import address
 from hostel.net.address import TcpAddress, UnixAddress
 
 _TYPE: Final = needed("type", values=("inet", "unix", "vsock", "fd"))
-_PARTS: Final[Mapping[str, tuple[Parameter, ...]]] = {
+PARTS: Final[Mapping[str, tuple[Parameter, ...]]] = {
     "inet": (
         needed("host"),
         needed("port"),
@@ -69,7 +69,7 @@ def read(given: Mapping[str, Any], *, text: bool, nested: bool = False, path: st
     if nested:
         rest = check((needed("data", Kind.OBJECT),), rest, text=text, path=path)["data"]
         path += "data."
-    return Place(kind, check(_PARTS[kind], rest, text=text, path=path))
+    return Place(kind, check(PARTS[kind], rest, text=text, path=path))
 
 
 def _inherited(text: str) -> socket.socket:

@@ -38,7 +38,7 @@ def test_text_becomes_values() -> None:
         ({}, "Parameter 'id' is missing"),
         ({"id": 1}, "Invalid parameter type for 'id', expected: string"),
         ({"id": "a", "on": "on"}, "Invalid parameter type for 'on', expected: boolean"),
-        ({"id": "a", "count": True}, "Invalid parameter type for 'count', expected: integer"),
+        ({"id": "a", "count": True}, "Parameter 'count' expects uint64"),
         ({"id": "a", "count": 65536}, "Parameter 'count' expects uint16_t"),
         ({"id": "a", "count": -1}, "Parameter 'count' expects uint16_t"),
         ({"id": "a", "mode": "soft"}, "Parameter 'mode' does not accept value 'soft'"),

@@ -374,6 +374,8 @@ def _amendments(driver: Amendable, given: Mapping[str, Any]) -> dict[str, Value]
     return {name: known[name].convert(as_text(value)) for name, value in flat.items() if name in known}
 
 
+# What the options of a command may be, by their driver.
+CHOICES: Final = {"blockdev-create": _PARAMETERS, "x-blockdev-amend": _AMENDED}
 COMMANDS: Final = (
     Command("blockdev-create", _create, (needed("job-id"), needed("options", Kind.OBJECT))),
     Command(

@@ -14,6 +14,7 @@ GROUPS: Final = (
     "object",
     "qom",
     "control",
+    "schema",
     "chardev",
     "export",
     "node",
