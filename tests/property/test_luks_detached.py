@@ -14,7 +14,7 @@ from hostel.block import blockdev, graph
 from hostel.block.crypto import keyslot
 from hostel.block.crypto import luks as crypto
 from hostel.block.formats.luks import LuksDriver
-from hostel.block.options import Value
+from hostel.block.options import Value, given_options
 from hostel.errors import BlockError
 from hostel.img import create
 from hostel.units import SECTOR
@@ -48,8 +48,8 @@ class Volume:
 
     def __init__(self, folder: Path) -> None:
         self.header, self.payload = folder / "header", folder / "payload"
-        names = [("key-secret", "first", False), ("cipher-alg", "aes-128", False), ("detached-header", "on", False)]
-        create.create(create.plan(str(self.header), "luks", given=names))
+        given = given_options("key-secret=first,cipher-alg=aes-128,detached-header=on")
+        create.create(create.plan(str(self.header), "luks", given=given))
         self.payload.write_bytes(bytes(MOST * SECTOR))
         self.data: list[int | None] = [None] * (MOST * SECTOR)  # None where nothing was written
         self.keys = {"first"}

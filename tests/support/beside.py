@@ -32,8 +32,9 @@ def differences(text: str, homes: tuple[Path, Path], passing: re.Pattern[str]) -
     differing = []
     for line, mine, real in zip(lines, found, expected, strict=True):
         if mine[0] != real[0] or not mine[1].startswith(real[1]) or bool(mine[1]) != bool(real[1]):
-            told = [f"{words}\n{complaint}".splitlines() for words, complaint in (real, mine)]
-            differing.append("\n    ".join([line, *difflib.unified_diff(*told, "libvirt", "ours", lineterm="", n=2)]))
+            told, wanted = (f"{words}\n{complaint}".splitlines() for words, complaint in (mine, real))
+            diff = difflib.unified_diff(wanted, told, "libvirt", "ours", lineterm="", n=2)
+            differing.append("\n    ".join([line, *diff]))
     return differing
 
 

@@ -7,8 +7,8 @@ any order, and one of several sectors may be there in part; a sector, 512 bytes,
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Iterator, Sequence
+from random import Random
 from typing import NamedTuple
 
 from hostel.block.formats.qcow2.driver import Qcow2Driver
@@ -69,7 +69,7 @@ class Recording:
 
     @classmethod
     def random(
-        cls, rng: random.Random, steps: int, options: dict[str, Value] | None = None, size: int | None = None
+        cls, rng: Random, steps: int, options: dict[str, Value] | None = None, size: int | None = None
     ) -> Recording:
         """Run a random workload on a qcow2 image."""
         return cls.of(Workload(rng, LoggedDriver, options=options, size=size, aligned=True), steps)
@@ -111,12 +111,12 @@ class Recording:
         )
         return [self.versions[last]] + [each for each in self.versions[last + 1 :] if each.start < state.reached]
 
-    def states(self, rng: random.Random, *, samples: int = 12, prefixes: bool = True) -> Iterator[State]:
+    def states(self, rng: Random, *, samples: int = 12, prefixes: bool = True) -> Iterator[State]:
         """Disks after a power cut: every prefix of the log, torn writes, and reorderings between two flushes."""
         yield from crash_states(self.initial, self.log, rng, samples=samples, prefixes=prefixes)
 
 
-def sample(states: Iterator[State], rng: random.Random, count: int) -> list[State]:
+def sample(states: Iterator[State], rng: Random, count: int) -> list[State]:
     """At most ``count`` of the states, without keeping all of them in memory."""
     kept: list[State] = []
     for seen, state in enumerate(states):
@@ -128,7 +128,7 @@ def sample(states: Iterator[State], rng: random.Random, count: int) -> list[Stat
 
 
 def crash_states(
-    initial: bytes, log: Sequence[Entry], rng: random.Random, *, samples: int = 12, prefixes: bool = True
+    initial: bytes, log: Sequence[Entry], rng: Random, *, samples: int = 12, prefixes: bool = True
 ) -> Iterator[State]:
     """The states that a log allows, each once; ``samples`` bounds what is tried between two flushes."""
     base = MemoryDriver(initial)
@@ -150,9 +150,7 @@ def crash_states(
         start = end + 1
 
 
-def _choices(
-    epoch: Sequence[Entry], rng: random.Random, samples: int, prefixes: bool
-) -> Iterator[tuple[list[Entry], int]]:
+def _choices(epoch: Sequence[Entry], rng: Random, samples: int, prefixes: bool) -> Iterator[tuple[list[Entry], int]]:
     """What of an epoch is on the disk, and how many of its entries had begun."""
     count = len(epoch)
     for done in range(count + 1) if prefixes else (0, count):
@@ -174,7 +172,7 @@ def _choices(
         yield list(_torn_subset(epoch, rng)), count
 
 
-def tears(entry: Entry, rng: random.Random) -> Iterator[list[Entry]]:
+def tears(entry: Entry, rng: Random) -> Iterator[list[Entry]]:
     """A write cut off inside, and with parts of it missing."""
     if entry.kind is not Kind.WRITE or entry.sectors < 2:
         return
@@ -184,7 +182,7 @@ def tears(entry: Entry, rng: random.Random) -> Iterator[list[Entry]]:
     yield entry.torn([sector for sector in range(entry.sectors) if rng.random() < 0.5])
 
 
-def _torn_subset(epoch: Sequence[Entry], rng: random.Random) -> Iterator[Entry]:
+def _torn_subset(epoch: Sequence[Entry], rng: Random) -> Iterator[Entry]:
     for entry in epoch:
         fate = rng.random()
         if fate < 0.4:

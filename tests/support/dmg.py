@@ -7,7 +7,7 @@ import bz2
 import lzma
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 SECTOR = 512
@@ -26,7 +26,7 @@ class Part(NamedTuple):
 
 def part(kind: int, sector: int, content: bytes) -> Part:
     """A chunk that holds ``content``."""
-    packers = {
+    packers: dict[int, Callable[[bytes], bytes]] = {
         RAW: bytes,
         ADC: adc,
         ZLIB: zlib.compress,

@@ -78,9 +78,13 @@ def values(kind: Kind[Any]) -> st.SearchStrategy[Any]:
     return st.sampled_from(list(found.values()))
 
 
-@functools.cache
 def elements(cls: Any, depth: int = 1, *, whole: bool = False) -> st.SearchStrategy[Element]:
     """Instances of a class; ``whole`` ones have every field. Below ``depth`` there is only what is required."""
+    return _elements(cls, depth, whole)
+
+
+@functools.cache
+def _elements(cls: Any, depth: int, whole: bool) -> st.SearchStrategy[Element]:
     fields = {}
     for field in cls.FIELDS:
         if isinstance(field, Attribute) and field.tag in cls.WHEN:

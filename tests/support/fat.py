@@ -23,12 +23,14 @@ class Guest:
         if bytes(node.read(0, 1)) not in (b"\xeb", b"\xe9"):
             self.start = struct.unpack("<I", node.read(446 + 8, 4))[0]
         boot = bytes(node.read(self.start * SECTOR, SECTOR))
+        self.unit: int
+        self.reserved: int
         self.unit, self.reserved, _, roots, total = struct.unpack_from("<BHBHH", boot, 13)
         total = total or struct.unpack_from("<I", boot, 32)[0]
         self.table = struct.unpack_from("<H", boot, 22)[0] or struct.unpack_from("<I", boot, 36)[0]
         self.root = self.start + self.reserved + 2 * self.table
         self.root_length = roots * SLOT
-        self.first = self.root + self.root_length // SECTOR
+        self.first: int = self.root + self.root_length // SECTOR
         self.clusters = (total - (self.first - self.start)) // self.unit
         self.bits = 12 if self.clusters < 4085 else 16 if self.clusters < 65525 else 32
         self.last = (1 << min(self.bits, 28)) - 1
@@ -49,7 +51,7 @@ class Guest:
                 data[(number - first) * SECTOR : (number - first + 1) * SECTOR] = own
         return bytes(data[offset - first * SECTOR :][:length])
 
-    def put(self, offset: int, data: bytes) -> None:
+    def put(self, offset: int, data: bytes | bytearray) -> None:
         """Stage bytes."""
         first, last = offset // SECTOR, -(-(offset + len(data)) // SECTOR)
         whole = bytearray(self.get(first * SECTOR, (last - first) * SECTOR))
@@ -133,7 +135,7 @@ class Guest:
         chain = self.chain(directory or 2)
         return bytearray(b"".join(self.get(self.place(each), self.cluster_size) for each in chain))
 
-    def store(self, directory: int, slots: bytes) -> None:
+    def store(self, directory: int, slots: bytes | bytearray) -> None:
         """Write the entries of a directory."""
         if not directory and self.root_length:
             assert len(slots) <= self.root_length
@@ -161,7 +163,8 @@ class Guest:
         return self._find(directory, name)
 
     def _find(self, directory: int, name: str) -> tuple[int, int, int]:
-        slots, first, parts = self.slots(directory), None, []
+        slots, first = self.slots(directory), None
+        parts: list[bytearray] = []
         for at in range(0, len(slots), SLOT):
             slot = slots[at : at + SLOT]
             if not slot[0]:
@@ -174,7 +177,8 @@ class Guest:
             short = f"{slot[:8].decode('latin-1').rstrip()}.{slot[8:11].decode('latin-1').rstrip()}".rstrip(".")
             if slot[0] != 0xE5 and not slot[11] & 8 and (long or short) == name:
                 return directory, at if first is None else first, at
-            first, parts = None, []
+            first = None
+            parts.clear()
         raise FileNotFoundError(name)
 
     def entry(self, directory: int, first: int, at: int) -> tuple[int, int, int]:

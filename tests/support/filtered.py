@@ -32,7 +32,8 @@ from hostel.drivers.nwfilter.standard import standard_filters
 from hostel.drivers.nwfilter.system import SystemNwfilterDriver
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ModelError, VirtError
-from hostel.model.nwfilter.filter import Rule, read_filter
+from hostel.model.nwfilter.filter import Filter, Rule, read_filter
+from hostel.objects import Connection
 from support import hosteld, libvirtd_system
 from support.relaxng import Schema
 from support.virsh import Real, run_lines
@@ -356,7 +357,7 @@ def _killed_at(step: int, change: Callable[[], object]) -> None:
             left[0] -= 1
             run(command)  # type: ignore[arg-type]
 
-        Firewall._run = staticmethod(counted)  # type: ignore[assignment,method-assign]
+        Firewall._run = staticmethod(counted)  # type: ignore[method-assign]
         change()
         os._exit(0)
     os.waitpid(pid, 0)
@@ -409,6 +410,7 @@ def every_rule() -> None:
     """The kernel takes the rules of filters that libvirt's schema allows and we take, but for sets of addresses."""
     lines: dict[str, list[str]] = {"ebtables": [], "iptables": [], "ip6tables": []}
     chains: dict[str, dict[str, None]] = {program: {} for program in lines}
+    no_others: dict[str, Filter] = {}
     silent = []
     for _, document in Schema("nwfilter").documents(every_route=True):
         xml = etree.tostring(document, encoding="unicode")
@@ -418,7 +420,7 @@ def every_rule() -> None:
             continue  # what is refused: compared with libvirt elsewhere
         if not any(isinstance(entry, Rule) for entry in filter.entries) or "ipset" in xml or "$" in xml:
             continue
-        found = list(_appended(commands(TAP, instances(filter, {"MAC": [MAC]}, {}.__getitem__))))
+        found = list(_appended(commands(TAP, instances(filter, {"MAC": [MAC]}, no_others.__getitem__))))
         for program, chain, line in found:
             chains[program][chain] = None
             lines[program].append(line)
@@ -468,7 +470,7 @@ def _transcript(network: Network, who: str, lines: list[str]) -> Iterable[tuple[
     """What virsh says to each line, and the rules after it."""
     if who == "ours":
 
-        def opener(uri: str, *, read_only: bool) -> hostel.Connection:
+        def opener(uri: str, *, read_only: bool) -> Connection:
             return hostel.open(uri, network.directories, read_only=read_only)
 
         for line in lines:

@@ -36,7 +36,7 @@ def judge_image(recording: Recording, state: State) -> None:
         judge_use(node, content)
     result, lines, _ = subject.check(driver.data)
     assert (result.corruptions, result.check_errors) == (0, 0), lines
-    assert not subject.marked(driver.data)
+    assert not subject.marked(bytes(driver.data))
 
 
 def judge_use(node: BlockNode, content: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Literal
 
 from support.format_subjects import SUBJECTS
 from support.format_workload import FormatWorkload
@@ -33,7 +34,8 @@ def sound(format: str, *, backing: bool = False) -> bytes:
 def poke(data: bytearray, place: int, width: int, rng: random.Random) -> str:
     """Put some number in the place of another one; returns what was done."""
     value = rng.choice((*WORDS, rng.getrandbits(64), rng.randrange(len(data)))) & (1 << 8 * width) - 1
-    order = rng.choice(("big", "little"))
+    orders: tuple[Literal["big"], Literal["little"]] = ("big", "little")
+    order = rng.choice(orders)
     data[place : place + width] = value.to_bytes(width, order)
     return f"{order} {value:#x} at {place:#x}"
 

@@ -170,7 +170,7 @@ class FormatWorkload(GuestIO):
         shows = any(not extent.status & Status.ALLOCATED for extent in self.node.extents())
         if not shows and self.rng.random() < 0.5:
             driver.change_backing(None, None)
-            driver.children.pop("backing").close()  # type: ignore[attr-defined]
+            driver.children.pop("backing").close()
             self.backing = None
         else:
             driver.change_backing(self.rng.choice(BACKING_NAMES), "raw")

@@ -177,7 +177,7 @@ def functions_come_back_whatever_happens() -> None:
 
     child = os.fork()
     if not child:  # a starter that is killed when the function is taken, and QEMU is not there yet
-        process.spawn = lambda *_, **__: os._exit(9)  # type: ignore[assignment]
+        process.spawn = lambda *_, **__: os._exit(9)
         start("a", pci(CARD))
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9

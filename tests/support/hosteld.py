@@ -158,7 +158,7 @@ class RawClient:
 
     def reply_to(self, call: Call) -> Reply:
         """The answer of a call; what comes before it is kept for :meth:`event`."""
-        put_aside = []
+        put_aside: list[ClientEvent] = []
         while True:
             event = self.event()
             if isinstance(event, Reply) and event.serial == call.serial:

@@ -10,7 +10,7 @@ from hostel.block import graph
 from hostel.cli.main import run_tool
 
 
-def qemu_img(*words: str | Path) -> None:
+def qemu_img(*words: str | int | Path) -> None:
     """Run our own ``qemu-img``, which must succeed."""
     code = run_tool("qemu-img", [str(word) for word in words])
     assert code == 0, f"qemu-img {' '.join(map(str, words))} ended with exit code {code}"

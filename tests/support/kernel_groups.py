@@ -10,7 +10,6 @@ from pathlib import Path
 
 from hostel.drivers.base import DomainRef, StartFlag
 from hostel.drivers.base.domain import Affect
-from hostel.drivers.base.machine import VcpuFlag
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.status import Status
 from hostel.drivers.store import Directories
@@ -55,7 +54,7 @@ def unified() -> None:
         assert _read(place, "cpu.weight") == "512" and _read(place, "vcpu0/cpu.max") == "30000 50000"
         assert _read(place, "memory.max") == str(200 << 20)
         assert "wbps=1048576" in _read(place, "io.max") and "riops=max" in _read(place, "io.max")
-        driver.domain_set_vcpus_flags(ref, 2, VcpuFlag(Affect.LIVE))
+        driver.domain_set_vcpus_flags(ref, 2, Affect.LIVE)
         assert _read(place, "vcpu1/cpu.max") == "30000 50000" and len(_read(place, "vcpu1/cgroup.threads").split()) == 1
         driver.domain_add_iothread(ref, 7, Affect.LIVE)
         assert len(_read(place, "iothread7/cgroup.threads").split()) == 1

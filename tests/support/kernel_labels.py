@@ -14,6 +14,7 @@ from pathlib import Path
 from hostel.drivers.base import StartFlag
 from hostel.drivers.base.block import BlockCommitFlag, BlockJobAbortFlag
 from hostel.drivers.base.dumping import DumpFlag
+from hostel.drivers.base.peeking import PeekFlag
 from hostel.drivers.base.snapshot import SnapshotCreateFlag
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.driver import QemuDriver
@@ -235,7 +236,7 @@ def _changes(machine: Machine, mine: str) -> None:
 def _keeps(machine: Machine, mine: str) -> None:
     """What QEMU writes into files that are given to it open, or made for it."""
     driver, ref = machine.driver, machine.ref
-    assert driver.domain_memory_peek(ref, 0, 16, 2)
+    assert driver.domain_memory_peek(ref, 0, 16, PeekFlag.PHYSICAL)
     path = Path("/run/images/dump")
     driver.domain_core_dump_with_format(ref, str(path), 0, DumpFlag.MEMORY_ONLY | DumpFlag.LIVE)
     assert path.read_bytes()[:4] == b"\x7fELF" and label(path) == "place_t:s0"

@@ -53,7 +53,9 @@ class LibvirtXdr:
         # struct XDR: the operation, then the table of its methods, of which the fifth tells the position.
         (methods,) = struct.unpack_from("P", handle.raw, struct.calcsize("P"))
         pointers = (ctypes.c_void_p * 5).from_address(methods)
-        method = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_void_p)(pointers[4])
+        place = pointers[4]
+        assert place is not None
+        method = ctypes.CFUNCTYPE(ctypes.c_uint, ctypes.c_void_p)(place)
         return int(method(ctypes.addressof(handle)))
 
 

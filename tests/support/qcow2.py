@@ -40,6 +40,20 @@ def attach(
     return node
 
 
+def driver_of(node: BlockNode) -> Qcow2Driver:
+    """The node's driver."""
+    assert isinstance(node.driver, Qcow2Driver)
+    return node.driver
+
+
+def pwrite_compressed(node: BlockNode, offset: int, content: bytes) -> None:
+    """Write a whole cluster, which gets smaller by that."""
+    driver = driver_of(node)
+    payload = driver.compressor()(content)
+    assert payload is not None
+    driver.pwrite_compressed(offset, payload)
+
+
 def disk(content: bytes) -> BlockNode:
     """A raw disk of a fixed size, for reading."""
     return BlockNode(_Disk(content), "backing", read_only=True)
@@ -57,7 +71,7 @@ def check(data: bytes | bytearray, repair: Repair = Repair.NOTHING) -> tuple[Che
     lines: list[str] = []
     driver = MemoryDriver(data)
     with attach(driver, read_only=not repair, check=True) as node:
-        result = node.driver.check(repair, lines.append)  # type: ignore[attr-defined]
+        result = driver_of(node).check(repair, lines.append)
     return result, lines, bytes(driver.data)
 
 
@@ -65,7 +79,7 @@ def check_file(path: Path, repair: Repair = Repair.NOTHING) -> tuple[CheckResult
     """Check or repair an image file; returns the result and the lines reported."""
     lines: list[str] = []
     with graph.open(str(path), "qcow2", read_only=not repair, check=True, no_backing=True) as node:
-        return node.driver.check(repair, lines.append), lines  # type: ignore[attr-defined]
+        return driver_of(node).check(repair, lines.append), lines
 
 
 def header(data: bytes | bytearray) -> Header:

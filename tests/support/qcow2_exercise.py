@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +50,7 @@ def _look(path: Path, format: str) -> None:
             attempt(node.driver.snapshots)
         attempt(lambda: [extent for extent, _ in zip(node.extents(), range(5000), strict=False)])
         for offset in range(0, min(node.length, _SOME), 65536):
-            attempt(lambda offset=offset: node.read(offset, min(65536, node.length - offset)))
+            attempt(functools.partial(node.read, offset, min(65536, node.length - offset)))
         if node.length > _SOME:
             attempt(lambda: node.read(node.length - 65536, 65536))
 
@@ -98,7 +99,7 @@ def writing(path: Path, data: bytes, format: str = "qcow2", *, marked: Callable[
             assert digest(path) == before or marked(data), "a refused image was changed"
             return
         path.write_bytes(data)
-        attempt(lambda change=change: _change(path, change, format))
+        attempt(functools.partial(_change, path, change, format))
 
 
 def _driver(name: str, *values: object, **named: object) -> Callable[[BlockNode], object]:

@@ -62,11 +62,11 @@ def with_bitmaps(kind: str) -> bytes:
 def _sound(kind: str) -> bytes:
     driver = MemoryDriver(qcow2.create(SIZE, {**KINDS[kind], "backing_file": "base.raw", "backing_fmt": "raw"}))
     with qcow2.attach(driver, backing=b"below" * 1000) as node:
-        image = node.driver
+        image = qcow2.driver_of(node)
         cluster = image.cluster_size
         node.pwrite(0, b"first" * cluster)
         for index in range(10, 14):
-            image.pwrite_compressed(index * cluster, image.compressor()(bytes([index]) * cluster))
+            qcow2.pwrite_compressed(node, index * cluster, bytes([index]) * cluster)
         node.write_zeroes(20 * cluster, 3 * cluster)
         image.snapshot_create("one", date=(1, 2))
         node.pwrite(cluster, b"second" * cluster)

@@ -53,7 +53,7 @@ class Workload(GuestIO):
         preallocate: bool = True,
     ) -> None:
         self.rng = rng
-        self.options = dict(options if options is not None else random_options(rng))
+        self.options: dict[str, Value] = dict(options if options is not None else random_options(rng))
         self.cluster_size = int(self.options["cluster_size"])
         self.version = 2 if self.options.get("compat") == "0.10" else 3
         self.aligned = aligned
@@ -242,16 +242,13 @@ class Workload(GuestIO):
 
     def amend(self) -> None:
         """Change what the image was created with, unless its features or narrow refcounts forbid it."""
-        self.amend_to(
-            self.rng.choice(
-                (
-                    {"compat": "1.1"},
-                    {"compat": "0.10", "refcount_bits": 16, "lazy_refcounts": False},
-                    {"compat": "1.1", "lazy_refcounts": not self.options.get("lazy_refcounts")},
-                    {"compat": "1.1", "refcount_bits": self.rng.choice(REFCOUNT_BITS)},
-                )
-            )
+        changes: tuple[dict[str, Value], ...] = (
+            {"compat": "1.1"},
+            {"compat": "0.10", "refcount_bits": 16, "lazy_refcounts": False},
+            {"compat": "1.1", "lazy_refcounts": not self.options.get("lazy_refcounts")},
+            {"compat": "1.1", "refcount_bits": self.rng.choice(REFCOUNT_BITS)},
         )
+        self.amend_to(self.rng.choice(changes))
 
     def amend_to(self, options: dict[str, Value]) -> None:
         """Give the image these creation options, unless its features or narrow refcounts forbid it."""

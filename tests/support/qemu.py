@@ -139,6 +139,7 @@ class Machine:
         for reader in self._readers:
             reader.join(10)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert stream is not None
             with contextlib.suppress(OSError):
                 stream.close()
 

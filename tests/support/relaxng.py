@@ -85,7 +85,8 @@ class Schema:
             if node.get("name") not in overridden:
                 self._define(Node(node))
         for node in root.findall(f"{_RNG}include"):
-            self._load(node.get("href"), overridden | {below.get("name") for below in node})
+            own = {str(below.get("name")) for below in node if below.get("name")}
+            self._load(str(node.get("href")), overridden | own)
 
     def _define(self, node: Node) -> None:
         """Keep a definition; several of one name are alternatives (``combine='choice'``)."""

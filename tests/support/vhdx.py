@@ -51,7 +51,7 @@ def with_header(data: bytes, index: int, *, seal: bool = True, **fields: int | b
 
 def with_headers(data: bytes, **fields: int | bytes) -> bytes:
     """An image of which both headers have other fields."""
-    return with_header(with_header(data, 0, **fields), 1, **fields)
+    return with_header(with_header(data, 0, seal=True, **fields), 1, seal=True, **fields)
 
 
 def item(data: bytes, index: int) -> MetadataEntry:
@@ -93,5 +93,6 @@ def check(data: bytes) -> tuple[int, list[str]]:
     """How many corruptions a check finds, and what it says of them."""
     lines: list[str] = []
     with attach(MemoryDriver(data), read_only=True, check=True) as node:
+        assert isinstance(node.driver, VhdxDriver)
         result = node.driver.check(Repair.NOTHING, lines.append)
     return result.corruptions, lines

@@ -154,7 +154,7 @@ def patched(data: bytes, offset: int, form: str, *values: int) -> bytes:
     return bytes(changed)
 
 
-def directories(data: bytes) -> tuple[int, int]:
+def directories(data: bytes | bytearray) -> tuple[int, int]:
     """Where the redundant and the other grain directory are, bytes."""
     rgd, gd = struct.unpack_from("<2Q", data, 48)
     return rgd * SECTOR, gd * SECTOR

@@ -41,7 +41,7 @@ def leave_out() -> None:
     """Take away what is not there on other systems."""
     for name in MODULES:
         sys.modules.pop(name, None)
-    sys.meta_path.insert(0, Absent())  # type: ignore[arg-type]
+    sys.meta_path.insert(0, Absent())
     for name in FUNCTIONS.split():
         if hasattr(os, name):
             delattr(os, name)

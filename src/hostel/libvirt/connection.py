@@ -128,7 +128,7 @@ class virConnect(Handle):
 
     def createLinux(self, xmlDesc: str, flags: int = 0) -> Any:
         """The old name of :meth:`createXML`."""
-        return self.createXML(xmlDesc, flags)  # type: ignore[attr-defined]
+        return self.createXML(xmlDesc, flags)
 
     def getAllDomainStats(self, stats: int = 0, flags: int = 0) -> list[tuple[Any, dict[str, Any]]]:
         """Statistics of all domains: of which kinds ``stats`` says, 0 for all."""

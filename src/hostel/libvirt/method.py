@@ -12,7 +12,7 @@ import re
 import sys
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Protocol, TypeVar
 
 from hostel.codec.xdr import Field, split_type
 from hostel.daemon.access import api_name
@@ -138,6 +138,10 @@ class Handle:
     _conn: Any
     _wire: Any
     _caller: Caller
+
+    if TYPE_CHECKING:
+        # What rows install is not seen by who checks types.
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self, conn: Any, _obj: Any = None) -> None:
         self._conn = conn

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from hostel.block.formats.luks import LuksDriver
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
 from hostel.errors import BlockError
@@ -39,9 +40,9 @@ def amend(disk: MemoryDriver, *, secret: str = "first", force: bool = False, **o
         amendable(node).amend(given, force=force, report=lambda done, total: None)
 
 
-def amendable(node: BlockNode) -> luks.LuksDriver:
+def amendable(node: BlockNode) -> LuksDriver:
     """The node's driver."""
-    assert isinstance(node.driver, luks.LuksDriver)
+    assert isinstance(node.driver, LuksDriver)
     return node.driver
 
 
@@ -162,5 +163,5 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(
 ) -> None:
     before = bytes(disk.data)
     with pytest.raises(BlockError, match=refusal):
-        amend(disk, **options)
+        amend(disk, secret="first", force=False, **options)
     assert disk.data == before

@@ -302,7 +302,7 @@ def test_a_null_disk_accepts_everything_and_keeps_nothing() -> None:
     with graph.open(from_options({"driver": "null-co", "size": "1M", "read-zeroes": "on"}), read_only=False) as node:
         node.pwrite(0, b"\1" * 512)
         node.flush()
-        assert (node.length, node.read(0, 512)) == (1 << 20, bytes(512))
+        assert (node.length, bytes(node.read(0, 512))) == (1 << 20, bytes(512))
         assert [each.status for each in node.extents()] == [Status.ZERO | Status.ALLOCATED]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Literal
 
 import pytest
 
@@ -20,13 +21,18 @@ from support.memory import MemoryDriver, memory_node
 MIB = 1 << 20
 
 
+ByteOrder = Literal["big", "little"]
+
+
 class Fixed(MemoryDriver):
     """A disk of a size of its own, which holds whatever it held."""
 
     supports = MemoryDriver.supports & ~MemoryDriver.supports.GROWS
 
 
-def table(count: int, typecode: str = "I", order: str = "little", unit: int = 512) -> tuple[MemoryDriver, BlockTable]:
+def table(
+    count: int, typecode: str = "I", order: ByteOrder = "little", unit: int = 512
+) -> tuple[MemoryDriver, BlockTable]:
     driver = MemoryDriver(bytes(1024) + b"\xff" * (count * (4 if typecode == "I" else 8)) + b"behind")
     return driver, BlockTable(memory_node(driver), 1024, count, typecode, order, unit)
 
@@ -34,7 +40,7 @@ def table(count: int, typecode: str = "I", order: str = "little", unit: int = 51
 @pytest.mark.parametrize("order", ["big", "little"])
 @pytest.mark.parametrize("typecode", ["I", "Q"])
 @pytest.mark.parametrize("unit", [512, 4096])
-def test_what_was_changed_is_written_and_nothing_else(typecode: str, order: str, unit: int) -> None:
+def test_what_was_changed_is_written_and_nothing_else(typecode: str, order: ByteOrder, unit: int) -> None:
     count, width = 40_000, 4 if typecode == "I" else 8
     driver, entries = table(count, typecode, order, unit)
     rng = random.Random(f"{typecode} {order}")
@@ -142,7 +148,7 @@ def test_a_new_block_is_zeroed_but_for_what_is_written() -> None:
     ids=str,
 )
 def test_an_image_on_a_disk_that_held_something_is_empty_and_can_be_written(
-    driver: type[VdiDriver], options: dict[str, Value]
+    driver: type[VdiDriver | VpcDriver | VhdxDriver], options: dict[str, Value]
 ) -> None:
     disk = Fixed(b"old!" * (20 * MIB // 4))
     driver.create(memory_node(disk), 6 * MIB, options)

@@ -98,7 +98,7 @@ def test_zeroes_are_told_and_data_that_lie_bare_have_their_place(tmp_path: Path)
         assert (last.offset, last.length, last.status) == (35 * 512, 9 * 512, Status.ZERO | Status.ALLOCATED)
         bare = next(each for each in node.extents() if each.host_offset is not None)
         assert (bare.offset, bare.length) == (28 * 512, 7 * 512)
-        assert node.file is not None
+        assert node.file is not None and bare.host_offset is not None
         assert node.file.read(bare.host_offset, bare.length) == CONTENT["raw"]
 
 

@@ -134,7 +134,7 @@ def test_volume_grows_and_shrinks_with_its_header_apart(disk: MemoryDriver) -> N
         node.resize(2 * SIZE)
         assert (node.length, len(disk.data)) == (2 * SIZE, PAYLOAD + 2 * SIZE)
         node.resize(512)
-        assert (node.length, node.read(0, 4)) == (512, b"kept")
+        assert (node.length, bytes(node.read(0, 4))) == (512, b"kept")
         with pytest.raises(BlockError, match="The requested file size is too large"):
             node.resize(2**63 - 1 - 512)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from hostel.block import blockdev, graph, objects
 from hostel.block.formats.luks import LuksDriver
 from hostel.block.node import BlockNode
-from hostel.block.options import OptionError, Value
+from hostel.block.options import OptionError, Value, given_options
 from hostel.errors import BlockError, InvalidImage, ReadOnly
 from hostel.img import convert, create
 from hostel.img.inspect import inspect
@@ -20,7 +21,7 @@ from support.memory import MemoryDriver, memory_node
 
 AREA = 2068480  # bytes of a header and the places of eight keys of 64 bytes: what cryptsetup makes as well
 SIZE = 64 * 1024
-FAST = [("key-secret", "first", False), ("iter-time", "1", False), ("detached-header", "on", False)]
+FAST = list(given_options("key-secret=first,iter-time=1,detached-header=on"))
 
 pytestmark = pytest.mark.usefixtures("secrets")
 
@@ -47,7 +48,7 @@ def described(**more: str) -> blockdev.Described:
     return blockdev.from_options(given | more)
 
 
-def opened(*, read_only: bool = False, **more: str) -> BlockNode:
+def opened(more: Mapping[str, str] = MappingProxyType({}), *, read_only: bool = False) -> BlockNode:
     """The image, open."""
     return graph.open(described(**more), read_only=read_only)
 
@@ -88,18 +89,18 @@ def test_key_slots_are_changed_in_the_header(folder: Path) -> None:
         node.driver.amend(change, force=False, report=lambda done, total: None)
     assert (folder / "payload").read_bytes() == payload
     assert (folder / "header").stat().st_size == AREA
-    opened(**{"key-secret": "second"}).close()
+    opened({"key-secret": "second"}).close()
 
 
 def test_header_that_is_open_for_reading_only_keeps_its_keys(folder: Path) -> None:
-    with opened(**{"header.read-only": "on"}) as node:
+    with opened({"header.read-only": "on"}) as node:
         node.pwrite(0, b"data is written nevertheless")
         assert isinstance(node.driver, LuksDriver)
         change: dict[str, Value] = {"state": "active", "new-secret": "second", "iter-time": 1}
         with pytest.raises(ReadOnly):
             node.driver.amend(change, force=False, report=lambda done, total: None)
     with pytest.raises(BlockError, match="cannot unlock any keyslot"):
-        opened(**{"key-secret": "second"})
+        opened({"key-secret": "second"})
 
 
 def test_payload_may_begin_where_a_copied_header_says(folder: Path) -> None:
@@ -150,7 +151,7 @@ def test_header_is_no_payload_of_its_own(folder: Path) -> None:
     (folder / "link").hardlink_to(folder / "header")
     for name in ("header", "link"):
         with pytest.raises(OptionError, match="'header' and 'file' are the same"):
-            opened(**{"file.filename": name})
+            opened({"file.filename": name})
     assert (folder / "header").read_bytes() == before
 
 
@@ -170,7 +171,7 @@ def test_header_that_ends_with_its_first_key_is_opened_and_gets_another(folder: 
         assert isinstance(node.driver, LuksDriver)
         change: dict[str, Value] = {"state": "active", "new-secret": "third", "iter-time": 1}
         node.driver.amend(change, force=False, report=lambda done, total: None)
-    opened(**{"key-secret": "third"}).close()
+    opened({"key-secret": "third"}).close()
 
 
 @pytest.mark.parametrize("format", ["raw", "qcow2"])
@@ -217,6 +218,6 @@ def test_a_header_is_measured_without_its_payload() -> None:
 def test_failed_opening_leaves_the_files_unlocked(folder: Path) -> None:
     objects.add("wrong", objects.Secret(b"wrong"))
     with pytest.raises(BlockError, match="cannot unlock any keyslot"):
-        opened(**{"key-secret": "wrong"})
+        opened({"key-secret": "wrong"})
     with graph.open("header", "raw", read_only=False, exclusive=True), graph.open("payload", "raw", exclusive=True):
         pass

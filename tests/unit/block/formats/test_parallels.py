@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -366,7 +367,7 @@ def test_bitmaps_of_an_image_that_was_written_without_them_are_inconsistent() ->
             node.driver.bitmap(NAME)
 
 
-EXTENSIONS: list[tuple[dict[str, int | bytes | list[int]], str]] = [
+EXTENSIONS: list[tuple[Mapping[str, int | bytes | list[int]], str]] = [
     ({"checksum": bytes(16)}, "Wrong checksum in Format Extension header"),
     ({"flags": 1}, "Flags for extension feature are unsupported"),
     ({"magic": 5}, "Unknown feature: 0x5"),

@@ -387,6 +387,7 @@ def test_what_lay_beyond_the_end_in_the_last_cluster_is_not_shown() -> None:
     with QED.attach(driver) as node:
         node.pwrite(0, b"x" * 2048)
         (host,) = [each.host_offset for each in node.extents()]
+        assert host is not None
         driver.data[host : host + CLUSTER] = b"y" * CLUSTER
         node.resize(CLUSTER)
         assert node.read(0, CLUSTER) == b"y" * 2048 + bytes(2048)

@@ -12,7 +12,7 @@ from hostel.block.driver import OpenMode
 from hostel.block.extent import Status
 from hostel.block.formats.vdi import DIFFERENCING, DISCARDED, MAX_SIZE, NEVER_WRITTEN, Header, VdiDriver
 from hostel.block.node import BlockNode
-from hostel.block.powers import Repair
+from hostel.block.powers import Reopenable, Repair
 from hostel.block.trust import Trust
 from hostel.errors import (
     BlockError,
@@ -63,6 +63,7 @@ def mapped(data: bytes, *changes: tuple[int, int]) -> bytes:
 def check(data: bytes) -> tuple[int, int, list[str]]:
     lines: list[str] = []
     with attach(MemoryDriver(data), read_only=True) as node:
+        assert isinstance(node.driver, VdiDriver)
         result = node.driver.check(Repair.NOTHING, lines.append)
     return result.corruptions, result.leaks, lines
 
@@ -267,8 +268,10 @@ def test_a_check_has_qemus_words() -> None:
 
 
 def test_a_check_that_is_to_repair_is_refused() -> None:
-    with attach(MemoryDriver(fresh())) as node, pytest.raises(UnsupportedFeature, match="does not support checks"):
-        node.driver.check(Repair.ALL, print)
+    with attach(MemoryDriver(fresh())) as node:
+        assert isinstance(node.driver, VdiDriver)
+        with pytest.raises(UnsupportedFeature, match="does not support checks"):
+            node.driver.check(Repair.ALL, print)
 
 
 def test_an_entry_beyond_every_image_stops_the_writer() -> None:
@@ -349,6 +352,7 @@ def test_it_is_opened_anew_in_its_place_with_what_was_held_back() -> None:
     with attach(driver) as node:
         node.pwrite(BLOCK, b"written")
         first = node.driver
+        assert isinstance(first, Reopenable)
         again = first.reopened(lambda mode: mode._replace(read_only=True))
         assert again.children == first.children
         node.driver = again

@@ -15,6 +15,7 @@ from hostel.block.formats.vpc.driver import VpcDriver
 from hostel.block.formats.vpc.layout import DiskType, DynamicHeader, Footer, Locator, geometry_for, geometry_of, sealed
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
+from hostel.block.powers import Reopenable
 from hostel.block.trust import Trust
 from hostel.errors import BlockError, CorruptImage, InvalidImage, ReadOnly, UntrustedReference
 from support import qcow2
@@ -385,6 +386,7 @@ def test_it_is_opened_anew_in_its_place_with_what_was_held_back() -> None:
     with attach(driver) as node:
         node.pwrite(BLOCK, b"written")
         first = node.driver
+        assert isinstance(first, Reopenable)
         again = first.reopened(lambda mode: mode._replace(read_only=True))
         assert again.children == first.children
         node.driver = again

@@ -29,15 +29,15 @@ def image(options: dict[str, Any] | None = None, *, backing: bytes | None = None
     driver = MemoryDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER, **(options or {})}))
     with qcow2.attach(driver, backing=backing) as node:
         if bitmap:
-            node.driver.bitmap_add("b")
+            qcow2.driver_of(node).bitmap_add("b")
         node.pwrite(0, b"first" * 20000)
-        node.driver.pwrite_compressed(200 * CLUSTER, node.driver.compressor()(b"packed!!" * 128))
+        qcow2.pwrite_compressed(node, 200 * CLUSTER, b"packed!!" * 128)
         node.write_zeroes(10 * CLUSTER, 5 * CLUSTER)
         node.write_zeroes(20 * CLUSTER, 5 * CLUSTER, unmap=True)
-        node.driver.snapshot_create("one", date=(0, 0))
+        qcow2.driver_of(node).snapshot_create("one", date=(0, 0))
         node.write_zeroes(12 * CLUSTER, 20 * CLUSTER)
         node.pwrite(50 * CLUSTER, b"second" * 1000)
-        node.driver.snapshot_create("two", date=(0, 0))
+        qcow2.driver_of(node).snapshot_create("two", date=(0, 0))
         node.write_zeroes(250 * CLUSTER, 3 * CLUSTER, unmap=True)
         node.pwrite(240 * CLUSTER, b"third" * 1000)
     return bytes(driver.data)
@@ -209,7 +209,7 @@ def test_version_2_has_no_bitmaps_and_no_trace_of_them() -> None:
     amend(driver, compat="v2")
     assert_clean(driver.data)
     with qcow2.attach(driver, read_only=True) as node:
-        assert node.driver.bitmaps() == []  # type: ignore[attr-defined]
+        assert qcow2.driver_of(node).bitmaps() == []
 
 
 def test_version_2_has_zstd_no_more() -> None:
@@ -234,7 +234,7 @@ def test_refcounts_above_a_byte_are_carried_over() -> None:
     with qcow2.attach(driver) as node:
         node.pwrite(0, b"x" * 512)
         for number in range(300):
-            node.driver.snapshot_create(str(number), date=(0, 0))  # type: ignore[attr-defined]
+            qcow2.driver_of(node).snapshot_create(str(number), date=(0, 0))
     for bits in (32, 64, 16):
         amend(driver, refcount_bits=bits)
         assert_clean(driver.data)
@@ -251,7 +251,7 @@ def test_a_table_larger_than_the_format_allows_is_refused(monkeypatch: pytest.Mo
     # A cluster in use so far away that its 64-bit refcount needs a larger table.
     far = 64 * limit // 8 + 1
     with qcow2.attach(driver) as node:
-        image = node.driver._image  # type: ignore[attr-defined]
+        image = qcow2.driver_of(node)._image
         image.begin_write()
         image.refcounts.update(far, 1, 1)
         image.flush_metadata()

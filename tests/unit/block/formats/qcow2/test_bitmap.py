@@ -18,15 +18,15 @@ from support.memory import MemoryDriver
 def test_an_image_of_no_bytes_gets_no_bitmap_since_none_could_read_it() -> None:
     driver = MemoryDriver(qcow2.create(0))
     with qcow2.attach(driver) as node, pytest.raises(BlockError, match="no bytes"):
-        node.driver.bitmap_add("b")
+        qcow2.driver_of(node).bitmap_add("b")
     driver = MemoryDriver(qcow2.create(1 << 20))
     with qcow2.attach(driver) as node:
-        node.driver.bitmap_add("b")
+        qcow2.driver_of(node).bitmap_add("b")
         with pytest.raises(BlockError, match="to 0 bytes"):
             node.resize(0)
         node.resize(512)
     with qcow2.attach(driver, read_only=True) as node:
-        assert node.driver.bitmap("b").size == 512
+        assert qcow2.driver_of(node).bitmap("b").size == 512
 
 
 def broken(place: str, data: bytes) -> MemoryDriver:
@@ -34,7 +34,7 @@ def broken(place: str, data: bytes) -> MemoryDriver:
     driver = MemoryDriver(qcow2.create(1 << 20))
     with qcow2.attach(driver) as node:
         node.pwrite(0, b"guest")
-        node.driver.bitmap_add("b")
+        qcow2.driver_of(node).bitmap_add("b")
     extension = driver.data.index(bytes.fromhex("2385287500000018")) + 8
     if place in Extension.OFFSET:
         at = extension + Extension.OFFSET[place]
@@ -89,14 +89,14 @@ def test_an_image_whose_bitmaps_cannot_be_read_is_not_opened_and_repair_gives_on
     assert qcow2.check(repaired)[1] == []
     with qcow2.attach(MemoryDriver(repaired)) as node:
         assert node.read(0, 5) == b"guest"
-        assert node.driver.bitmaps() == []  # type: ignore[attr-defined]
+        assert qcow2.driver_of(node).bitmaps() == []
 
 
 def test_two_bitmaps_of_one_name_are_refused() -> None:
     driver = MemoryDriver(qcow2.create(1 << 20))
     with qcow2.attach(driver) as node:
-        node.driver.bitmap_add("b")  # type: ignore[attr-defined]
-        node.driver.bitmap_add("c")  # type: ignore[attr-defined]
+        qcow2.driver_of(node).bitmap_add("b")
+        qcow2.driver_of(node).bitmap_add("c")
     extension = Extension.unpack(driver.data, driver.data.index(bytes.fromhex("2385287500000018")) + 8)
     second = extension.directory_offset + entry_length(1) + Entry.SIZE
     assert driver.data[second : second + 1] == b"c"
@@ -141,16 +141,16 @@ def test_a_disk_does_not_outgrow_its_bitmap_which_nobody_could_read_then() -> No
     most = 2 << 40  # bytes that a bitmap of 512 MiB tells of, a sector a bit
     driver = MemoryDriver(qcow2.create(1 << 20))
     with qcow2.attach(driver) as node:
-        node.driver.bitmap_add("fine", 512)
+        qcow2.driver_of(node).bitmap_add("fine", 512)
         with pytest.raises(BlockError, match="Too much space will be occupied by the bitmap 'fine'") as caught:
             node.resize(most + 512)
         assert caught.value.errno == errno.EFBIG
         node.pwrite(0, b"x")
     with qcow2.attach(driver) as node:
         assert node.length == 1 << 20
-        assert node.driver.bitmap("fine").is_dirty(0)
-        node.driver.bitmap_remove("fine")
-        node.driver.bitmap_add("coarse", 1 << 20)
+        assert qcow2.driver_of(node).bitmap("fine").is_dirty(0)
+        qcow2.driver_of(node).bitmap_remove("fine")
+        qcow2.driver_of(node).bitmap_add("coarse", 1 << 20)
         node.resize(most + 512)
     with qcow2.attach(driver, read_only=True) as node:
-        assert node.driver.bitmap("coarse").size == most + 512
+        assert qcow2.driver_of(node).bitmap("coarse").size == most + 512

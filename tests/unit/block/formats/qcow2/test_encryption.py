@@ -65,17 +65,11 @@ def opened(
     return BlockNode(driver, "memory", read_only=read_only)
 
 
-def driver_of(node: BlockNode) -> Qcow2Driver:
-    """The node's driver."""
-    assert isinstance(node.driver, Qcow2Driver)
-    return node.driver
-
-
 def assert_clean(disk: MemoryDriver) -> None:
     """A check finds nothing: no corruption, and no leak."""
     lines: list[str] = []
     with opened(disk, read_only=True) as node:
-        result = driver_of(node).check(Repair.NOTHING, lines.append)
+        result = qcow2.driver_of(node).check(Repair.NOTHING, lines.append)
     assert (qcow2.faults(result), result.leaks) == ((0, 0), 0), lines
 
 
@@ -108,10 +102,10 @@ def test_any_sequence_of_writes_is_read_again(disk: MemoryDriver, backed: bool) 
         offset, length = pieces(rng, SIZE)
         assert node.read(offset, length) == shadow[offset : offset + length], step
         if step == 60:
-            driver_of(node).snapshot_create("middle", date=(0, 0))
+            qcow2.driver_of(node).snapshot_create("middle", date=(0, 0))
             kept = bytes(shadow)
     assert node.read(0, SIZE) == shadow
-    driver_of(node).snapshot_apply("middle")
+    qcow2.driver_of(node).snapshot_apply("middle")
     assert node.read(0, SIZE) == kept
     node.close()
     assert_clean(disk)
@@ -121,7 +115,7 @@ def test_the_file_shows_nothing_of_the_data(disk: MemoryDriver) -> None:
     with opened(disk) as node:
         node.pwrite(0, b"plain text " * 3000)
         node.pwrite(100_000, b"x")
-        driver_of(node).snapshot_create("kept", date=(0, 0))
+        qcow2.driver_of(node).snapshot_create("kept", date=(0, 0))
         node.pwrite(500, b"plain text")
     assert b"plain text" not in disk.data
 
@@ -140,7 +134,7 @@ def test_luks_encrypts_for_the_place_on_the_host_and_aes_for_the_guests() -> Non
         with opened(disk) as node:
             node.pwrite(8192, bytes(4096))
             first = places(node)
-            driver_of(node).snapshot_create("kept", date=(0, 0))
+            qcow2.driver_of(node).snapshot_create("kept", date=(0, 0))
             node.pwrite(8192, bytes(4096))
             second = places(node)
         assert first != second
@@ -150,7 +144,7 @@ def test_luks_encrypts_for_the_place_on_the_host_and_aes_for_the_guests() -> Non
 
 def places(node: BlockNode) -> int:
     """Where the guest's cluster at 8192 lies."""
-    (extent,) = driver_of(node)._extents(8192, 4096)
+    (extent,) = qcow2.driver_of(node)._extents(8192, 4096)
     assert extent.host_offset is not None
     return extent.host_offset
 
@@ -176,7 +170,7 @@ def test_zero_clusters_stay_zero_in_version_2() -> None:
         node.write_zeroes(4096, 4096)
         node.write_zeroes(65536, 8192)
         expected = bytes(node.read(0, SIZE))
-        driver_of(node).amend({"compat": "0.10"}, force=False, report=lambda done, total: None)
+        qcow2.driver_of(node).amend({"compat": "0.10"}, force=False, report=lambda done, total: None)
         assert node.read(0, SIZE) == expected
     assert qcow2.header(disk.data).version == 2
     with opened(disk, backing=below, read_only=True) as node:
@@ -186,9 +180,9 @@ def test_zero_clusters_stay_zero_in_version_2() -> None:
 
 def test_machine_state_is_encrypted_too(disk: MemoryDriver) -> None:
     with opened(disk) as node:
-        driver_of(node).save_vm_state(700, memoryview(b"machine state" * 100))
+        qcow2.driver_of(node).save_vm_state(700, memoryview(b"machine state" * 100))
         buf = bytearray(1300)
-        driver_of(node).load_vm_state(700, memoryview(buf))
+        qcow2.driver_of(node).load_vm_state(700, memoryview(buf))
         assert buf == b"machine state" * 100
     assert b"machine state" not in disk.data
 
@@ -196,17 +190,17 @@ def test_machine_state_is_encrypted_too(disk: MemoryDriver) -> None:
 def test_bitmaps_record_writes_as_ever() -> None:
     disk = new(AES | {"cluster_size": 4096})
     with opened(disk) as node:
-        driver_of(node).bitmap_add("changes", 4096)
+        qcow2.driver_of(node).bitmap_add("changes", 4096)
         node.pwrite(8192, b"x")
     with opened(disk, read_only=True) as node:
-        dirty = [found[:2] for found in driver_of(node).bitmap("changes").ranges(0, SIZE) if found[2]]
+        dirty = [found[:2] for found in qcow2.driver_of(node).bitmap("changes").ranges(0, SIZE) if found[2]]
     assert dirty == [(8192, 4096)]
     assert_clean(disk)
 
 
 def test_compressed_clusters_are_refused(disk: MemoryDriver) -> None:
     with opened(disk) as node, pytest.raises(UnsupportedFeature, match="would not be encrypted"):
-        driver_of(node).pwrite_compressed(0, b"abc")
+        qcow2.driver_of(node).pwrite_compressed(0, b"abc")
 
 
 def test_passphrases_are_amended_as_those_of_a_volume() -> None:
@@ -214,15 +208,15 @@ def test_passphrases_are_amended_as_those_of_a_volume() -> None:
     options: dict[str, Value] = {"encrypt.state": "active", "encrypt.new-secret": "second", "encrypt.iter-time": 1}
     with opened(disk) as node:
         node.pwrite(0, b"kept")
-        driver_of(node).amend(options, force=False, report=lambda done, total: None)
+        qcow2.driver_of(node).amend(options, force=False, report=lambda done, total: None)
     removal: dict[str, Value] = {"encrypt.state": "inactive", "encrypt.old-secret": "first"}
     with opened(disk, "second") as node:
-        driver_of(node).amend(removal, force=False, report=lambda done, total: None)
+        qcow2.driver_of(node).amend(removal, force=False, report=lambda done, total: None)
         assert node.read(0, 4) == b"kept"
     with pytest.raises(BlockError, match="Invalid password, cannot unlock any keyslot"):
         opened(disk)
     with opened(new(AES)) as node, pytest.raises(UnsupportedFeature, match="Only LUKS encryption options"):
-        driver_of(node).amend(removal, force=False, report=lambda done, total: None)
+        qcow2.driver_of(node).amend(removal, force=False, report=lambda done, total: None)
 
 
 def test_info_shows_the_scheme_without_a_passphrase() -> None:

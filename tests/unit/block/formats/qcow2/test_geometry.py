@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.block.options import Value
 from support import qcow2
 
 
-def geometry(cluster_bits: int, **options: object) -> Geometry:
+def geometry(cluster_bits: int, **options: Value) -> Geometry:
     return Geometry.of(qcow2.header(qcow2.create(0, {"cluster_size": 1 << cluster_bits, **options})))
 
 
@@ -26,7 +27,7 @@ def geometry(cluster_bits: int, **options: object) -> Geometry:
     ],
 )
 def test_tables_reach_as_far_as_the_specification_says(
-    bits: int, options: dict[str, object], entries: int, reach: int, refcounts: int
+    bits: int, options: dict[str, Value], entries: int, reach: int, refcounts: int
 ) -> None:
     sizes = geometry(bits, **options)
     assert (sizes.l2_entries, sizes.l2_reach, sizes.block_entries) == (entries, reach, refcounts)

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2.header import Preamble
 from hostel.block.formats.qcow2.layout import Extension, ExtensionType, Header
+from hostel.block.options import Value
 from hostel.errors import BlockError, InvalidImage, NoSpace, UnsupportedFeature
 from support import qcow2
 
 KNOWN = {int(kind) for kind in ExtensionType}
 
 
-def preamble(**options: object) -> Preamble:
+def preamble(**options: Value) -> Preamble:
     return headers.parse(qcow2.create(1 << 20, options))
 
 

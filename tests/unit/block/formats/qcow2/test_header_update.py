@@ -22,7 +22,8 @@ KINDS = st.sampled_from([ExtensionType.BITMAPS, ExtensionType.FEATURE_NAMES, 0x1
 
 def preamble(cluster_size: int, version: int, name: str | None, kinds: list[int]) -> Preamble:
     found = headers.parse(qcow2.create(1 << 20, {"cluster_size": cluster_size, "compat": f"v{version}"}))
-    datas = {ExtensionType.BITMAPS: b"b" * 24, ExtensionType.FEATURE_NAMES: layout.feature_name_table()}
+    names = layout.feature_name_table()
+    datas: dict[int, bytes] = {ExtensionType.BITMAPS: b"b" * 24, ExtensionType.FEATURE_NAMES: names}
     extensions = [Extension(int(kind), datas.get(kind, b"unknown ones are kept")) for kind in dict.fromkeys(kinds)]
     if name:
         extensions.insert(0, Extension(int(ExtensionType.BACKING_FORMAT), b"raw"))

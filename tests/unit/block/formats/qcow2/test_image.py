@@ -35,7 +35,7 @@ def test_data_is_synced_before_the_entry_that_points_to_it(lazy: bool, compresse
         node.flush()
         start = len(driver.log)
         if compressed:
-            node.driver.pwrite_compressed(0, b"new")
+            qcow2.driver_of(node).pwrite_compressed(0, b"new")
         else:
             node.pwrite(0, b"new " * (CLUSTER // 4))
         node.flush()

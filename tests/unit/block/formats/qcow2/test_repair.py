@@ -33,7 +33,7 @@ def with_incomplete_snapshot(options: dict[str, Value], name: str, written: int)
     """An image with data, and a snapshot that lacks what version 3 demands of it."""
     driver = MemoryDriver(qcow2.create(CLUSTER, options))
     with qcow2.attach(driver) as node:
-        node.driver.snapshot_create(name, date=(0, 0))  # type: ignore[attr-defined]
+        qcow2.driver_of(node).snapshot_create(name, date=(0, 0))
         node.pwrite(0, b"x" * written)
     at = qcow2.header(driver.data).snapshots_offset + SnapshotHeader.OFFSET["extra_data_size"]
     driver.data[at : at + 4] = (8).to_bytes(4, "big")
@@ -65,7 +65,7 @@ def test_a_snapshot_table_is_repaired_where_the_refcount_blocks_have_no_room() -
 def test_a_snapshot_table_that_claims_the_data_behind_it_gives_it_up() -> None:
     driver = MemoryDriver(qcow2.create(8 * CLUSTER))
     with qcow2.attach(driver) as node:
-        node.driver.snapshot_create("kept", date=(0, 0))  # type: ignore[attr-defined]
+        qcow2.driver_of(node).snapshot_create("kept", date=(0, 0))
         node.pwrite(0, b"x" * 5 * CLUSTER)
     at = qcow2.header(driver.data).snapshots_offset + SnapshotHeader.OFFSET["extra_data_size"]
     driver.data[at : at + 4] = (1 << 20).to_bytes(4, "big")

@@ -22,7 +22,7 @@ SIZE = 60 * CLUSTER
 def test_space_that_is_preallocated_where_clusters_were_freed_reads_as_zeroes(mode: Preallocation) -> None:
     driver = MemoryDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
     with qcow2.attach(driver) as node:
-        node.driver.pwrite_compressed(0, node.driver.compressor()(b"old!" * 1024))
+        qcow2.pwrite_compressed(node, 0, b"old!" * 1024)
         node.pwrite(CLUSTER, bytes([7]) * CLUSTER)
         node.pwrite(0, bytes([8]) * CLUSTER)
         node.flush()
@@ -152,7 +152,7 @@ def test_shrinking_leaves_nothing_behind_the_end_for_another_tool_to_show(compre
     driver = MemoryDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
     with qcow2.attach(driver) as node:
         if compressed:
-            node.driver.pwrite_compressed(0, node.driver.compressor()(b"old!" * 1024))
+            qcow2.pwrite_compressed(node, 0, b"old!" * 1024)
         else:
             node.pwrite(0, b"old!" * 1024)
         node.resize(1024)

@@ -10,6 +10,7 @@ from hostel.block.driver import OpenMode
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.formats.qcow2.layout import COPIED, OFFSET_MASK, Header
 from hostel.block.node import BlockNode
+from hostel.block.options import Value
 from hostel.block.powers import Repair
 from hostel.errors import BlockError, CorruptImage, InvalidImage
 from support import qcow2
@@ -17,11 +18,6 @@ from support.memory import MemoryDriver, memory_node
 
 CLUSTER = 4096
 SIZE = 100 * CLUSTER
-
-
-def image(node: BlockNode) -> Qcow2Driver:
-    assert isinstance(node.driver, Qcow2Driver)
-    return node.driver
 
 
 def written(**options: int) -> MemoryDriver:
@@ -38,14 +34,14 @@ def poke(driver: MemoryDriver, offset: int, value: int, size: int = 8) -> None:
 
 def l2_offset(driver: MemoryDriver) -> int:
     with qcow2.attach(driver, read_only=True) as node:
-        return int(image(node)._image.l1[0]) & OFFSET_MASK
+        return int(qcow2.driver_of(node)._image.l1[0]) & OFFSET_MASK
 
 
 def test_a_snapshot_that_refcounts_are_too_narrow_for_moves_nothing() -> None:
     driver = written(refcount_bits=1)
     before = bytes(driver.data)
     with qcow2.attach(driver) as node, pytest.raises(BlockError) as caught:
-        image(node).snapshot_create("one", date=(0, 0))
+        qcow2.driver_of(node).snapshot_create("one", date=(0, 0))
     assert caught.value.errno == errno.EINVAL
     assert bytes(driver.data) == before
 
@@ -58,7 +54,7 @@ def test_what_no_refcount_block_counts_is_in_no_snapshot(entry: int, code: int) 
     poke(driver, l2_offset(driver), entry)
     before = bytes(driver.data)
     with qcow2.attach(driver) as node, pytest.raises(BlockError) as caught:
-        image(node).snapshot_create("one", date=(0, 0))
+        qcow2.driver_of(node).snapshot_create("one", date=(0, 0))
     assert caught.value.errno == code
     assert bytes(driver.data) == before
 
@@ -70,9 +66,9 @@ def test_a_file_cut_off_before_its_snapshot_table_still_reads() -> None:
     with qcow2.attach(driver) as node:
         assert bytes(node.read(0, 8)) == b"datadata"
         for what in (
-            lambda: image(node).snapshots(),
-            lambda: image(node).snapshot_create("one", date=(0, 0)),
-            lambda: image(node).snapshot_delete("one"),
+            lambda: qcow2.driver_of(node).snapshots(),
+            lambda: qcow2.driver_of(node).snapshot_create("one", date=(0, 0)),
+            lambda: qcow2.driver_of(node).snapshot_delete("one"),
         ):
             with pytest.raises(InvalidImage, match="snapshot table: it lies beyond the end of the file"):
                 what()
@@ -83,7 +79,7 @@ def test_repairing_a_wrong_number_of_snapshots_keeps_those_that_are_there(count:
     driver = written()
     with qcow2.attach(driver) as node:
         for name in ("one", "two"):
-            image(node).snapshot_create(name, date=(0, 0))
+            qcow2.driver_of(node).snapshot_create(name, date=(0, 0))
             node.pwrite(0, name.encode() * 1000)
     poke(driver, Header.OFFSET["nb_snapshots"], count, 4)
     with pytest.raises(InvalidImage):
@@ -93,8 +89,8 @@ def test_repairing_a_wrong_number_of_snapshots_keeps_those_that_are_there(count:
     assert (result.corruptions, result.leaks, result.check_errors) == (0, 0, 0), lines
     driver.data[:] = repaired
     with qcow2.attach(driver) as node:
-        assert [each.name for each in image(node).snapshots()] == ["one", "two"]
-        image(node).snapshot_apply("one")
+        assert [each.name for each in qcow2.driver_of(node).snapshots()] == ["one", "two"]
+        qcow2.driver_of(node).snapshot_apply("one")
         assert bytes(node.read(0, 8)) == b"datadata"
 
 
@@ -102,11 +98,11 @@ def test_repairing_a_wrong_number_of_snapshots_keeps_those_that_are_there(count:
     "options",
     [{"overlap-check.inactive-l2": True}, {"overlap-check": "all"}, {"overlap-check.template": "all"}],
 )
-def test_nothing_is_written_over_the_tables_of_a_snapshot_where_they_are_guarded(options: dict[str, object]) -> None:
+def test_nothing_is_written_over_the_tables_of_a_snapshot_where_they_are_guarded(options: dict[str, Value]) -> None:
     driver = written()
     with qcow2.attach(driver) as node:
-        image(node).snapshot_create("one", date=(0, 0))
-        kept = int(image(node)._image.l1[0]) & OFFSET_MASK
+        qcow2.driver_of(node).snapshot_create("one", date=(0, 0))
+        kept = int(qcow2.driver_of(node)._image.l1[0]) & OFFSET_MASK
         node.pwrite(0, b"more")  # the active table is another one from now on
     poke(driver, l2_offset(driver), COPIED | kept)
     mode = OpenMode(read_only=False, options=options)
@@ -122,10 +118,10 @@ def test_guarding_the_tables_of_a_snapshot_stands_in_the_way_of_none() -> None:
     mode = OpenMode(read_only=False, options={"overlap-check": "all"})
     with BlockNode(Qcow2Driver.open(memory_node(driver), mode), "memory", read_only=False) as node:
         for name in ("one", "two"):
-            image(node).snapshot_create(name, date=(0, 0))
+            qcow2.driver_of(node).snapshot_create(name, date=(0, 0))
             node.pwrite(CLUSTER // 2, name.encode() * CLUSTER)
-        image(node).snapshot_apply("one")
-        image(node).snapshot_delete("one")
+        qcow2.driver_of(node).snapshot_apply("one")
+        qcow2.driver_of(node).snapshot_delete("one")
         node.pwrite(0, b"last")
     result, lines, _ = qcow2.check(driver.data)
     assert (lines, result.leaks) == ([], 0)
@@ -134,8 +130,8 @@ def test_guarding_the_tables_of_a_snapshot_stands_in_the_way_of_none() -> None:
 def test_tables_of_snapshots_that_cannot_be_guarded_stop_all_writing() -> None:
     driver = written()
     with qcow2.attach(driver) as node:
-        image(node).snapshot_create("one", date=(0, 0))
-        table = int(image(node)._image.header.snapshots_offset)
+        qcow2.driver_of(node).snapshot_create("one", date=(0, 0))
+        table = int(qcow2.driver_of(node)._image.header.snapshots_offset)
     poke(driver, table, 0x400200)
     before = bytes(driver.data)
     mode = OpenMode(read_only=False, options={"overlap-check.inactive-l2": True})

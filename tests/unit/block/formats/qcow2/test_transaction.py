@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.formats.qcow2.layout import OFFSET_MASK
 from hostel.block.formats.qcow2.transaction import Transaction, in_place, replace_l1
-from hostel.block.node import BlockNode
 from support import qcow2
 from support.memory import Entry, Kind, LoggedDriver, MemoryDriver
 
@@ -20,21 +20,16 @@ def driver() -> LoggedDriver:
     driver = LoggedDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
     with qcow2.attach(driver) as node:
         node.pwrite(0, b"data" * 2000)
-        image(node).snapshot_create("before", date=(0, 0))
+        qcow2.driver_of(node).snapshot_create("before", date=(0, 0))
         node.pwrite(0, b"more" * 200)
     driver.log.clear()
     return driver
 
 
-def image(node: BlockNode) -> Qcow2Driver:
-    assert isinstance(node.driver, Qcow2Driver)
-    return node.driver
-
-
 def used(data: bytes | bytearray) -> set[int]:
     """The clusters that an image counts as used."""
     with qcow2.attach(MemoryDriver(data)) as node:
-        refcounts = image(node)._image.refcounts
+        refcounts = qcow2.driver_of(node)._image.refcounts
         return {cluster for cluster in range(len(data) // CLUSTER + 1) if refcounts.get(cluster)}
 
 
@@ -42,11 +37,12 @@ def used(data: bytes | bytearray) -> set[int]:
 def test_before_the_header_only_free_clusters_are_written(driver: LoggedDriver, what: str) -> None:
     before, taken = bytes(driver.data), used(driver.data)
     with qcow2.attach(driver) as node:
-        {
-            "create": lambda: image(node).snapshot_create("after", date=(0, 0)),
-            "apply": lambda: image(node).snapshot_apply("before"),
-            "delete": lambda: image(node).snapshot_delete("before"),
-        }[what]()
+        changes: dict[str, Callable[[], object]] = {
+            "create": lambda: qcow2.driver_of(node).snapshot_create("after", date=(0, 0)),
+            "apply": lambda: qcow2.driver_of(node).snapshot_apply("before"),
+            "delete": lambda: qcow2.driver_of(node).snapshot_delete("before"),
+        }
+        changes[what]()
         log = list(driver.log)
     headers = [at for at, entry in enumerate(log) if entry.kind is Kind.WRITE and entry.offset < CLUSTER]
     aside, done = headers
@@ -71,7 +67,7 @@ def clusters(entry: Entry) -> range:
 def test_left_without_commit_nothing_has_happened(driver: LoggedDriver) -> None:
     before = bytes(driver.data)
     with qcow2.attach(driver) as node:
-        inner = image(node)._image
+        inner = qcow2.driver_of(node)._image
         with pytest.raises(KeyError), Transaction(inner) as transaction:
             place = transaction.allocate(10 * CLUSTER)
             transaction.write(place, b"never" * 1000)
@@ -88,7 +84,7 @@ def test_left_without_commit_nothing_has_happened(driver: LoggedDriver) -> None:
 
 def test_what_was_freed_in_a_transaction_is_not_used_again_in_it(driver: LoggedDriver) -> None:
     with qcow2.attach(driver) as node:
-        inner = image(node)._image
+        inner = qcow2.driver_of(node)._image
         l1 = inner.header.l1_table_offset
         with pytest.raises(KeyError), Transaction(inner) as transaction:
             inner.refcounts.free(l1, CLUSTER)
@@ -100,14 +96,14 @@ def test_what_was_freed_in_a_transaction_is_not_used_again_in_it(driver: LoggedD
 
 def test_refcounts_and_the_active_tables_stay_where_they_are(driver: LoggedDriver) -> None:
     with qcow2.attach(driver) as node:
-        inner = image(node)._image
+        inner = qcow2.driver_of(node)._image
         places = inner.header.refcount_table_offset, list(inner.refcounts.table), inner.header.l1_table_offset
         tables = [entry & OFFSET_MASK for entry in inner.l1]
-        image(node).snapshot_create("after", date=(0, 0))
-        image(node).snapshot_create("again", date=(0, 0))
+        qcow2.driver_of(node).snapshot_create("after", date=(0, 0))
+        qcow2.driver_of(node).snapshot_create("again", date=(0, 0))
         assert [entry & OFFSET_MASK for entry in inner.l1] == tables
-        image(node).snapshot_delete("again")
-        image(node).snapshot_apply("before")
+        qcow2.driver_of(node).snapshot_delete("again")
+        qcow2.driver_of(node).snapshot_apply("before")
         assert (inner.header.refcount_table_offset, list(inner.refcounts.table), inner.header.l1_table_offset) == places
     result, lines, _ = qcow2.check(driver.data)
     assert (lines, result.leaks) == ([], 0)
@@ -115,7 +111,7 @@ def test_refcounts_and_the_active_tables_stay_where_they_are(driver: LoggedDrive
 
 def test_a_place_that_is_taken_meanwhile_is_not_written_over(driver: LoggedDriver) -> None:
     with qcow2.attach(driver) as node:
-        inner = image(node)._image
+        inner = qcow2.driver_of(node)._image
         l1 = inner.header.l1_table_offset
         transaction = in_place(inner)
         inner.refcounts.update(l1 // CLUSTER, 1, 1)

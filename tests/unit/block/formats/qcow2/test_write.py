@@ -40,7 +40,7 @@ def test_a_cluster_of_ones_own_is_written_in_place_and_a_shared_one_is_not() -> 
         first = host_of(node, 0)
         node.pwrite(100, b"b")
         assert host_of(node, 0) == first
-        node.driver.snapshot_create("s", date=(0, 0))
+        qcow2.driver_of(node).snapshot_create("s", date=(0, 0))
         node.pwrite(200, b"c")
         assert host_of(node, 0) != first
         assert node.read(0, CLUSTER) == b"a" * 100 + b"b" + b"a" * 99 + b"c" + b"a" * (CLUSTER - 201)
@@ -99,12 +99,12 @@ def test_a_cluster_that_a_snapshot_needs_is_not_discarded() -> None:
     driver = LoggedDriver(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
     with opened(driver) as node:
         node.pwrite(0, b"a" * CLUSTER)
-        node.driver.snapshot_create("s", date=(0, 0))
+        qcow2.driver_of(node).snapshot_create("s", date=(0, 0))
         start = len(driver.log)
         node.discard(0, CLUSTER)
         node.flush()
         assert not [each for each in driver.log[start:] if each.kind is Kind.DISCARD]
-        node.driver.snapshot_apply("s")
+        qcow2.driver_of(node).snapshot_apply("s")
         assert node.read(0, CLUSTER) == b"a" * CLUSTER
 
 

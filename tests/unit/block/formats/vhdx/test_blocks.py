@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hostel.block.extent import Status
+from hostel.block.powers import Reopenable
 from support.bounded import MIB
 from support.memory import MemoryDriver
 from support.vhdx import BLOCK, FIRST, TABLE, attach, check, entries, fresh, mapped
@@ -66,6 +67,7 @@ def test_it_is_opened_anew_in_its_place_with_what_was_held_back() -> None:
     with attach(driver) as node:
         node.pwrite(BLOCK, b"written")
         first = node.driver
+        assert isinstance(first, Reopenable)
         again = first.reopened(lambda mode: mode._replace(read_only=True))
         assert again.children == first.children
         node.driver = again

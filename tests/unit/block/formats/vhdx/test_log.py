@@ -10,6 +10,7 @@ import pytest
 
 from hostel.block import graph
 from hostel.block.formats.vhdx import layout
+from hostel.block.formats.vhdx.driver import VhdxDriver
 from hostel.block.formats.vhdx.layout import LogDescriptor, LogEntry, sealed
 from hostel.block.node import BlockNode
 from hostel.block.powers import Repair
@@ -75,6 +76,7 @@ def test_a_log_that_counts_is_done_when_the_image_is_opened_for_writing() -> Non
 
 def test_a_repair_says_that_the_log_was_done() -> None:
     with attach(MemoryDriver(cut(6, write)), check=True) as node:
+        assert isinstance(node.driver, VhdxDriver)
         assert node.driver.check(Repair.ALL, print).corruptions_fixed == 1
         assert node.driver.check(Repair.NOTHING, print).corruptions_fixed == 0
 
@@ -91,20 +93,19 @@ def entry(
     descriptors: list[LogDescriptor], data: bytes = b"", *, number: int = 1, file: int = FIRST, **fields: int
 ) -> bytes:
     heads = -(-(len(descriptors) + 2) // 128) * 4096
-    values: dict[str, int | bytes] = {
-        "signature": b"loge",
-        "checksum": 0,
-        "entry_length": heads + len(data),
-        "tail": 0,
-        "sequence_number": number,
-        "descriptor_count": len(descriptors),
-        "reserved": 0,
-        "log_guid": b"g" * 16,
-        "flushed_file_offset": file,
-        "last_file_offset": file,
-        **fields,
-    }
-    head = LogEntry(**values).pack() + b"".join(each.pack() for each in descriptors)
+    start = LogEntry(
+        signature=b"loge",
+        checksum=0,
+        entry_length=heads + len(data),
+        tail=0,
+        sequence_number=number,
+        descriptor_count=len(descriptors),
+        reserved=0,
+        log_guid=b"g" * 16,
+        flushed_file_offset=file,
+        last_file_offset=file,
+    )
+    head = start.replace(**fields).pack() + b"".join(each.pack() for each in descriptors)
     return sealed(head.ljust(heads, b"\0") + data)
 
 
@@ -192,7 +193,7 @@ def test_a_log_that_reaches_where_it_must_not_is_refused_and_nothing_of_it_done(
     ids=str,
 )
 def test_an_entry_that_is_none_is_passed_over(fields: dict[str, int]) -> None:
-    with attach(MemoryDriver(logged((0, entry([zeroing(TABLE, 4096)], **fields)))), read_only=True) as node:
+    with attach(MemoryDriver(logged((0, entry([zeroing(TABLE, 4096)], b"", **fields)))), read_only=True) as node:
         assert node.length == 10 * MIB
 
 

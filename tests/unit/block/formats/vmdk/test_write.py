@@ -17,7 +17,7 @@ from support.memory import Kind, LoggedDriver, MemoryDriver
 from support.vmdk import GRAIN, SECTOR, SUBFORMATS, attach, descriptor, directories, make, opened, write_files
 
 
-def tables(data: bytes, directory: int) -> list[bytes]:
+def tables(data: bytes | bytearray, directory: int) -> list[bytes | bytearray]:
     """All grain tables of a directory, of a disk of less than 32 MiB a table."""
     capacity = struct.unpack_from("<Q", data, 12)[0]
     count = -(-capacity // (512 * 128))
