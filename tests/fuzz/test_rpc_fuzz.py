@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def works(folder: Path) -> bool:
     with RawClient(folder / "s") as client:
         client.open()
-        return client.call("domain_lookup_by_name", "test")[0].id == 1
+        return bool(client.call("domain_lookup_by_name", "test")[0].id == 1)
 
 
 def made_up(kind: str, rng: random.Random) -> Any:
@@ -124,7 +124,7 @@ def test_streams_of_noise(tmp_path: Path, seed: int) -> None:
         client.open("qemu:///session")
         xml = f"<pool type='dir'><name>p</name><target><path>{tmp_path}/pool</path></target></pool>"
         (pool,) = client.call("storage_pool_create_xml", xml, 1)
-        volumes = []
+        volumes: list[Any] = []
         for name in "abc":
             text = f"<volume><name>{name}</name><capacity>100000</capacity></volume>"
             volumes += client.call("storage_vol_create_xml", pool, text, 0)

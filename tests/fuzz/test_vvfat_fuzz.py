@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import tempfile
@@ -78,7 +79,7 @@ def test_disturbed_disks_are_dealt_with(tmp_path: Path, kind: str, tried: Counte
     for seed in range(25 * SOAK):
         folder = tmp_path / str(seed)
         prepare(folder)
-        tried[bounded(lambda folder=folder, seed=seed: attempt(folder, kind, seed), seconds=30)] += 1
+        tried[bounded(functools.partial(attempt, folder, kind, seed), seconds=30)] += 1
         assert (folder / "outside").read_bytes() == OUTSIDE
         assert {path.name for path in folder.iterdir()} == {"top", "kept", "outside"}
         assert not any(path.is_symlink() for path in folder.rglob("*"))

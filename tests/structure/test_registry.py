@@ -8,6 +8,7 @@ import pytest
 
 from hostel.block import registry
 from hostel.block.driver import FilterDriver, FormatDriver
+from hostel.errors import UnknownFormat
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +36,7 @@ def test_raw_is_probed_last() -> None:
 
 
 def test_unknown_format_is_refused_by_name() -> None:
-    with pytest.raises(registry.UnknownFormat, match="Unknown driver 'nosuch'"):
+    with pytest.raises(UnknownFormat, match="Unknown driver 'nosuch'"):
         registry.format_driver("nosuch")
 
 

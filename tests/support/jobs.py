@@ -10,6 +10,7 @@ from hostel.block import graph
 from hostel.block.jobs.event import JobEvent
 from hostel.block.jobs.job import Job, JobSettings
 from hostel.block.jobs.policy import OnError
+from hostel.block.jobs.state import JobStatus
 from hostel.block.node import BlockNode
 from support import images
 
@@ -43,6 +44,11 @@ def empty(path: Path, size: int = SIZE, *, format: str = "qcow2", options: str =
 def opened(path: Path, format: str = "qcow2", *, read_only: bool = False) -> BlockNode:
     """An image with its chain."""
     return graph.open(str(path), format, read_only=read_only, cache=images.UNSAFE)
+
+
+def status_of(job: Job) -> JobStatus:
+    """How a job is by now: whoever checks types takes an attribute for what it was when it was looked at last."""
+    return job.status
 
 
 class Heard:

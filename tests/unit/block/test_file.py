@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ MODE = OpenMode(read_only=False)
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> BlockNode:
+def node(tmp_path: Path) -> Iterator[BlockNode]:
     path = str(tmp_path / "f")
     with creating.create(path) as node:
         yield node
@@ -214,12 +215,13 @@ def test_create_refuses_what_is_no_file_and_keeps_it(tmp_path: Path) -> None:
 def test_read_only_file_refuses_writes(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"data")
     with graph.open(str(tmp_path / "f"), "raw") as node:
-        for write in (
+        writes: tuple[Callable[[], None], ...] = (
             lambda: node.pwrite(0, b"x"),
             lambda: node.write_zeroes(0, 1),
             lambda: node.discard(0, 1),
             lambda: node.resize(10),
-        ):
+        )
+        for write in writes:
             with pytest.raises(ReadOnly):
                 write()
     assert (tmp_path / "f").read_bytes() == b"data"

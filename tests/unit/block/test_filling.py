@@ -82,7 +82,7 @@ def test_a_fill_that_fails_gives_its_place_back(file: FaultyDriver, at: int) -> 
             failed = True
         assert failed is file.fired
         file.armed = False
-        assert node.read(0, len(DATA)) == (bytes(len(DATA)) if failed else DATA)
+        assert node.read(0, len(DATA)) == (bytes(len(DATA)) if failed else bytes(DATA))
         assert node.read(SIZE - CLUSTER, 6) == b"before"
     _is_sound(file)
 

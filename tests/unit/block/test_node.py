@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -58,7 +58,11 @@ def test_node_of_a_fixed_size_has_zeroes_and_no_space_beyond_its_end() -> None:
         Extent(500, 500, Status.DATA | Status.ALLOCATED),
         Extent(1000, 500, Status.ZERO | Status.ALLOCATED),
     ]
-    for write in (lambda: node.pwrite(990, b"x" * 20), lambda: node.write_zeroes(990, 20)):
+    writes: tuple[Callable[[], None], ...] = (
+        lambda: node.pwrite(990, b"x" * 20),
+        lambda: node.write_zeroes(990, 20),
+    )
+    for write in writes:
         with pytest.raises(NoSpace, match=r"^'x' ends at 1000 bytes, and cannot grow$"):
             write()
     assert node.read(990, 10) == b"d" * 10

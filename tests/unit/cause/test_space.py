@@ -23,7 +23,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of one MiB."""
     folder = tmp_path / "a b"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder]
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("nothing can be mounted here")
     yield folder

@@ -100,7 +100,8 @@ def test_everything_is_read_and_written_in_the_order_of_the_declarations() -> No
     assert (box.colour, box.mode, box.is_open, box.lit, box.sealed) == (Colour.RED, "b", True, False, True)
     assert box.name == "a<b&'\""
     assert box.size is not None and (box.size.unit, box.size.value) == ("MiB", 5)
-    assert [type(place) for place in box.places] == [UsbPlace, PciPlace]
+    expected: list[object] = [UsbPlace, PciPlace]
+    assert [type(place) for place in box.places] == expected
     assert box.format() == EVERYTHING
     assert not list(box.unknown_paths())
 
@@ -291,7 +292,8 @@ class Places(Element, tag="places"):
 def test_an_element_may_be_known_by_an_attribute_that_is_not_there() -> None:
     xml = "<places>\n  <place type='usb' port='1'/>\n  <place port='2'/>\n</places>\n"
     places = Places.parse(xml)
-    assert [type(place) for place in places.places] == [UsbPlace, Bare]
+    expected: list[object] = [UsbPlace, Bare]
+    assert [type(place) for place in places.places] == expected
     assert places.format() == xml
     with pytest.raises(ModelError, match="Write one of usb"):
         Places.parse("<places><place type='pci'/></places>")

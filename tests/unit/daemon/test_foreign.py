@@ -51,7 +51,7 @@ def test_file_that_is_none_is_told_of(tmp_path: Path) -> None:
 
 def test_a_daemon_tells_of_it_when_it_starts(tmp_path: Path) -> None:
     write(tmp_path, 'unix_sock_group = "libvirt"\n')
-    command = [sys.executable, "-m", "hostel", "daemon", "--socket", tmp_path / "s", "--state", tmp_path, "-q"]
+    command = [sys.executable, "-m", "hostel", "daemon", "--socket", f"{tmp_path}/s", "--state", str(tmp_path), "-q"]
     done = subprocess.run([*command, "-t", "0.2"], capture_output=True, text=True, timeout=60, check=True)
     said = 'setting=unix_sock_group reason="libvirtd.conf is libvirt\'s alone; here: group of \\[daemon\\]"'
     assert re.search(said, done.stderr), done.stderr

@@ -41,8 +41,12 @@ def test_work_is_done_in_as_many_threads_as_needed_and_no_more() -> None:
 def test_urgent_work_does_not_wait_for_what_waits() -> None:
     workers = Workers(2, 1, lambda error: None)
     gate, urgent = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        gate.wait(20)
+
     for _ in range(5):
-        workers.submit(lambda: gate.wait(20))
+        workers.submit(wait)
     workers.submit(urgent.set, urgent=True)
     assert urgent.wait(20)
     gate.set()

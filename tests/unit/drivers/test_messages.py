@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from hostel.drivers.events import (
@@ -24,7 +27,7 @@ KINDS = [
     *((Subject.SECRET, kind) for kind in SECRET_EVENTS),
     *((Subject.NODE_DEVICE, kind) for kind in NODE_DEVICE_EVENTS),
 ]
-DETAILS = {
+DETAILS: dict[str, Mapping[str, Any]] = {
     "lifecycle": {"event": 5, "detail": 1},
     "block-job": {"disk": "/a", "type": 1, "status": 2},
     "block-job-2": {"disk": "vda", "type": 1, "status": 2},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,7 @@ def test_socket_that_is_not_there_comes_with_how_to_start_a_daemon(
     path = tmp_path / "sock"
     first = f"Failed to connect socket to '{path}': No such file or directory; no daemon has made it; "
     assert _refused(f"qemu+unix:///system?socket={path}").startswith(f"{first}to start one: hosteld --socket {path}")
-    monkeypatch.setattr(transport.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     assert "brew services start libvirt" in _refused(f"qemu+unix:///system?socket={path}")
     other = tmp_path / "other"
     other.touch()

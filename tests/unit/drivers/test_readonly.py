@@ -79,7 +79,7 @@ def test_every_call_either_changes_and_is_refused_or_looks_and_is_let_through(ki
 
 
 @pytest.mark.parametrize("protocol", LOOKING)
-def test_what_machines_have_is_looked_at_and_no_more(protocol: type) -> None:
+def test_what_machines_have_is_looked_at_and_no_more(protocol: type[object]) -> None:
     class Everything:
         def __getattr__(self, name: str) -> object:
             return lambda *arguments: None

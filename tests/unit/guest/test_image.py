@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hostel import guest
@@ -54,7 +56,8 @@ def test_too_many_operations_are_refused() -> None:
 
 @pytest.mark.parametrize("field", ["lba", "sectors", "seed", "drive"])
 def test_operation_out_of_its_limits_is_refused(field: str) -> None:
-    operation = Operation(OperationCode.SUM, 0, 1)._replace(**{field: -1})
+    limits: dict[str, Any] = {field: -1}
+    operation = Operation(OperationCode.SUM, 0, 1)._replace(**limits)
     with pytest.raises(UsageError, match=f"the {field} of a guest's operation"):
         guest.image(operations=[operation])
 

@@ -30,9 +30,9 @@ def chain(tmp_path: Path) -> tuple[Path, Path, Path]:
     return base, middle, top
 
 
-def committed(top: Path, depth: int, **keywords: bool) -> None:
+def committed(top: Path, depth: int, *, empty: bool = True) -> None:
     with graph.open(str(top), "qcow2", read_only=False, writable_backing=depth) as node:
-        commit(node, depth, **keywords)
+        commit(node, depth, empty=empty)
 
 
 def test_backing_image_gets_the_data_and_the_size_and_the_overlay_is_empty(chain: tuple[Path, Path, Path]) -> None:

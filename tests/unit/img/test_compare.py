@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import errno
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hostel.block import graph
+from hostel.block.extent import Extent
 from hostel.block.node import BlockNode
 from hostel.img.compare import CompareError, Difference, compare, first_data, longer
 from hostel.units import MiB
@@ -22,7 +24,7 @@ class Disk(MemoryDriver):
     name = "disk"
     supports = MemoryDriver.supports & ~MemoryDriver.supports.GROWS
 
-    def __init__(self, data: bytes, bad: int | None = None, kind: Kind = Kind.READ) -> None:
+    def __init__(self, data: bytes | bytearray, bad: int | None = None, kind: Kind = Kind.READ) -> None:
         super().__init__(data)
         self.bad = bad
         self.kind = kind
@@ -32,14 +34,14 @@ class Disk(MemoryDriver):
             raise OSError(errno.EIO, "Input/output error")
         super().pread(offset, buf)
 
-    def extents(self, offset: int, length: int):  # type: ignore[no-untyped-def]
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
         if self.bad is not None and self.kind is Kind.ZERO:
             raise OSError(errno.EIO, "Input/output error")
         return super().extents(offset, length)
 
 
-def node(data: bytes, **keywords: object) -> BlockNode:
-    return BlockNode(Disk(data, **keywords), "disk", read_only=True)  # type: ignore[arg-type]
+def node(data: bytes | bytearray, bad: int | None = None, kind: Kind = Kind.READ) -> BlockNode:
+    return BlockNode(Disk(data, bad, kind), "disk", read_only=True)
 
 
 def noise(length: int = SIZE) -> bytearray:

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from hostel.block.powers import BitmapStore, Compressing, Snapshotting
 from hostel.block.protocols.file import FileDriver
 from hostel.errors import BlockError, ImageLocked, UnsupportedFeature
 from hostel.img import convert
+from hostel.img import create as creating
 from hostel.img.convert import Bitmaps
 from hostel.img.copy import CopyJob, CopySettings, Feedback
 from hostel.img.transfer import CopyError
@@ -235,17 +237,17 @@ def test_metadata_that_cannot_be_written_at_the_end_fails_the_copy(
 
     with graph.open(str(raw), "raw") as node:
         plan = convert.plan_target([node], str(target), "qcow2")
-        monkeypatch.setattr(convert.create, "create", _created_then(monkeypatch, refuse_tables))
+        monkeypatch.setattr(creating, "create", _created_then(monkeypatch, refuse_tables))
         with pytest.raises(BlockError, match="No space left on device"):
             convert.convert([node], plan)
     assert not target.exists()
 
 
 def _created_then(monkeypatch: pytest.MonkeyPatch, pwrite: object) -> object:
-    create = convert.create.create
+    create = creating.create
 
-    def create_and_break(*args: object, **keywords: object) -> list[str]:
-        parts = create(*args, **keywords)  # type: ignore[arg-type]
+    def create_and_break(*args: Any, **keywords: Any) -> list[str]:
+        parts = create(*args, **keywords)
         monkeypatch.setattr(FileDriver, "pwrite", pwrite)
         return parts
 

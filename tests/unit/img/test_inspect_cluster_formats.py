@@ -10,6 +10,7 @@ import pytest
 from hostel.block.formats.parallels.layout import Header as ParallelsHeader
 from hostel.block.formats.qcow import Header as QcowHeader
 from hostel.block.formats.qed.layout import Header as QedHeader
+from hostel.codec.record import Record
 from hostel.img.inspect import inspect
 from hostel.img.inspection import Inspection, Level
 from support.bounded import MIB, bounded
@@ -18,7 +19,7 @@ from support.format_subjects import SUBJECTS
 from support.memory import MemoryDriver
 
 FORMATS = ("parallels", "qcow", "qed")
-HEADERS = {"parallels": ParallelsHeader, "qcow": QcowHeader, "qed": QedHeader}
+HEADERS: dict[str, type[Record]] = {"parallels": ParallelsHeader, "qcow": QcowHeader, "qed": QedHeader}
 # Cases of the corpus of CVEs, and fields that overflow: what is poked, and a word of the reason.
 HOSTILE = [
     ("parallels", {"tracks": 0}, "Zero sectors per track"),  # CVE-2014-0142

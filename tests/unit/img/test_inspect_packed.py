@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,11 @@ from support import hostile, images
 from support.bounded import MIB, bounded
 
 zstandard = pytest.importorskip("zstandard")
-PACKERS = {"gzip": gzip.compress, "xz": lzma.compress, "zstd": lambda data: zstandard.ZstdCompressor().compress(data)}
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "xz": lzma.compress,
+    "zstd": lambda data: bytes(zstandard.ZstdCompressor().compress(data)),
+}
 
 
 def write(path: Path, data: bytes) -> str:

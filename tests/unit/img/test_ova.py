@@ -52,7 +52,7 @@ def test_disks_are_opened_where_they_lie(tmp_path: Path, image: bytes) -> None:
     for each in found.disks:
         assert each.disk.capacity == len(image)
         with graph.open(from_options(split_options(each.options(path)))) as node:
-            assert (node.format, node.read(0, len(DISK))) == ("vmdk", DISK)
+            assert (node.format, bytes(node.read(0, len(DISK)))) == ("vmdk", DISK)
 
 
 def test_the_command_lists_them(tmp_path: Path, image: bytes, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hostel.block import graph
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
+from hostel.block.options import Value
 from hostel.errors import BlockError
 from hostel.img.rebase import change_backing, check_change, find_in_chain, rebase
 from hostel.units import MiB
@@ -34,7 +35,7 @@ def noise(seed: int, size: int = SIZE) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def variant(data: bytes, seed: int) -> bytes:
+def variant(data: bytes | bytearray, seed: int) -> bytes:
     """The same disk with a few places changed."""
     changed = bytearray(data)
     apply(changed, scatter(random.Random(seed), len(data), 12))
@@ -47,11 +48,11 @@ def variant(data: bytes, seed: int) -> bytes:
 @pytest.mark.parametrize("new_size", [SIZE, SIZE // 2 + 512, 2 * SIZE, None])
 @pytest.mark.parametrize("old_size", [SIZE, SIZE // 2 - 512, 2 * SIZE])
 def test_content_is_the_same_on_the_new_backing_image(
-    old_size: int, new_size: int | None, options: dict[str, object]
+    old_size: int, new_size: int | None, options: dict[str, Value]
 ) -> None:
     old = noise(1, old_size)
     new = None if new_size is None else variant(below(noise(1, old_size), new_size), 2)
-    image = MemoryDriver(create(SIZE, {**options, "backing_file": "old", "backing_fmt": "raw"}))  # type: ignore[dict-item]
+    image = MemoryDriver(create(SIZE, {**options, "backing_file": "old", "backing_fmt": "raw"}))
     expected = below(old, SIZE)
     with attach(image, backing=old) as node:
         for offset, data in scatter(random.Random(3), SIZE, 8).items():

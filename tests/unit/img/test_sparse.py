@@ -17,7 +17,7 @@ def sparse_bytes(seed: int, length: int) -> bytearray:
     return data[:length]
 
 
-def by_hand(data: bytes, offset: int, granule: int, min_zero: int) -> list[tuple[int, int]]:
+def by_hand(data: bytes | bytearray, offset: int, granule: int, min_zero: int) -> list[tuple[int, int]]:
     """The same, block by block."""
     ranges: list[tuple[int, int]] = []
     start = 0

@@ -104,11 +104,14 @@ def test_interrupt_anywhere_ends_all_threads() -> None:
             raise KeyboardInterrupt
         return part
 
+    def finish(part: int) -> None:
+        interrupt(part)
+
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
         team(iter(range(1, 10**9)), interrupt).run(3, lambda part: None)
     with pytest.raises(KeyboardInterrupt):
-        team(iter(range(1, 10**9)), lambda part, slot: part).run(3, interrupt)
+        team(iter(range(1, 10**9)), lambda part, slot: part).run(3, finish)
     assert threading.active_count() == before
 
 
@@ -170,7 +173,13 @@ def test_portions_are_bounded_by_cost_and_number() -> None:
     found = list(portions([3, 3, 3, 9, 1, *[0] * 200], 6, lambda part: part))
     assert found[:4] == [[3, 3], [3], [9], [1, *[0] * 63]]
     seen: list[int] = []
-    eager = portions((seen.append(part) or part for part in (6, 6)), 6, lambda part: part)
+
+    def parts() -> Iterator[int]:
+        for part in (6, 6):
+            seen.append(part)
+            yield part
+
+    eager = portions(parts(), 6, lambda part: part)
     assert (next(eager), seen) == ([6], [6])
     assert max(map(len, found)) == 64
     assert sum(map(len, found)) == 205

@@ -29,7 +29,12 @@ class Loop:
     def run(self, call: Callable[[], object]) -> None:
         """Call in the loop, and wait until that is done."""
         done = threading.Event()
-        self.reactor.call_soon(lambda: (call(), done.set()))  # type: ignore[func-returns-value]
+
+        def work() -> None:
+            call()
+            done.set()
+
+        self.reactor.call_soon(work)
         assert done.wait(20)
 
     def stop(self) -> None:

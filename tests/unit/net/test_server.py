@@ -146,7 +146,8 @@ def test_a_connection_that_fails_does_not_end_the_server(path: Path, monkeypatch
 
 def test_a_host_without_threads_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hostel.net.server._PAUSE", 0.05)
-    real, refused = threading.Thread.start, []
+    real = threading.Thread.start
+    refused: list[threading.Thread] = []
 
     def start(thread: threading.Thread) -> None:
         if thread.name == "connection" and not refused:

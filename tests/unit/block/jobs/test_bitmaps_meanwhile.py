@@ -20,7 +20,7 @@ from support.qcow2 import check_file
 
 ADD: Callable[[BlockNode], object] = lambda node: add_bitmap(node, "b")  # noqa: E731
 REMOVE: Callable[[BlockNode], object] = lambda node: remove_bitmap(node, "b")  # noqa: E731
-CHANGES = {
+CHANGES: dict[str, list[Callable[[BlockNode], object] | None]] = {
     "there": [ADD],
     "comes": [None, ADD],
     "goes": [ADD, REMOVE],
@@ -55,6 +55,7 @@ def test_the_image_stands_on_the_base_in_the_end(
         job.start()
         for change in later:
             job.advance()
+            assert change is not None
             change(top)
         jobs.step(job, lambda: job.is_over)
         assert job.error is None

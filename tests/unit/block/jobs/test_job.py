@@ -102,7 +102,7 @@ def test_a_paused_job_copies_nothing(source: BlockNode, target: BlockNode) -> No
         job.pause()
     for _ in range(50):
         job.advance()
-    assert job.status is JobStatus.PAUSED
+    assert jobs.status_of(job) is JobStatus.PAUSED
     assert job.offset == 0
     job.resume()
     with pytest.raises(BlockError, match="Can't resume a job that was not paused"):
@@ -110,7 +110,7 @@ def test_a_paused_job_copies_nothing(source: BlockNode, target: BlockNode) -> No
     jobs.step(job, lambda: job.status is JobStatus.READY)
     job.pause()
     job.advance()
-    assert job.status is JobStatus.STANDBY
+    assert jobs.status_of(job) is JobStatus.STANDBY
     job.resume()
     job.complete()
     jobs.step(job, lambda: job.is_over)
@@ -123,14 +123,14 @@ def test_jobs_that_wait_for_commands_end_when_they_are_told_to(source: BlockNode
     job = BackupJob(chosen, source, target)
     job.start()
     jobs.step(job, lambda: job.is_done)
-    assert job.status is JobStatus.PENDING
+    assert jobs.status_of(job) is JobStatus.PENDING
     assert heard.names() == ["BLOCK_JOB_PENDING"]
     assert source.format == "copy-before-write"  # the graph is as it was while the job ran
     job.finalize()
-    assert job.status is JobStatus.CONCLUDED
+    assert jobs.status_of(job) is JobStatus.CONCLUDED
     assert source.format == "qcow2"
     job.dismiss()
-    assert job.status is JobStatus.NULL
+    assert jobs.status_of(job) is JobStatus.NULL
 
 
 def test_a_mirror_that_waits_to_be_finalized_stays_equal(source: BlockNode, target: BlockNode) -> None:

@@ -80,11 +80,11 @@ def target(tmp_path: Path) -> Iterator[BlockNode]:
 @pytest.mark.parametrize("kind", [MirrorJob, BackupJob])
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
 def test_a_reported_failure_ends_the_job_and_leaves_the_source_alone(
-    source: BlockNode, target: BlockNode, kind: type[Job], code: int
+    source: BlockNode, target: BlockNode, kind: type[MirrorJob | BackupJob], code: int
 ) -> None:
     heard, before = jobs.Heard(), jobs.content(source)
     failing(target, code, writes=True)
-    job = kind(jobs.settings(heard=heard), source, target)  # type: ignore[call-arg]
+    job = kind(jobs.settings(heard=heard), source, target)
     job.start()
     jobs.step(job, lambda: job.is_over)
     assert job.error == {errno.EIO: "Input/output error", errno.ENOSPC: "No space left on device"}[code]
@@ -106,10 +106,10 @@ def test_a_reported_failure_ends_the_job_and_leaves_the_source_alone(
 )
 @pytest.mark.parametrize("kind", [MirrorJob, BackupJob])
 def test_a_stopped_job_goes_on_where_it_was(
-    source: BlockNode, target: BlockNode, kind: type[Job], policy: OnError, code: int, io_status: str
+    source: BlockNode, target: BlockNode, kind: type[MirrorJob | BackupJob], policy: OnError, code: int, io_status: str
 ) -> None:
     driver, expected = failing(target, code, writes=True), jobs.content(source)
-    job = kind(jobs.settings(policy=policy), source, target)  # type: ignore[call-arg]
+    job = kind(jobs.settings(policy=policy), source, target)
     job.start()
     jobs.step(job, lambda: job.status is JobStatus.PAUSED)
     assert job.info()["io-status"] == io_status
@@ -133,9 +133,11 @@ def test_enospc_stops_only_where_there_is_no_space(source: BlockNode, target: Bl
 
 
 @pytest.mark.parametrize("kind", [MirrorJob, BackupJob])
-def test_an_ignored_failure_is_tried_again(source: BlockNode, target: BlockNode, kind: type[Job]) -> None:
+def test_an_ignored_failure_is_tried_again(
+    source: BlockNode, target: BlockNode, kind: type[MirrorJob | BackupJob]
+) -> None:
     heard, driver, expected = jobs.Heard(), failing(target, writes=True), jobs.content(source)
-    job = kind(jobs.settings(heard=heard, policy=OnError.IGNORE), source, target)  # type: ignore[call-arg]
+    job = kind(jobs.settings(heard=heard, policy=OnError.IGNORE), source, target)
     job.start()
     jobs.step(job, lambda: heard.names().count("BLOCK_JOB_ERROR") == 3)
     driver.writes = False

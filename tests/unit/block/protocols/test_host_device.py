@@ -114,7 +114,7 @@ def test_a_device_is_made_an_image_by_its_drivers_name(loop: str, tmp_path: Path
     (tmp_path / "disk").write_bytes(b"d" * (SIZE // 2))
     qemu_img("convert", "-f", "raw", "-O", "host_device", tmp_path / "disk", loop)
     with graph.open(loop, "host_device") as node:
-        assert (node.format, node.read(0, SIZE)) == ("host_device", b"d" * (SIZE // 2) + b"l" * (SIZE // 2))
+        assert (node.format, bytes(node.read(0, SIZE))) == ("host_device", b"d" * (SIZE // 2) + b"l" * (SIZE // 2))
     create.create(create.plan(loop, "host_device", SIZE // 4))
     with graph.open(loop, "host_device") as node:  # whoever guesses shall find nothing of what was there
         assert node.read(0, 1024) == bytes(512) + b"d" * 512

@@ -115,7 +115,7 @@ def test_the_list_is_sorted() -> None:
     assert OPTIONS.listing().splitlines()[:3] == ["--thing options:", "  clearxml", "  count"]
 
 
-@given(st.text(alphabet=st.characters(blacklist_categories=("Cs",)), max_size=60))
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         put(text)

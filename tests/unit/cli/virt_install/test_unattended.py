@@ -19,6 +19,7 @@ from hostel.cli.virt_install.answers import ARGUMENTS, SCRIPT, Known, Script
 from hostel.cli.virt_install.arguments import parser
 from hostel.cli.virt_install.database import Database, Descriptor, TreeNote, name_of
 from hostel.cli.virt_install.main import run
+from hostel.cli.virt_install.seed import write_disc
 from hostel.errors import HostelError, UsageError
 
 BASE = ["--name", "box", "--memory", "64", "--disk", "none", "--graphics", "none", "--noautoconsole"]
@@ -184,7 +185,7 @@ def test_windows_gets_a_cdrom_with_answers_and_drivers_and_the_devices_of_those(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: dict[str, bytes] = {}
-    real = media.write_disc
+    real = write_disc
 
     def note(path: Path, label: str, files: Mapping[str, bytes], option: str) -> None:
         real(path, label, files, option)

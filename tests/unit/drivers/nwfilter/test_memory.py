@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -79,7 +80,11 @@ def test_a_session_has_none_and_cannot_have_one() -> None:
     with pytest.raises(VirtError, match="Can't define NWFilters in session mode") as caught:
         driver.nwfilter_define_xml(document("quiet"))
     assert caught.value.code is ErrorCode.OPERATION_INVALID
-    for look in (lambda: driver.nwfilter_lookup_by_name("quiet"), lambda: driver.nwfilter_lookup_by_uuid(UUID)):
+    looks: tuple[Callable[[], object], ...] = (
+        lambda: driver.nwfilter_lookup_by_name("quiet"),
+        lambda: driver.nwfilter_lookup_by_uuid(UUID),
+    )
+    for look in looks:
         with pytest.raises(VirtError, match="Network filter not found"):
             look()
 

@@ -162,7 +162,7 @@ def test_spice_that_this_qemu_lacks_is_refused() -> None:
         QEMU,
     )
     assign_aliases(domain)
-    context = Context("/usr/bin/qemu", Path("/run/monitor"), {}.get, has_spice=False)
+    context = Context("/usr/bin/qemu", Path("/run/monitor"), lambda name: None, has_spice=False)
     with pytest.raises(VirtError, match=r"graphics type='spice'; write one of vnc, sdl, egl-headless, dbus$"):
         build(domain, context)
 

@@ -15,7 +15,7 @@ import pytest
 from hostel.drivers.qemu.monitor import Monitor, connect
 from hostel.errors import QmpError
 
-GREETING = {"QMP": {"version": {}, "capabilities": []}}
+GREETING: dict[str, object] = {"QMP": {"version": {}, "capabilities": []}}
 Peer = Callable[[Callable[[], dict[str, object]], Callable[[object], None]], None]
 
 

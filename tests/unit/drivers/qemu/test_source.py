@@ -77,15 +77,18 @@ def test_volume_becomes_its_file(tmp_path: Path) -> None:
 def test_volume_that_is_a_device_becomes_a_device(tmp_path: Path) -> None:
     (tmp_path / "v").touch()
     document = domain(VOLUME)
-    source.prepare(document, Volumes(tmp_path, kind=VolumeType.BLOCK))
+    storage: Any = Volumes(tmp_path, kind=VolumeType.BLOCK)
+    source.prepare(document, storage)
     found = document.devices.disks[0]
+    assert found.source is not None
     assert (found.type, found.source.dev, found.source.file) == ("block", str(tmp_path / "v"), None)
 
 
 @pytest.mark.parametrize("kind", [VolumeType.NETWORK, VolumeType.NETDIR])
 def test_volume_of_a_server_is_refused_with_where_it_is(kind: VolumeType, tmp_path: Path) -> None:
+    storage: Any = Volumes(tmp_path, kind=kind)
     with pytest.raises(VirtError, match=f"is on a server, '{tmp_path}/v'") as caught:
-        source.prepare(domain(VOLUME), Volumes(tmp_path, kind=kind))
+        source.prepare(domain(VOLUME), storage)
     assert caught.value.code is ErrorCode.CONFIG_UNSUPPORTED
 
 

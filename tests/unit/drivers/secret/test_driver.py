@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,7 +49,11 @@ def test_a_secret_is_found_by_its_uuid_and_its_use(driver: VaultSecretDriver) ->
     assert driver.connect_list_all_secrets() == [ref]
     driver.secret_undefine(ref)
     assert driver.connect_list_all_secrets() == []
-    for look in (lambda: driver.secret_lookup_by_uuid(UUID), lambda: driver.secret_lookup_by_usage(1, "/a.img")):
+    looks: tuple[Callable[[], object], ...] = (
+        lambda: driver.secret_lookup_by_uuid(UUID),
+        lambda: driver.secret_lookup_by_usage(1, "/a.img"),
+    )
+    for look in looks:
         with pytest.raises(VirtError) as error:
             look()
         assert code(error) is ErrorCode.NO_SECRET

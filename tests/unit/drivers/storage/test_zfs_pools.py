@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from hostel.drivers.base import PoolRef, VolumeRef
@@ -95,10 +97,11 @@ class TestZfs:
         assert caught.value.code is ErrorCode.INVALID_ARG
 
     def test_volumes_are_neither_wiped_nor_resized(self, driver: SessionStorageDriver, started: PoolRef) -> None:
-        for call in (
+        changes: tuple[Callable[[], None], ...] = (
             lambda: driver.storage_vol_wipe_pattern(VolumeRef("p", "a", "")),
             lambda: driver.storage_vol_resize(VolumeRef("p", "a", ""), 1 << 20),
-        ):
+        )
+        for call in changes:
             with pytest.raises(VirtError) as caught:
                 call()
             assert caught.value.code is ErrorCode.NO_SUPPORT

@@ -7,7 +7,7 @@ import random
 import struct
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -136,7 +136,12 @@ def test_each_write_is_durable_for_a_driver_that_cannot_ask_for_it(
 ) -> None:
     syncs: list[int] = []
     real = os.fdatasync
-    monkeypatch.setattr(os, "fdatasync", lambda fd: (syncs.append(fd), real(fd)))
+
+    def sync(fd: int) -> None:
+        syncs.append(fd)
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
     with serving(tmp_path, raw) as served:
         with driver(served.path, leave_out=F_FLUSH) as (_, queue):
             assert queue.request(OUT, 0, b"x" * 512)[0] == OK
@@ -322,7 +327,9 @@ SPOILERS = [value for name, value in list(globals().items()) if name.startswith(
 
 
 @pytest.mark.parametrize("spoil", SPOILERS)
-def test_a_ring_that_breaks_the_rules_breaks_its_queue_and_nothing_else(raw: BlockNode, tmp_path: Path, spoil) -> None:
+def test_a_ring_that_breaks_the_rules_breaks_its_queue_and_nothing_else(
+    raw: BlockNode, tmp_path: Path, spoil: Callable[[Queue], object]
+) -> None:
     with serving(tmp_path, raw, queues=2) as served, FrontEnd(served.path) as front:
         front.negotiate()
         bad, good = Queue(front, 0), Queue(front, 1, place=8 * MIB)

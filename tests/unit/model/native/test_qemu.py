@@ -15,6 +15,7 @@ from hostel.drivers.qemu.command.context import Context
 from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.command.support import SAID
 from hostel.errors import ModelError
+from hostel.model.domain.devices.address import DriveAddress
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.interface import Interface
 from hostel.model.domain.domain import Domain
@@ -87,7 +88,7 @@ def said(domain: Domain) -> list[str]:
 def test_the_document_makes_a_command_line_again(line: str) -> None:
     argv = said(document.parse(read_qemu(line).format(), QEMU))
     files = [json.loads(word).get("filename") for word in argv if word.startswith('{"driver": "file"')]
-    assert sorted(files) == sorted(item.source.file for item in read_qemu(line).devices.disks if item.source)
+    assert sorted(files) == sorted(str(item.source.file) for item in read_qemu(line).devices.disks if item.source)
 
 
 def test_what_the_driver_says_is_read_again() -> None:
@@ -196,8 +197,8 @@ def test_words_are_those_of_a_shell() -> None:
 def test_a_drive_has_the_place_that_qemu_gives_it(options: str, dev: str, bus: str, place: tuple[int, ...]) -> None:
     found = disk(options)
     assert (found.target.dev, found.target.bus) == (dev, bus)
-    assert found.address is not None
-    assert found.address.place == place  # type: ignore[union-attr]
+    assert isinstance(found.address, DriveAddress)
+    assert found.address.place == place
 
 
 def test_drives_without_a_place_get_the_next() -> None:

@@ -32,8 +32,8 @@ def run(made: ClientHandshake, *parts: bytes) -> list[object]:
     return [event for part in (GREETING, *parts) for event in made.receive(part)]
 
 
-def plain(name: str = "", **options: bool) -> ClientHandshake:
-    return ClientHandshake(name, structured=False, **options)
+def plain(name: str = "", *, tls: bool = False) -> ClientHandshake:
+    return ClientHandshake(name, structured=False, tls=tls)
 
 
 def test_go_tells_all_that_a_client_needs() -> None:

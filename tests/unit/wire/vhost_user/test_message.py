@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import pytest
 
@@ -41,7 +42,7 @@ def test_a_memory_table_of_another_length_is_refused(count: int) -> None:
 
 
 @pytest.mark.parametrize("read", [Message.u64, Message.state, Message.address, Message.config, Message.region])
-def test_a_payload_of_a_wrong_length_is_refused(read) -> None:
+def test_a_payload_of_a_wrong_length_is_refused(read: Callable[[Message], object]) -> None:
     for payload in (b"", b"123", bytes(200)):
         with pytest.raises(RemoteProtocolError):
             read(Message(Request.SET_VRING_NUM, False, payload))

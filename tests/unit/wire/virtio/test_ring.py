@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import pytest
 
@@ -219,7 +220,7 @@ def spoil_table_next(driver: Driver) -> None:
 
 
 @pytest.mark.parametrize("spoil", [value for name, value in list(globals().items()) if name.startswith("spoil_")])
-def test_a_driver_that_breaks_the_rules_breaks_the_device(spoil) -> None:
+def test_a_driver_that_breaks_the_rules_breaks_the_device(spoil: Callable[[Driver], None]) -> None:
     driver = Driver()
     spoil(driver)
     with pytest.raises(RemoteProtocolError):

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,12 +28,12 @@ class Deaf(Scripted):
         self.times = times
         self.after = after
 
-    def serve(self, sock: socket.socket, *found: object) -> None:  # type: ignore[override]
+    def serve(self, sock: socket.socket, *found: Any) -> None:
         if self.times and len(self.requests) > self.after:
             self.times -= 1
             sock.shutdown(socket.SHUT_RDWR)
             return
-        super().serve(sock, *found)  # type: ignore[arg-type]
+        super().serve(sock, *found)
 
 
 def test_a_lost_server_is_an_error_of_all_that_follows(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,7 @@ def test_a_size_that_is_no_whole_sector_reads_on_in_zeroes(tmp_path: Path) -> No
 @pytest.mark.parametrize("context", [True, False])
 def test_a_hole_that_may_hold_anything_must_be_read(tmp_path: Path, context: bool) -> None:
     class Holes(Scripted):
-        def serve(self, sock: socket.socket, kind: int, flags: int, cookie: int, *rest: object) -> None:
+        def serve(self, sock: socket.socket, kind: int, flags: int, cookie: int, *rest: Any) -> None:
             offset = rest[0]
             extents = [(512, 1), (512, 3), (512, 2), (512, 0)]
             sock.sendall(self.format.status(cookie, offset, 5, extents, last=True))
@@ -106,7 +107,7 @@ def test_a_hole_that_may_hold_anything_must_be_read(tmp_path: Path, context: boo
 @pytest.mark.parametrize("size", [1, 100, 5000])
 def test_a_status_of_parts_of_blocks_tells_of_whole_ones_at_most(tmp_path: Path, size: int) -> None:
     class Fine(Scripted):
-        def serve(self, sock: socket.socket, kind: int, flags: int, cookie: int, *rest: object) -> None:
+        def serve(self, sock: socket.socket, kind: int, flags: int, cookie: int, *rest: Any) -> None:
             if len(self.requests) > 4:
                 sock.shutdown(socket.SHUT_RDWR)
                 return
@@ -121,11 +122,11 @@ def test_a_status_of_parts_of_blocks_tells_of_whole_ones_at_most(tmp_path: Path,
 @pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EPERM])
 def test_errors_of_the_server_keep_their_number_and_the_connection(tmp_path: Path, code: int) -> None:
     class Failing(Scripted):
-        def serve(self, sock: socket.socket, kind: int, *found: object) -> None:  # type: ignore[override]
+        def serve(self, sock: socket.socket, kind: int, *found: Any) -> None:
             if kind == Command.WRITE:
-                sock.sendall(self.format.error(found[1], found[2], code, "because"))  # type: ignore[arg-type]
+                sock.sendall(self.format.error(found[1], found[2], code, "because"))
             else:
-                super().serve(sock, kind, *found)  # type: ignore[arg-type]
+                super().serve(sock, kind, *found)
 
     with played(tmp_path, Failing(8 * MIB, 0, structured=True)) as path, opened(path) as node:
         with pytest.raises(BlockError, match="failed to write: because") as caught:
@@ -136,7 +137,7 @@ def test_errors_of_the_server_keep_their_number_and_the_connection(tmp_path: Pat
 
 def test_a_server_that_answers_something_else_is_not_believed(tmp_path: Path) -> None:
     class Lying(Scripted):
-        def serve(self, sock: socket.socket, kind: int, flags: int, cookie: int, *found: object) -> None:  # type: ignore[override]
+        def serve(self, sock: socket.socket, kind: int, flags: int, cookie: int, *found: Any) -> None:
             sock.sendall(self.format.chunk(Chunk.OFFSET_DATA, cookie, 0, struct.pack(">Q", 1 << 40) + b"x"))
 
     with played(tmp_path, Lying(MIB, 0, structured=True)) as path, opened(path) as node:

@@ -37,7 +37,7 @@ def machine(devices: str = "", *, body: str = "", os: str = "", end: str = "") -
 
 
 def argv_of(domain: Domain) -> list[str]:
-    return build(domain, Context("/usr/bin/qemu", Path("/run/monitor"), {}.get))
+    return build(domain, Context("/usr/bin/qemu", Path("/run/monitor"), lambda name: None))
 
 
 def after(domain: Domain, option: str) -> list[str]:

@@ -121,7 +121,7 @@ def _policy(tmp_path: Path, domain: str, image: str, config: str = "SELINUX=enfo
 
 def test_contexts_that_a_policy_has_for_machines(tmp_path: Path) -> None:
     found = _policy(tmp_path, "a:b:svirt_t:s0\na:b:svirt_tcg_t:s0\n", "a:b:svirt_image_t:s0\na:b:virt_content_t:s0\n")
-    assert found == ("a:b:svirt_t:s0", "a:b:svirt_tcg_t:s0", "a:b:svirt_image_t:s0", "a:b:virt_content_t:s0")
+    assert tuple(found) == ("a:b:svirt_t:s0", "a:b:svirt_tcg_t:s0", "a:b:svirt_image_t:s0", "a:b:virt_content_t:s0")
     assert (found.base("kvm"), found.base("qemu")) == ("a:b:svirt_t:s0", "a:b:svirt_tcg_t:s0")
 
 

@@ -134,7 +134,7 @@ def test_where_the_file_system_keeps_nothing_files_go_to_root(
     def refuse(*_: object) -> None:
         raise OSError(95, os.strerror(95))
 
-    monkeypatch.setattr(remembered.os, "setxattr", refuse)
+    monkeypatch.setattr(os, "setxattr", refuse)
     lend(ledger(tmp_path), image)
     assert owner(image) == QEMU
     take_all_back(ledger(tmp_path))
