@@ -80,9 +80,9 @@ def test_a_job_that_is_killed_leaves_what_was_flushed(folder: Path, kind: str) -
                 node.flush()
         assert job.error is None
         assert states > 5
-        top = {"active commit": "layer0.qcow2", "mirror": "target.qcow2"}.get(kind, "layer2.qcow2")
+        name = {"active commit": "layer0.qcow2", "mirror": "target.qcow2"}.get(kind, "layer2.qcow2")
         node.flush()
-        _judge(folder, live, live / top, jobs.content(node))
+        _judge(folder, live, live / name, jobs.content(node))
 
 
 def _has_pivoted(node: BlockNode) -> bool:

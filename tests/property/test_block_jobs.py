@@ -52,7 +52,7 @@ def _ranges() -> st.SearchStrategy[tuple[int, int]]:
 
 ACTIONS = st.lists(
     st.builds(
-        lambda kind, span, value: Action(kind, *span, value),
+        lambda kind, span, value: Action(kind, span[0], span[1], value),
         st.sampled_from(["write", "write", "zero", "unmap", "discard", "flush", "step", "step", "step"]),
         _ranges(),
         st.integers(1, 255),

@@ -19,6 +19,7 @@ from hostel.img import convert
 from hostel.img.commit import commit
 from hostel.img.compare import Difference, compare
 from hostel.img.copy import CopySettings
+from hostel.img.create import Plan
 from hostel.img.rebase import change_backing, find_in_chain, rebase
 from support.images import UNSAFE, apply, below, content, make, scatter, write
 from support.qcow2 import check_file
@@ -123,7 +124,7 @@ def test_copy_of_any_chain_has_its_bytes(
             assert_clean(path)
 
 
-def planned(node: BlockNode, path: Path, format: str, options: str, **keywords: object) -> convert.create.Plan:
+def planned(node: BlockNode, path: Path, format: str, options: str, **keywords: object) -> Plan:
     return convert.plan_target([node], str(path), format, given=given_options(options), **keywords)  # type: ignore[arg-type]
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 
 import pytest
 
+from hostel.block.options import Value
 from support.crash import Recording, State, crash_states, judge, repair, sample
 from support.memory import LoggedDriver
 from support.qcow2_workload import Workload
@@ -44,9 +45,11 @@ def test_after_a_power_cut_the_image_is_sound_and_has_what_was_flushed(seed: int
 @pytest.mark.parametrize("seed", range(SOAK))
 def test_a_power_cut_while_the_refcount_table_moves(seed: int, tried: Counter[str]) -> None:
     rng = random.Random(f"table {seed}")
-    options = {"cluster_size": 512, "refcount_bits": 64, "preallocation": "metadata", "lazy_refcounts": seed % 3 == 2}
-    recording = Recording(Workload(rng, LoggedDriver, options=options, size=1950 << 10, aligned=True))
-    image = recording.workload.image._image
+    options: dict[str, Value] = {"cluster_size": 512, "refcount_bits": 64, "preallocation": "metadata"}
+    options["lazy_refcounts"] = seed % 3 == 2
+    workload = Workload(rng, LoggedDriver, options=options, size=1950 << 10, aligned=True)
+    recording = Recording(workload)
+    image = workload.image._image
     place = image.header.refcount_table_offset
     for name in ("compress", "create_snapshot", "write", "grow", "write", "write", "flush", "delete_snapshot"):
         recording.step(name)

@@ -157,12 +157,11 @@ def test_a_fault_while_repairing_leaves_an_image_that_can_be_repaired(
 
 def damaged(damage: str) -> Workload:
     """A closed image with two snapshots, damaged."""
-    recording = Recording(
-        Workload(random.Random("repair"), LoggedDriver, options={"cluster_size": 512}, size=SIZE, aligned=True)
-    )
+    options: dict[str, Value] = {"cluster_size": 512}
+    workload = Workload(random.Random("repair"), LoggedDriver, options=options, size=SIZE, aligned=True)
+    recording = Recording(workload)
     for name in ("write", "create_snapshot", "write", "zero", "create_snapshot", "write"):
         recording.step(name)
-    workload = recording.workload
     workload.node.close()
     data, header = workload.driver.data, qcow2.header(workload.driver.data)
     block = int.from_bytes(data[header.refcount_table_offset : header.refcount_table_offset + 8], "big")

@@ -35,7 +35,7 @@ SLOT = 1 << 17  # bytes of memory for a request
 class Step(NamedTuple):
     kind: int
     sector: int
-    count: int
+    sectors: int
     cuts: tuple[int, ...]
     fill: int
     indirect: bool
@@ -61,7 +61,7 @@ class Oracle:
 
     def do(self, step: Step) -> tuple[int, bytes | None]:
         """The status of a step, and what it reads; None where that is not said."""
-        end = step.sector + step.count
+        end = step.sector + step.sectors
         if step.kind == FLUSH:
             return 0, b""
         if end > SECTORS:
@@ -73,7 +73,7 @@ class Oracle:
             self.unknown.update(span)
         else:
             self.unknown.difference_update(span)
-            self.content[place] = bytes([step.fill if step.kind == OUT else 0]) * (512 * step.count)
+            self.content[place] = bytes([step.fill if step.kind == OUT else 0]) * (512 * step.sectors)
         return 0, b""
 
 
@@ -85,13 +85,13 @@ def put(queue: Queue, number: int, step: Step) -> None:
     queue.bytes[status] = 0xFF
     chain = [(head, 16, 0)]
     if step.kind in (IN, OUT):
-        length = 512 * step.count
+        length = 512 * step.sectors
         queue.bytes[body : body + length] = bytes([step.fill]) * length
         edges = sorted({0, length, *(cut for cut in step.cuts if cut < length)})
         flags = WRITE if step.kind == IN else 0
         chain += [(body + start, stop - start, flags) for start, stop in itertools.pairwise(edges)]
     elif step.kind != FLUSH:
-        queue.bytes[body : body + 16] = struct.pack("<QII", step.sector, step.count, 0)
+        queue.bytes[body : body + 16] = struct.pack("<QII", step.sector, step.sectors, 0)
         chain.append((body, 16, 0))
     chain.append((status, 1, WRITE))
     first = 8 * number
@@ -105,7 +105,7 @@ def put(queue: Queue, number: int, step: Step) -> None:
 
 def result(queue: Queue, number: int, step: Step) -> tuple[int, bytes]:
     place = (queue.data // SLOT + 1 + number) * SLOT
-    read = 512 * step.count if step.kind == IN else 0
+    read = 512 * step.sectors if step.kind == IN else 0
     return queue.bytes[place + 16], bytes(queue.bytes[place + 4096 : place + 4096 + read])
 
 

@@ -15,6 +15,7 @@ import pytest
 from hostel.block.driver import OpenMode
 from hostel.block.formats.vmdk.driver import VmdkDriver
 from hostel.block.node import BlockNode
+from hostel.block.options import Value
 from hostel.block.powers import Repair
 from support import vmdk
 from support.crash import crash_states, sample
@@ -96,7 +97,7 @@ def test_an_overlay_that_is_cut_off_has_what_was_flushed_and_its_parent(seed: in
     with vmdk.attach(below) as node:
         node.pwrite(GRAIN, rng.randbytes(5 * GRAIN))
     parent = vmdk.attach(below, read_only=True)
-    options = {"backing_file": "base.vmdk", "zeroed_grain": rng.random() < 0.5}
+    options: dict[str, Value] = {"backing_file": "base.vmdk", "zeroed_grain": rng.random() < 0.5}
     driver = LoggedDriver(vmdk.create(size, options, around=vmdk.Files(parent)))
     initial = bytes(driver.data)
 

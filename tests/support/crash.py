@@ -7,7 +7,7 @@ any order, and one of several sectors may be there in part; a sector, 512 bytes,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -69,7 +69,7 @@ class Recording:
 
     @classmethod
     def random(
-        cls, rng: Random, steps: int, options: dict[str, Value] | None = None, size: int | None = None
+        cls, rng: Random, steps: int, options: Mapping[str, Value] | None = None, size: int | None = None
     ) -> Recording:
         """Run a random workload on a qcow2 image."""
         return cls.of(Workload(rng, LoggedDriver, options=options, size=size, aligned=True), steps)
