@@ -35,6 +35,7 @@ from hostel.block.rewiring import (
     replace_backing,
     retire,
 )
+from hostel.block.snapshots_inside import tell_of_change
 from hostel.errors import BlockError
 from hostel.units import KiB, MiB
 
@@ -375,6 +376,8 @@ class ActiveCommitJob(MirrorJob):
         return False
 
     def _attach(self) -> None:
+        for layer in self._between:
+            tell_of_change(layer)
         if self._target.read_only:
             reopen(self._target, read_only=False)
             self._reopened = True

@@ -272,7 +272,7 @@ def test_zeroes_between_stay_zeroes_when_their_image_goes(tmp_path: Path, option
 def test_a_mistake_of_ours_at_the_end_fails_the_job(
     source: BlockNode, target: BlockNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MirrorJob, "_flush_target", lambda self: 1 // 0)
+    monkeypatch.setattr(MirrorJob, "_prepare", lambda self: 1 // 0)
     before = jobs.content(source)
     job = MirrorJob(jobs.settings(), source, target)
     jobs.run(job)
@@ -291,4 +291,16 @@ def test_a_stream_says_that_snapshots_inside_show_something_else_then(paths: lis
         jobs.run(StreamJob(jobs.settings(), node, base=base))
         assert told == []
         jobs.run(StreamJob(jobs.settings(), node))
-    assert told == [f"warning: '{paths[-1]}' has snapshots inside (one): what they show of its backing file changes"]
+    assert told == [_warning(paths[-1])]
+
+
+def test_a_commit_of_the_active_layer_says_so_too(paths: list[Path]) -> None:
+    told: list[str] = []
+    with notice.listening(told.append), jobs.opened(paths[-1]) as node:
+        node.driver.snapshot_create("one", date=(1, 0))  # type: ignore[attr-defined]
+        jobs.run(ActiveCommitJob(jobs.settings(), node, list(node.chain())[-1]))
+    assert told == [_warning(paths[-1])]
+
+
+def _warning(path: Path) -> str:
+    return f"warning: '{path}' has snapshots inside (one): what they show of its backing file changes"
