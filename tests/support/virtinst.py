@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import subprocess
 from functools import cache
+from typing import Any
 
 _SERVER = """
-import json, os, sys, tempfile
+import io, json, os, sys, tempfile
 
 sys.path.insert(0, "/usr/share/virt-manager")
 from virtinst import virtclone, virtinstall, virtxml
@@ -32,8 +33,39 @@ def child(request, out, err):
     TOOLS[request["tool"]].runcli()
 
 
+class Given(io.StringIO):
+    def isatty(self):
+        return False
+
+
+def several(request):
+    os.environ.update(request["environment"])
+    os.chdir(request["cwd"])
+    cli.log.debug = lambda *words, **more: None  # half of the time goes into a log that nobody reads
+    for words in request["several"]:
+        sys.argv, sys.stdin = [request["tool"], *words], Given(request["given"] or "")
+        sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
+        code = 0
+        try:
+            TOOLS[request["tool"]].runcli()
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        yield code, sys.stdout.getvalue(), sys.stderr.getvalue()
+
+
 for line in sys.stdin:
     request = json.loads(line)
+    if request.get("several"):
+        with tempfile.TemporaryFile("w+") as answers:
+            pid = os.fork()
+            if not pid:
+                json.dump(list(several(request)), answers)
+                answers.flush()
+                os._exit(0)
+            os.waitpid(pid, 0)
+            answers.seek(0)
+            print(answers.read() or "[]", flush=True)
+        continue
     with tempfile.TemporaryFile("w+", newline="") as out, tempfile.TemporaryFile("w+", newline="") as err:
         pid = os.fork()
         if not pid:
@@ -65,10 +97,23 @@ def run(
     tool: str, words: list[str], *, cwd: str = "/", given: str | None = None, environment: dict[str, str] | None = None
 ) -> tuple[int, str, str]:
     """Run a command line of the real tool; returns exit code, standard output and standard error."""
+    request = {"tool": tool, "words": words, "cwd": cwd, "given": given, "environment": environment or {}}
+    code, out, err = _asked(request)
+    return code, out, err
+
+
+def run_several(
+    tool: str, several: list[list[str]], *, given: str, environment: dict[str, str]
+) -> list[tuple[int, str, str]]:
+    """Run many command lines of the real tool in one process, which takes a third of the time; see :func:`run`."""
+    request = {"tool": tool, "several": several, "cwd": "/", "given": given, "environment": environment}
+    return [(code, out, err) for code, out, err in _asked(request)]
+
+
+def _asked(request: dict[str, object]) -> list[Any]:
     server = _server()
     assert server.stdin is not None and server.stdout is not None
-    request = {"tool": tool, "words": words, "cwd": cwd, "given": given, "environment": environment or {}}
     server.stdin.write(json.dumps(request) + "\n")
     server.stdin.flush()
-    code, out, err = json.loads(server.stdout.readline())
-    return code, out, err
+    answer: list[Any] = json.loads(server.stdout.readline())
+    return answer

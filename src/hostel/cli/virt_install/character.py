@@ -170,7 +170,8 @@ def _fill_rng(guest: Guest, part: Part, given: Given) -> None:
     if (given.get("backend.model") or "").startswith("/"):
         given["backend"] = given.pop("backend.model")
         given["backend.model"] = "random"
-    if part.base is None and given.get("backend"):
+    if given.get("backend") and (part.base is None or part.get("backend/@model") != "random"):
+        part.clear("backend")  # of another model, which has no file
         given.setdefault("backend.model", "random")
     RNG.apply(given, part, _endpoints("backend."), guest)
 

@@ -19,6 +19,7 @@ from hostel.cli.virt_install.suboption import (
     Sub,
     SubOptions,
     at,
+    decimal,
     number,
 )
 from hostel.errors import UsageError
@@ -41,7 +42,7 @@ ADDRESSES: Final = (
     at("alias.name"),
 )
 VIRTIO: Final = tuple(at(f"driver.{name}", ON_OFF) for name in ("ats", "iommu", "packed", "page_per_vq"))
-BOOT_ORDER: Final = at("boot.order", NUMBER, "boot_order")
+BOOT_ORDER: Final = at("boot.order", TEXT, "boot_order")
 BOOT_PARAMETER: Final = at("boot.loadparm")
 
 CONTROLLER: Final = SubOptions(
@@ -175,7 +176,7 @@ SHMEM: Final = SubOptions(
         at("size.unit"),
         at("server.path"),
         at("msi.vectors", NUMBER),
-        at("msi.ioeventfd", ON_OFF),
+        at("msi.ioeventfd"),
     ),
     ("name",),
     owner="shmem",
@@ -188,16 +189,16 @@ MEMDEV: Final = SubOptions(
         at("access"),
         at("discard", YES_NO),
         Sub("uuid", "uuid"),
-        Sub("target.size", "target/size", NUMBER, aliases=("target_size",)),
+        Sub("target.size", "target/size", aliases=("target_size",)),
         Sub("target.node", "target/node", NUMBER, aliases=("target_node",)),
-        Sub("target.label_size", "target/label/size", NUMBER, aliases=("target_label_size",)),
+        Sub("target.label_size", "target/label/size", aliases=("target_label_size",)),
         *(Sub(f"target.{name}", f"target/{name}", NUMBER) for name in ("block", "current", "requested")),
         Sub("target.readonly", "target/readonly", FLAG),
         Sub("source.pagesize", "source/pagesize", NUMBER, aliases=("source_pagesize",)),
         Sub("source.path", "source/path", aliases=("source_path",)),
         Sub("source.nodemask", "source/nodemask", comma=True, aliases=("source_nodemask",)),
         Sub("source.pmem", "source/pmem", FLAG),
-        Sub("source.alignsize", "source/alignsize", NUMBER),
+        Sub("source.alignsize", "source/alignsize"),
     ),
     ("model",),
     owner="memory",
@@ -248,7 +249,7 @@ _SOURCES: Final = {"template": "name", "file": "file", "block": "dev", "ram": "u
 def _controllers(guest: Guest, given: Given) -> list[Part] | None:
     """``usb2`` and ``usb3`` stand for what they need; ``num_pcie_root_ports`` is no controller at all."""
     if "num_pcie_root_ports" in given:
-        guest.root_ports = number("num_pcie_root_ports", given["num_pcie_root_ports"] or "")
+        guest.root_ports = decimal("num_pcie_root_ports", given["num_pcie_root_ports"])
         return []
     if len(given) == 1 and given.get("type") == "usb2":
         return guest.usb2()
@@ -258,6 +259,9 @@ def _controllers(guest: Guest, given: Given) -> list[Part] | None:
 
 
 def _fill_controller(guest: Guest, part: Part, given: Given) -> None:
+    if "num_pcie_root_ports" in given:
+        decimal("num_pcie_root_ports", given["num_pcie_root_ports"])
+        return  # to a machine that exists it says nothing
     CONTROLLER.apply(given, part, {"address": _pci_address}, guest)
 
 
@@ -304,7 +308,7 @@ def _mebibytes(path: str) -> Hook:
     """A size is typed in MiB, and the document has KiB."""
 
     def put(guest: Guest, part: Part, value: str | None) -> None:
-        part.put(path, None if value is None else str(int(value) * _KIB))
+        part.put(path, str(decimal(path.rpartition("/")[2], value) * _KIB))
 
     return put
 
@@ -322,6 +326,10 @@ def _filesystem_source(guest: Guest, part: Part, value: str | None) -> None:
     part.put(f"source/@{_SOURCES.get(part.get('@type') or '', 'dir')}", value)
 
 
+def _is_filesystem_source(part: Part, value: str | None) -> bool:
+    return part.get(f"source/@{_SOURCES.get(part.get('@type') or '', 'dir')}") == value
+
+
 def _filesystem_type(guest: Guest, part: Part, value: str | None) -> None:
     """The source of a file system that changes its type stays, where that type has it."""
     source = part.get(f"source/@{_SOURCES.get(part.get('@type') or '', 'dir')}")
@@ -333,7 +341,7 @@ def _filesystem_type(guest: Guest, part: Part, value: str | None) -> None:
 
 def set_boot_order(guest: Guest, part: Part, value: str | None) -> None:
     """Give a device its place in the boot order; those that it displaces move one on."""
-    place = number("boot.order", value or "")
+    place = decimal("boot.order", value)
     if place < 1:
         raise UsageError(f"boot.order={value}: places are counted from 1")
     guest.domain.clear("os/boot")
@@ -363,5 +371,5 @@ OPTIONS: Final = (
     Option(SHMEM, plain(SHMEM)),
     Option(MEMDEV, _fill_memory),
     Option(IOMMU, plain(IOMMU)),
-    Option(FILESYSTEM, _fill_filesystem),
+    Option(FILESYSTEM, _fill_filesystem, lookups={"source": _is_filesystem_source}),
 )

@@ -230,7 +230,7 @@ def _request(given: Given) -> Request:
         if name in given and given[name] is None:
             raise UsageError(f"Option '{name}' had no value set.")
     permissions = given.pop("perms", None)
-    if permissions not in (None, "", "ro", "rw", "sh"):
+    if permissions not in (None, "ro", "rw", "sh"):
         raise Refusal(f"Unknown 'perms' value '{permissions}'")
     if permissions in ("ro", "sh"):
         given["readonly" if permissions == "ro" else "shareable"] = "on"
@@ -239,21 +239,21 @@ def _request(given: Given) -> Request:
         if volume.count("/") != 1:
             raise UsageError("Storage volume must be specified as vol=poolname/volname")
         pool, volume = volume.split("/")
-    sparse = given.pop("sparse", None) or "yes"
+    sparse = on_off("sparse", given.pop("sparse", None) or "") if "sparse" in given else True
     return Request(
         given.pop("path", None),
         pool,
         volume,
         _size(given.pop("size", None)),
         given.pop("format", None) or None,
-        on_off("sparse", sparse),
+        sparse,
         given.pop("backing_store", None) or None,
         given.pop("backing_format", None) or None,
     )
 
 
 def _size(text: str | None) -> float | None:
-    if not text:
+    if text is None:
         return None
     try:
         return float(text)

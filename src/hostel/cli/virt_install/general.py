@@ -22,7 +22,7 @@ from hostel.cli.virt_install.suboption import (
     Sub,
     SubOptions,
     at,
-    number,
+    decimal,
     split,
     within,
 )
@@ -41,7 +41,7 @@ MEMORY: Final = SubOptions(
         Sub("memory", "memory"),
         Sub("currentMemory", "currentMemory"),
         Sub("maxMemory", "maxMemory", aliases=("hotplugmemorymax",)),
-        Sub("maxMemory.slots", "maxMemory/@slots", aliases=("hotplugmemoryslots",)),
+        Sub("maxMemory.slots", "maxMemory/@slots", NUMBER, aliases=("hotplugmemoryslots",)),
         Sub("maxmemory"),
         Sub("hugepages", "memoryBacking/hugepages", FLAG),
     ),
@@ -57,7 +57,7 @@ VCPUS: Final = SubOptions(
         Sub("dies", "cpu/topology/@dies", NUMBER),
         Sub("cores", "cpu/topology/@cores", NUMBER),
         Sub("threads", "cpu/topology/@threads", NUMBER),
-        Sub("vcpu", "vcpu", NUMBER),
+        Sub("vcpu", "vcpu"),
         Sub("vcpu.current", "vcpu/@current", NUMBER),
         Sub("vcpu.cpuset", "vcpu/@cpuset", comma=True),
         Sub("vcpu.placement", "vcpu/@placement", aliases=("placement",)),
@@ -259,13 +259,13 @@ def _fill_memory(guest: Guest, part: Part, given: Given) -> None:
     hooks = {name: _amount_of(name) for name in ("memory", "currentMemory", "maxMemory")}
     MEMORY.apply(given, guest.domain, hooks, guest)
     current, most = guest.domain.get("currentMemory"), guest.domain.get("memory")
-    if current is not None and (most is None or int(most) < int(current)):
+    if guest.domain.was_put("currentMemory") and current is not None and (most is None or int(most) < int(current)):
         guest.domain.put("memory", current)
 
 
 def _amount_of(name: str) -> Hook:
     def put(guest: Guest, part: Part, value: str | None) -> None:
-        mebibytes = number("memory", value or "")
+        mebibytes = decimal("memory", value)
         if mebibytes <= 0:
             raise UsageError(f"memory: {value} MiB is no amount; write a number of MiB above 0")
         part.put(name, str(mebibytes * _KIB))
@@ -286,7 +286,7 @@ def _fill_vcpus(guest: Guest, part: Part, given: Given) -> None:
 
 
 def _vcpu(guest: Guest, part: Part, value: str | None) -> None:
-    if value is not None and int(value) < 1:
+    if value is not None and decimal("vcpu", value) < 1:
         raise UsageError(f"vcpus={value}: a machine has at least 1 processor")
     current = part.get("vcpu/@current")
     if value is not None and current is not None and int(current) > int(value):
@@ -396,7 +396,10 @@ def _fill_metadata(guest: Guest, part: Part, given: Given) -> None:
 
 
 def _os_name(guest: Guest, part: Part, value: str | None) -> None:
-    guest.set_system(osinfo.find(value or osinfo.GENERIC))
+    system = osinfo.find(value or "")
+    if part.base is not None and not system.is_known:  # which says in vain what a machine that exists runs
+        raise UsageError(f"Unknown OS name '{value or ''}'. See `--osinfo list` for valid values.")
+    guest.set_system(system)
 
 
 def _os_identifier(guest: Guest, part: Part, value: str | None) -> None:
@@ -520,6 +523,8 @@ def spread_vcpus(guest: Guest, count: int) -> None:
     has_topology = domain.has("cpu/topology")
     if domain.get("vcpu") is None:
         domain.put("vcpu", str(total() if has_topology else count))
+    if int(domain.get("vcpu/@current") or 0) > int(domain.get("vcpu") or 1):
+        domain.put("vcpu/@current", domain.get("vcpu"))
     if not has_topology:
         return
     vcpus = int(domain.get("vcpu") or 1)

@@ -22,6 +22,7 @@ _INTERFACES: Final = Path("/sys/class/net")
 _ROUTES: Final = Path("/proc/net/route")
 _MAC: Final = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _VIRTUAL_PORT: Final = ("managerid", "typeid", "typeidversion", "instanceid", "profileid", "interfaceid")
+_NUMBERS: Final = 3  # so many of them, the first
 
 NETWORK: Final = SubOptions(
     "--network",
@@ -52,7 +53,10 @@ NETWORK: Final = SubOptions(
         at("rom.bar", ON_OFF, "rom_bar"),
         at("mtu.size", NUMBER),
         at("virtualport.type", TEXT, "virtualport_type"),
-        *(at(f"virtualport.parameters.{name}", TEXT, f"virtualport_{name}") for name in _VIRTUAL_PORT),
+        *(
+            at(f"virtualport.parameters.{name}", NUMBER if index < _NUMBERS else TEXT, f"virtualport_{name}")
+            for index, name in enumerate(_VIRTUAL_PORT)
+        ),
     ),
     ("type",),
     (("model", "model.type"), ("mac", "mac.address")),

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.part import Part
 from hostel.cli.virt_install.suboption import CLEAR, Given, Lookup, SubOptions, on_off
+from hostel.errors import UsageError
 
 
 class NoneMeans(enum.Enum):
@@ -68,6 +69,8 @@ class Option(NamedTuple):
         Raises:
             HostelError: it cannot be had.
         """
+        if not text:
+            return []
         if text == "none" and self.none is not NoneMeans.VALUE:
             if self.none is NoneMeans.DECLINES:
                 guest.without.add(self.kind)
@@ -90,10 +93,15 @@ class Option(NamedTuple):
         Raises:
             HostelError: a value is missing or wrong.
         """
-        if self.kind and (clears := given.get(CLEAR)) is not None and on_off(CLEAR, clears):
+        if self.kind and self._clears(given):
             is_own = part.tag == "domain"
             part.empty(self.kind if is_own else "", keep=not is_own or len(given) > 1)
         self.fill(guest, part, given)
+
+    def _clears(self, given: Given) -> bool:
+        if CLEAR in given and given[CLEAR] is None:
+            raise UsageError(f"Option '{CLEAR}' had no value set.")
+        return bool(given.get(CLEAR)) and on_off(CLEAR, given[CLEAR] or "")
 
 
 def plain(table: SubOptions) -> Fill:

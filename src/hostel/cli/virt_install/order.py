@@ -15,8 +15,9 @@ _DEVICE: Final = (*VIRTIO_DRIVER, "alias", *ADDRESS, "address", "*", "boot")
 OTHER: Final = _DEVICE
 _SOURCE: Final = (
     "source[@mode='bind']/@host", "source[@mode='bind']/@service", "source/@mode",
-    "source[@mode='connect']/@host", "source[@mode='connect']/@service", "source/@path", "source/@channel", "source",
-    "protocol", "log",
+    "source[@mode='connect']/@host", "source[@mode='connect']/@service", "source/@path", "source/@channel",
+    *(f"source/{name}" for name in ("@master", "@slave", "@host", "@service", "@tls", "clipboard", "mouse")),
+    "protocol", "log", "source",
 )  # fmt: skip
 _CHARACTER: Final = ("@type", *_SOURCE, "target/@type", "target/@name", "target/@state", *_DEVICE)
 SMBIOS: Final = {
@@ -79,7 +80,7 @@ DOMAIN: Final = (
     "os/initenv", "os/initdir", "os/inituser", "os/initgroup", "os/kernel", "os/initrd", "os/cmdline", "os/dtb",
     "os/acpi/table$", "os/acpi", "os/boot", "os/bootmenu/@enable", "os/bootmenu/@timeout", "os/bios/@useserial",
     "os/bios/@rebootTimeout", "os/smbios", "os", "idmap",
-    "features/acpi", "features/apic", "features/pae", "features/gic", "features",
+    "features/acpi", "features/apic$", "features/pae", "features/gic", "features",
     "cpu/@mode", "cpu/@match", "cpu/@check", "cpu/@migratable", "cpu/model$", "cpu/model/@fallback",
     "cpu/model/@vendor_id", "cpu/vendor", "cpu/topology/@sockets", "cpu/topology/@dies", "cpu/topology/@cores",
     "cpu/topology/@threads", "cpu/cache/@level", "cpu/cache/@mode", "cpu/feature",

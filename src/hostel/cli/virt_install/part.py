@@ -109,14 +109,18 @@ class Part:
     def element(self) -> Node:
         """The element with its content: a new one, or that which existed, changed."""
         root = etree.Element(self.tag) if self.base is None else self.base
+        fillers: list[Node] = []
         for path in self._sorted():
             value = self._values[path]
             if value is not None:
-                tree.set_value(root, path, value)
+                tree.set_value(root, path, value, fillers)
             elif path in self._removed:
                 _take_out(root, path)
             else:
                 tree.unset(root, path)
+        for node in fillers:
+            if tree.is_empty(node):
+                tree.remove(node)
         self._apply_edits(root)
         return root
 

@@ -164,8 +164,10 @@ class SubOptions(NamedTuple):
             Refusal: there is no such option.
         """
         left = dict(given)
-        if left.pop(CLEAR, None) is not None and not self.owner:
+        if CLEAR in left and not self.owner:
+            self._value(Sub(CLEAR, kind=Kind.YES_NO), CLEAR, left[CLEAR])
             raise UsageError(f"Don't know how to clearxml for {self.flag}")
+        left.pop(CLEAR, None)
         place = self.owner if part.tag == "domain" else ""
         part.edits += [change.inside(place) for change in _edits(left)]
         for sub in self.subs:
@@ -210,7 +212,8 @@ class SubOptions(NamedTuple):
                 if not lookups[sub.name](part, value):
                     return False
             elif not sub.path:
-                raise UsageError(f"Don't know how to match device type '{part.tag}' property '{name}'")
+                kind = "" if part.tag in ("domain", "seclabel") else part.tag
+                raise UsageError(f"Don't know how to match device type '{kind}' property '{name}'")
             elif not _agree(sub.kind, part.get(sub.place(name)), value):
                 return False
         self.refuse(unknown)
@@ -311,6 +314,18 @@ def on_off(name: str, value: str) -> bool:
     if lowered in _FALSE:
         return False
     raise Refusal(f"{name} must be 'yes' or 'no'")
+
+
+def decimal(name: str, value: str | None) -> int:
+    """Read a whole number in decimal.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        return int(value or "")
+    except ValueError:
+        raise UsageError(f"{name}: '{value or ''}' is not a whole number") from None
 
 
 def number(name: str, value: str) -> int:

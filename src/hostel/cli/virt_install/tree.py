@@ -35,8 +35,14 @@ def find(node: Node, steps: list[str]) -> Node | None:
     return node
 
 
-def make(node: Node, steps: list[str]) -> Node:
-    """The element at the end of a path; what is missing on the way is made."""
+def make(node: Node, steps: list[str], fillers: list[Node] | None = None) -> Node:
+    """The element at the end of a path; what is missing on the way is made.
+
+    Args:
+        node: where the path begins.
+        steps: the path.
+        fillers: gets the elements that only stand before one with a higher index.
+    """
     for step in steps:
         match = _STEP.fullmatch(step)
         assert match is not None, step
@@ -45,6 +51,8 @@ def make(node: Node, steps: list[str]) -> Node:
             found.append(_new(node, match["name"]))
             if match["key"]:
                 found[-1].set(match["key"], match["value"])
+            elif fillers is not None and len(found) <= int(match["index"] or 0):
+                fillers.append(found[-1])
         node = found[int(match["index"] or 0)]
     return node
 
@@ -127,11 +135,16 @@ def unset(root: Node, path: str) -> None:
         node.text = None
         for child in list(node):
             node.remove(child)
-    while node is not root and not len(node) and not node.attrib and not node.text:
+    while node is not root and is_empty(node):
         parent = node.getparent()
         assert parent is not None
         remove(node)
         node = parent
+
+
+def is_empty(node: Node) -> bool:
+    """Whether there is nothing in an element."""
+    return not len(node) and not node.attrib and not (node.text or "").strip()
 
 
 def value_at(root: Node, path: str) -> str | None:
@@ -144,13 +157,13 @@ def value_at(root: Node, path: str) -> str | None:
     return None if node is None else "".join(str(text) for text in node.itertext())
 
 
-def set_value(root: Node, path: str, value: str) -> None:
-    """Set the value at a path; ``""`` makes an element without any."""
+def set_value(root: Node, path: str, value: str, fillers: list[Node] | None = None) -> None:
+    """Set the value at a path; ``""`` makes an element without any; ``fillers`` are those of :func:`make`."""
     *steps, last = path.split("/")
     if last.startswith("@"):
-        make(root, steps).set(last[1:], value)
+        make(root, steps, fillers).set(last[1:], value)
         return
-    node = make(root, [*steps, last])
+    node = make(root, [*steps, last], fillers)
     if value:
         for child in list(node):
             node.remove(child)

@@ -10,7 +10,7 @@ from hostel.cli.virt_install.guest import Guest
 from hostel.cli.virt_install.option import NoneMeans, Option
 from hostel.cli.virt_install.part import Part
 from hostel.cli.virt_install.storage import Storage
-from hostel.cli.virt_install.suboption import Refusal
+from hostel.cli.virt_install.suboption import CLEAR, Refusal
 from hostel.cli.virt_xml.arguments import NO_EDIT
 from hostel.errors import HostelError, UsageError
 
@@ -75,6 +75,8 @@ class Change:
         for part in parts:
             for text in texts:
                 _fill(self.guest, option, part, text)
+            if option.is_list(self.guest) and not any(CLEAR in option.given(text) for text in texts):
+                _remove_emptied(part)
         self.parts = parts if option.is_list(self.guest) else []
 
     def _add(self, option: Option, texts: list[str]) -> None:
@@ -90,7 +92,9 @@ class Change:
 
     def _remove(self, option: Option, where: str) -> None:
         parts = self._select(option, "remove-device", where)
-        parts += [console for part in parts if (console := _console_of(self.guest, part)) is not None]
+        for console in [_console_of(self.guest, part) for part in parts]:
+            if console is not None and not any(console is part for part in parts):
+                parts.append(console)
         for part in parts:
             part.element()
             self.guest.remove(part)
@@ -100,9 +104,9 @@ class Change:
         """The parts that are meant: by number, all, or by what they have."""
         guest = self.guest
         found = guest.devices[option.kind] if option.is_list(guest) else [guest.domain]
-        digits = (where or "1").removeprefix("-")
+        digits = ("1" if where is None else where).removeprefix("-")
         if digits.isdigit():
-            index = int(where or "1")
+            index = int("1" if where is None else where)
             if index == 0:
                 raise UsageError(f"Invalid --edit option '{where}'")
             if not found:
@@ -130,8 +134,15 @@ class Change:
         return chosen
 
 
+def _remove_emptied(part: Part) -> None:
+    """Take out a device of which nothing is left."""
+    element = part.element()
+    if tree.is_empty(element):
+        tree.remove(element)
+
+
 def _fill(guest: Guest, option: Option, part: Part, text: str) -> None:
-    if text == "none" and option.none is not NoneMeans.VALUE:
+    if not text or (text == "none" and option.none is not NoneMeans.VALUE):
         return
     try:
         option.change(guest, part, option.given(text))
@@ -170,8 +181,6 @@ def built(guest: Guest, option: Option | None, texts: list[str]) -> list[str]:
     """
     if option is None or not option.kind:
         raise UsageError(f"--build-xml not supported for --{'xml' if option is None else option.name}")
-    if guest.domain.base is None:
-        guest.resolve()
     if option.is_list(guest):
         parts = [part for text in texts for part in _new(guest, option, text)]
         return [tree.text_of(tree.indent(part.element(), 0)) for part in parts]
