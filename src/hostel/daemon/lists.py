@@ -176,6 +176,11 @@ def chosen(
     return found
 
 
+def _is_down(drivers: Drivers, ref: Any) -> bool:
+    is_down: Callable[[Any], bool] | None = getattr(drivers.interface, "is_down", None)
+    return is_down(ref) if is_down is not None else not drivers.interface.interface_is_active(ref)
+
+
 class _Kind(NamedTuple):
     """A kind of object that has lists."""
 
@@ -183,6 +188,7 @@ class _Kind(NamedTuple):
     filters: tuple[Filter, ...]
     gone: ErrorCode
     is_active: Test = lambda d, r: True
+    is_defined: Test | None = None  # in the older lists of those that are not active, where not all of them are
 
 
 _KINDS: Final = {
@@ -200,7 +206,7 @@ _KINDS: Final = {
     ),
     "interfaces": _Kind(
         lambda d: d.interface.connect_list_all_interfaces(), _INTERFACES, ErrorCode.NO_INTERFACE,
-        lambda d, r: d.interface.interface_is_active(r),
+        lambda d, r: d.interface.interface_is_active(r), _is_down,
     ),
 }  # fmt: skip
 
@@ -252,7 +258,8 @@ def _by_state(client: Client, call: Call, kind: _Kind, active: bool) -> Sequence
     found = []
     for ref in kind.list(drivers):
         try:
-            if kind.is_active(drivers, ref) == active:
+            is_other = kind.is_defined if not active else None
+            if is_other(drivers, ref) if is_other is not None else kind.is_active(drivers, ref) == active:
                 found.append(ref)
         except VirtError as error:
             if error.code is not kind.gone:

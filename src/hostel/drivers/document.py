@@ -15,6 +15,8 @@ from hostel.errors import ErrorCode, ErrorDomain, ModelError, VirtError
 Words = Mapping[str, tuple[ErrorCode, str]]
 
 _POSITION = re.compile(r"\[[0-9]+\]")
+# What libvirt's own reader of XML says, whatever the document is of.
+_SHAPE = re.compile("expecting root element of |Missing required attribute |Invalid value for attribute ")
 
 
 @contextlib.contextmanager
@@ -33,6 +35,8 @@ def reading(domain: ErrorDomain, words: Words | None = None) -> Iterator[None]:
             raise fault(code, message, domain) from error
         if error.code is ErrorCode.XML_DETAIL:
             raise VirtError(error.code, error.reason, domain=ErrorDomain.XML) from error
+        if _SHAPE.match(error.reason):
+            raise fault(error.code, error.reason, ErrorDomain.XML) from error
         # The reason names the element, as libvirt's does; where it is in the document libvirt does not say.
         raise fault(error.code, error.reason, domain) from error
 

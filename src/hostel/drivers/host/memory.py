@@ -90,6 +90,8 @@ class HostMemory:
 
     def node_suspend_for_duration(self, target: int, duration: int) -> None:
         """Sleep."""
+        if target not in (*_STATES, SuspendTarget.HYBRID):
+            raise fault(ErrorCode.INVALID_ARG, "Invalid suspend target")
         rtcwake = shutil.which("rtcwake")
         state, name = _STATES.get(target, ("", "Hybrid-Suspend"))  # type: ignore[call-overload]
         try:

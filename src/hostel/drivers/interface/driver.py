@@ -59,6 +59,10 @@ class SysfsInterfaceDriver:
         """Whether its link is up."""
         return self._find(interface.name).attribute("operstate") == "up"
 
+    def is_down(self, interface: InterfaceRef) -> bool:
+        """Whether its link is down, which of some, such as the loopback, nobody knows."""
+        return self._find(interface.name).attribute("operstate") == "down"
+
     def interface_get_xml_desc(self, interface: InterfaceRef, *, inactive: bool = False) -> str:
         """The document; what is when the host starts is not known, and ``inactive`` changes nothing."""
         return describe(self._find(interface.name)).format()

@@ -13,7 +13,7 @@ from hostel.drivers.events import EventBus
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.actions import PANICKED, POWERED_OFF
 from hostel.drivers.qemu.lease import is_leased
-from hostel.drivers.qemu.machines import GLANCE, DomainHeld, Machines, failed, not_running, not_stored
+from hostel.drivers.qemu.machines import GLANCE, DomainHeld, Machines, failed, invalid, not_running, not_stored
 from hostel.drivers.qemu.monitor import ANSWER_SECONDS
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Status, read_ending
@@ -64,12 +64,13 @@ class Calls:
         return self._machines.bus
 
     @contextlib.contextmanager
-    def _running(self, domain: DomainRef, *, moving: bool = False) -> Iterator[Running]:
+    def _running(self, domain: DomainRef, *, moving: bool = False, asks_agent: bool = False) -> Iterator[Running]:
         """Hold a running machine, with what earlier operations left behind put right.
 
         Args:
             domain: which.
             moving: whether it may be about to move to another host.
+            asks_agent: whether it is for its agent, about which libvirt's own driver says that it does not run.
 
         Raises:
             VirtError: ``OPERATION_INVALID`` when it does not run, ``NO_DOMAIN`` when there is none.
@@ -78,7 +79,7 @@ class Calls:
             if machine is None:
                 if self._machines.definition(domain.name) is None:
                     raise no_domain(f"name '{domain.name}'")
-                raise not_running()
+                raise invalid("domain is not running") if asks_agent else not_running()
             if not moving:
                 check_still(machine)
             yield machine

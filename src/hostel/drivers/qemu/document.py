@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from hostel.codec.xmltext import parse as read_xml
 from hostel.drivers.document import Words, reading
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.errors import ErrorCode, ErrorDomain, ModelError, VirtError
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.platform import Platform
@@ -13,9 +14,13 @@ from hostel.model.domain.platform import Platform
 # libvirt's words for some elements, in place of the general ones.
 _WORDS: Final[Words] = {
     "domain": (ErrorCode.INTERNAL_ERROR, "missing domain type attribute"),
+    "os": (ErrorCode.XML_ERROR, "an os <type> must be specified"),
     "uuid": (ErrorCode.INTERNAL_ERROR, "malformed uuid element"),
 }
 TYPES: Final = (DomainType.QEMU, DomainType.KVM)
+
+
+_GUESTS: Final = ("hvm", "xen", "linux", "exe", "uml", "xenpvh")  # virDomainOSType
 
 
 def unsupported(message: str) -> VirtError:
@@ -44,11 +49,16 @@ def finish(domain: Domain, platform: Platform) -> None:
     from hostel.model.domain.validate import validate
 
     with reading(ErrorDomain.DOMAIN):
+        if not domain.name:
+            raise ModelError("/domain/name", "missing name information", code=ErrorCode.NO_NAME)
         named = domain.devices.emulator or platform.emulator or "qemu"
         if domain.type not in TYPES:
             raise unsupported(
                 f"Emulator '{named}' does not support virt type '{domain.type}'; write type='qemu' or type='kvm'"
             )
+        if domain.os is not None and domain.os.type.value not in _GUESTS:
+            reason = f"unknown OS type '{domain.os.type.value}'"
+            raise ModelError("/domain/os/type", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
         if domain.os is not None and domain.os.type.value != "hvm":
             raise unsupported(f"Emulator '{named}' does not support os type '{domain.os.type.value}'; write hvm")
         forget_run(domain)
@@ -68,6 +78,21 @@ def check_startable(domain: Domain, platform: Platform) -> None:
         check_start(domain, platform)
 
 
+def _check_head(xml: str) -> None:
+    """Refuse a document without a name, or for a hypervisor that there is not.
+
+    Raises:
+        ModelError: it is one.
+    """
+    root = read_xml(xml, "domain_definition")
+    if root.tag != "domain":
+        return
+    if not (root.findtext("name") or ""):
+        raise ModelError("/domain/name", "missing name information", code=ErrorCode.NO_NAME)
+    if (kind := root.get("type")) is not None and kind not in set(DomainType):
+        raise ModelError("/domain/@type", f"invalid domain type {kind}", code=ErrorCode.CONFIG_UNSUPPORTED)
+
+
 def parse_stored(xml: str) -> Domain:
     """Read a document that is taken as it stands.
 
@@ -75,4 +100,8 @@ def parse_stored(xml: str) -> Domain:
         VirtError: it cannot be read.
     """
     with reading(ErrorDomain.DOMAIN, _WORDS):
-        return Domain.parse(xml)
+        try:
+            return Domain.parse(xml)
+        except ModelError:
+            _check_head(xml)  # which libvirt looks at first
+            raise

@@ -388,6 +388,7 @@ class QemuDriver(
             self._machines.endings.remove(domain.name)
             self._machines.completed.remove(domain.name)
             self._machines.agent_timeouts.remove(domain.name)
+            self._machines.speeds.remove(domain.name)
             if variables is not None and flags & UndefineFlag.NVRAM:
                 _remove_variables(variables)
             if readable is not None and live is None:

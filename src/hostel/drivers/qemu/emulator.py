@@ -110,7 +110,7 @@ def check(domain: Domain, cache: Path) -> None:
     """
     arch, named = arch_of(domain) or host_architecture(), domain.devices.emulator
     if arch not in ARCHITECTURES:
-        raise unsupported(f"Unknown architecture {arch}")
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, f"Unknown architecture {arch}", ErrorDomain.DOMAIN)
     if named:
         _check_program(named)
     path = named or program(arch)

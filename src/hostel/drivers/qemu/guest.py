@@ -65,6 +65,10 @@ class GuestCalls(Calls):
         self, domain: DomainRef, count: int, affect: Affect, flags: VcpuFlag = VcpuFlag.NONE
     ) -> None:
         """Change how many processors the guest has, or may have, or uses."""
+        if flags & VcpuFlag.GUEST and not affect & Affect.CONFIG:
+            with self._running(domain, asks_agent=True) as machine:
+                _use_vcpus(machine, count)
+            return
         with self._both(domain, affect) as both:
             if flags & VcpuFlag.GUEST:
                 _use_vcpus(both.running, count)

@@ -61,7 +61,7 @@ class InsideCalls(Calls):
         if types & ~sum(GuestInfo):
             what = f"unsupported guest information types '0x{types & ~sum(GuestInfo):x}'"
             raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
-        with self._running(domain) as machine, open_agent(machine) as agent:
+        with self._running(domain, asks_agent=True) as machine, open_agent(machine) as agent:
             return _told(agent, machine, GuestInfo(types))
 
     def domain_get_guest_vcpus(self, domain: DomainRef) -> Mapping[str, str]:
@@ -114,7 +114,7 @@ class InsideCalls(Calls):
 
     def domain_authorized_ssh_keys_get(self, domain: DomainRef, user: str) -> list[str]:
         """Keys by which a user of the guest's is let in."""
-        with self._running(domain) as machine, open_agent(machine) as agent:
+        with self._running(domain, asks_agent=True) as machine, open_agent(machine) as agent:
             found = agent.execute("guest-ssh-get-authorized-keys", username=user)
         keys = found.get("keys") if isinstance(found, dict) else None
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
@@ -125,7 +125,7 @@ class InsideCalls(Calls):
         self, domain: DomainRef, user: str, keys: Sequence[str], flags: SshKeysFlag = SshKeysFlag.NONE
     ) -> None:
         """Replace, add or remove such keys."""
-        with self._running(domain) as machine, open_agent(machine) as agent:
+        with self._running(domain, asks_agent=True) as machine, open_agent(machine) as agent:
             given: dict[str, Any] = {"username": user, "keys": list(keys)}
             if flags & SshKeysFlag.REMOVE:
                 agent.execute("guest-ssh-remove-authorized-keys", **given)
@@ -157,7 +157,7 @@ class InsideCalls(Calls):
             raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, what, ErrorDomain.QEMU)
         if not 0 <= target < len(_SUSPEND):
             raise fault(ErrorCode.INVALID_ARG, f"Unknown suspend target: {target}", ErrorDomain.QEMU)
-        with self._running(domain) as machine, open_agent(machine) as agent:
+        with self._running(domain, asks_agent=True) as machine, open_agent(machine) as agent:
             _check_suspend(machine, target)
             _suspend(machine, agent, _SUSPEND[target])
 

@@ -40,7 +40,7 @@ def numbers(codeset: int, keycodes: Sequence[int]) -> list[int]:
     """The numbers that QEMU takes for keys of a set of codes.
 
     Raises:
-        VirtError: ``OPERATION_UNSUPPORTED`` for other sets, ``INVALID_ARG`` for a key that no PC has.
+        VirtError: ``OPERATION_UNSUPPORTED`` for other sets, ``INTERNAL_ERROR`` for a key that no PC has.
     """
     if codeset in (XT, QNUM):
         return list(keycodes)
@@ -50,5 +50,5 @@ def numbers(codeset: int, keycodes: Sequence[int]) -> list[int]:
     for code in keycodes:
         if code not in _SCAN:
             what = f"cannot translate keycode {code} of linux codeset to qnum keycode"
-            raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+            raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
     return [_SCAN[code] for code in keycodes]

@@ -194,7 +194,7 @@ class Launcher:
         context = self.context(live, run)._replace(
             is_confined=probe.sandboxes(program, self._cache), has_spice=probe.has_spice(program, self._cache)
         )
-        status = Status(live, machines.next_id(), 0, 0, str(run), 0)
+        status = Status(live, machines.next_id(), 0, 0, str(run), 0, speed=machines.speed_of(name))
         live.id = status.id
         privileged, moved = 0 in (process.user_of(run) or (os.geteuid(),)), origin.migration is not None
         found = taint.findings(live, program, self._cache, privileged=privileged, moved=moved)

@@ -83,6 +83,7 @@ class Machines:
         self.statuses = Store(directories.state / "qemu")
         self.endings = Store(directories.state / "qemu" / "last", suffix=".json")
         self.agent_timeouts = Store(directories.state / "qemu" / "agent", suffix="")
+        self.speeds = Store(directories.state / "qemu" / "speed", suffix="")
         self.counter = Store(directories.state / "qemu", suffix=".count")
         self.variables_directory = directories.config / "qemu" / "nvram"
         self.completed = Store(directories.state / "qemu" / "completed", suffix=".json")
@@ -139,6 +140,13 @@ class Machines:
     def has_ledgers(self, name: str) -> bool:
         """Whether a machine may have been given files."""
         return any((self._state / "given").glob(f"{_digest(name)}*"))
+
+    def speed_of(self, name: str) -> int:
+        """How much a migration of a domain may send, in MiB a second, as it was last set; 0 where it never was."""
+        try:
+            return int(self.speeds.read(name) or 0)
+        except ValueError:
+            return 0
 
     def agent_timeout(self, name: str) -> int:
         """How long the agent in a domain is waited for, as it was last set."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from hostel.drivers.base import DomainRef, ShutdownFlag
-from hostel.drivers.fault import fault
 from hostel.drivers.qemu.agent import open_agent, refusal
 from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.machines import invalid
@@ -23,7 +22,7 @@ class PowerCalls(Calls):
     def domain_shutdown(self, domain: DomainRef, flags: ShutdownFlag = ShutdownFlag.NONE) -> None:
         """Ask the agent, or press the power button."""
         _check(flags, "qemuDomainShutdownFlags")
-        with self._running(domain) as machine:
+        with self._running(domain, asks_agent=True) as machine:
             if not _by_agent(machine, "powerdown", flags):
                 if not machine.ask("query-status").get("running"):
                     raise invalid("domain is not running")  # it would hear of the button when it is resumed
@@ -32,7 +31,7 @@ class PowerCalls(Calls):
     def domain_reboot(self, domain: DomainRef, flags: ShutdownFlag = ShutdownFlag.NONE) -> None:
         """Ask the agent, or reset: a guest that ends on the power button would end QEMU."""
         _check(flags, "qemuDomainReboot")
-        with self._running(domain) as machine:
+        with self._running(domain, asks_agent=flags == ShutdownFlag.AGENT) as machine:
             if not _by_agent(machine, "reboot", flags):
                 machine.ask("system_reset")
 
@@ -45,7 +44,7 @@ class PowerCalls(Calls):
 def _check(flags: ShutdownFlag, what: str) -> None:
     if flags & ~_KNOWN:
         detail = f"unsupported flags ({int(flags & ~_KNOWN):#x}) in function {what}"
-        raise fault(ErrorCode.INVALID_ARG, detail, ErrorDomain.QEMU)
+        raise VirtError(ErrorCode.INVALID_ARG, detail, domain=ErrorDomain.QEMU)
 
 
 def _by_agent(machine: Running, mode: Literal["powerdown", "reboot"], flags: ShutdownFlag) -> bool:

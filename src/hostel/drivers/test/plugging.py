@@ -8,12 +8,13 @@ from hostel.codec.xml import Element
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.document import reading
+from hostel.drivers.fault import fault
 from hostel.drivers.qemu.plug.definition import attach, detach, update
 from hostel.drivers.qemu.plug.element import Given, by_alias, find, read_device
 from hostel.drivers.test.document import recomplete
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.impact import change_documents, settled_impact
-from hostel.drivers.test.lifecycle import refused, tell_of
+from hostel.drivers.test.lifecycle import tell_of
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.disk import Disk
@@ -47,7 +48,7 @@ def detach_alias(host: Host, domain: DomainRef, alias: str, affect: Affect) -> N
     def change(document: Domain) -> None:
         device = by_alias(document, alias)
         if device is None:
-            raise refused(ErrorCode.DEVICE_MISSING, f"device not found: no device found with alias {alias}")
+            raise fault(ErrorCode.INTERNAL_ERROR, f"no device found with alias {alias}", ErrorDomain.DOMAIN)
         detach(document, Given(device, ""))
 
     with host.lock:

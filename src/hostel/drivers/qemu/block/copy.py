@@ -80,8 +80,7 @@ def _read(xml: str) -> Disk:
     with reading(ErrorDomain.DOMAIN):
         node = parse(xml, "disk_definition")
         if node.tag != "disk":
-            message = f"XML error: expecting root element of 'disk', not '{node.tag}'"
-            raise VirtError(ErrorCode.XML_ERROR, message, domain=ErrorDomain.DOMAIN)
+            raise fault(ErrorCode.XML_ERROR, f"expecting root element of 'disk', not '{node.tag}'", ErrorDomain.XML)
         if node.find("target") is None:
             node.append(node.makeelement("target", {"dev": "copy"}))
         disk = Disk.from_node(node)

@@ -353,7 +353,7 @@ class MigrationCalls(Calls):
         with self._machines.locked(domain.name):
             is_off = self._machines.live(domain.name) is None and self._machines.definition(domain.name) is not None
         if is_off and not postcopy:
-            return _MOST_MIB
+            return self._machines.speed_of(domain.name) or _MOST_MIB
         with self._running(domain, moving=True) as machine:
             if postcopy:
                 return int(machine.ask("query-migrate-parameters")["max-postcopy-bandwidth"]) // _MIB
@@ -363,6 +363,12 @@ class MigrationCalls(Calls):
         """Set that, for now and for later."""
         if bandwidth > _MOST_MIB:
             raise fault(ErrorCode.OVERFLOW, f"bandwidth must be less than {_MOST_MIB + 1}", ErrorDomain.QEMU)
+        with self._machines.locked(domain.name):
+            is_kept = self._machines.definition(domain.name) is not None
+            if is_kept and not postcopy:
+                self._machines.speeds.write(domain.name, str(bandwidth))
+                if self._machines.live(domain.name) is None:
+                    return
         with self._running(domain, moving=True) as machine:
             if postcopy:
                 machine.ask("migrate-set-parameters", **{"max-postcopy-bandwidth": bandwidth * _MIB})

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.device import DeviceModify
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.fault import fault
 from hostel.drivers.qemu.calls import Calls
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.devices.device import Device
 from hostel.model.domain.devices.platform import Lease
 from hostel.model.domain.domain import Domain
@@ -105,6 +106,5 @@ def _named(domain: Domain, alias: str) -> Device:
 
     device = by_alias(domain, alias)
     if device is None:
-        message = f"device not found: no device found with alias {alias}"
-        raise VirtError(ErrorCode.DEVICE_MISSING, message, domain=ErrorDomain.QEMU)
+        raise fault(ErrorCode.INTERNAL_ERROR, f"no device found with alias {alias}", ErrorDomain.DOMAIN)
     return device
