@@ -90,6 +90,7 @@ def test_progress_begins_and_ends_as_the_real_one(twins: Twins) -> None:
         "commit nothing",
         "commit base",
         "commit -f raw flat",
+        "commit flat",
         "commit -b nothing top",
         "commit -b top top",
         "commit -b top --image-opts driver=qcow2,file.filename=top",

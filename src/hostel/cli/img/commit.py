@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Final
 
 from hostel.cli.img.arguments import FORMAT, IMAGE_OPTS, OBJECT, PROGRESS, QUIET, Arguments, Command, Flag, size
-from hostel.cli.img.opening import cache_mode, open_image
+from hostel.cli.img.opening import cache_mode, open_image, warn_of_guess
 from hostel.cli.img.output import Output
 from hostel.cli.img.progress import Progress
 from hostel.img import commit
@@ -47,6 +47,8 @@ def run(arguments: Arguments, output: Output) -> int:
         with open_image(
             output, filename, arguments.get("format"), image_opts=image_opts, no_io=True, force_share=True, unmap=True
         ) as node:
+            if node.probed and node.format == "raw":
+                warn_of_guess(output, (node.file or node).filename)
             depth = commit.find_base(node, base, filename)
             found = node.format
         node = open_image(
