@@ -46,10 +46,10 @@ def test_what_is_no_assignment_is_refused_with_its_line(dialect: Dialect, text: 
 
 @pytest.mark.parametrize("text", ["a=" + "[" * 100_000, "a=[" + "1," * 100_000, 'a="""' + '"' * 100_000, "#" * 500_000])
 def test_hostile_text_ends_soon(text: str) -> None:
-    begin = time.monotonic()
+    begin = time.process_time()
     with contextlib.suppress(ModelError):
         parse(text, Dialect.XEN)
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize("value", ["x", "it's", 'say "x"', 'it\'s "x" now', 512, ["a", ["b", 1]]])

@@ -249,9 +249,9 @@ def test_a_vmdks_own_extent_is_no_other_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"\n" * MIB, b"RW\n" * (MIB // 3), b" " * MIB, b"RW 1 " + b"\n" * MIB])
 def test_blanks_in_a_vmdk_descriptor_take_no_time(tmp_path: Path, data: bytes) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     assert look(tmp_path, b"version=1\n" + data).format == "vmdk"
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_names_of_a_vmdk_are_bounded(tmp_path: Path) -> None:
@@ -259,9 +259,9 @@ def test_names_of_a_vmdk_are_bounded(tmp_path: Path) -> None:
     assert len({each.filename for each in found.names}) == 1
     lines = b"".join(b'RW 1 FLAT "x%d" 0\n' % n for n in range(50_000))
     for head in (b"version=1\n", b'version=1\nCID=1\nparentCID=2\ncreateType="vmfs"\n'):
-        started = time.monotonic()
+        started = time.process_time()
         assert len(look(tmp_path, head + lines).names) == 64
-        assert time.monotonic() - started < 5
+        assert time.process_time() - started < 5
 
 
 def test_backing_files_of_older_formats_are_named(tmp_path: Path) -> None:
@@ -495,8 +495,8 @@ def test_claims_of_huge_tables_cost_neither_memory_nor_time(tmp_path: Path) -> N
         found = inspect(str(path))
         return codes(found, Level.NOTE), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
 
-    begun = time.monotonic()
+    begun = time.process_time()
     notes, grown = bounded(bounded_look, memory=64 * MIB, seconds=30)
     assert notes == ["large-table", "large-table"]
     assert grown < 32
-    assert time.monotonic() - begun < 20
+    assert time.process_time() - begun < 20

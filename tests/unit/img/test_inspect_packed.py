@@ -74,6 +74,6 @@ def test_a_broken_file_is_unsafe(tmp_path: Path, wrapper: str) -> None:
 def test_a_bomb_takes_neither_memory_nor_time(tmp_path: Path) -> None:
     bomb = gzip.compress(bytes(32 * MIB)) * 100
     path = write(tmp_path / "a", bomb)
-    started = time.monotonic()
+    started = time.process_time()
     found = bounded(lambda: codes(inspect(path, max_virtual_size=MIB)), memory=64 * MIB, seconds=20)
-    assert found == ["unpacked-size", "virtual-size"] and time.monotonic() - started < 20
+    assert found == ["unpacked-size", "virtual-size"] and time.process_time() - started < 20

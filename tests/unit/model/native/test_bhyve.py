@@ -167,11 +167,11 @@ def test_words_that_are_joined_are_split_again(words: list[str]) -> None:
 
 
 def test_hostile_command_lines_end_soon() -> None:
-    begin = time.monotonic()
+    begin = time.process_time()
     for text in ("'" * 200_001, '"a ' * 100_000, "\\\n" * 200_000, " " * 500_000, f"{BHYVE} " + "-s 2,lpc " * 50_000):
         with pytest.raises(ModelError):
             read_bhyve(text)
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 @pytest.mark.parametrize(

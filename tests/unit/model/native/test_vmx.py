@@ -141,10 +141,10 @@ def test_no_text_of_a_document_becomes_an_entry_of_its_own() -> None:
 
 
 def test_numbers_of_devices_cost_nothing() -> None:
-    begin = time.monotonic()
+    begin = time.process_time()
     text = 'ethernet999999.present = "false"\nsharedFolder.maxNum = "99999999999999"\n'
     domain = read_vmx(HEAD + 'isolation.tools.hgfs.disable = "false"\n' + text)
-    assert not domain.devices.interfaces and time.monotonic() - begin < 5
+    assert not domain.devices.interfaces and time.process_time() - begin < 5
 
 
 def test_drive_of_the_host_stays_one_while_it_is_empty_and_in_a_document_is_none() -> None:

@@ -189,9 +189,9 @@ def test_no_text_of_a_document_becomes_an_entry_of_its_own() -> None:
 
 
 def test_hostile_lists_end_soon() -> None:
-    begin = time.monotonic()
+    begin = time.process_time()
     for name in ("disk", "vif", "vfb", "channel", "usbctrl"):
         for value in (f'"{"," * 200_000}x"', f'"{"cdrom," * 100_000}x"', '"type=qusb,version=2", ' * 100_000):
             with pytest.raises(ModelError):
                 read_xl(HEAD + f"{name} = [ {value} ]")
-    assert time.monotonic() - begin < 5
+    assert time.process_time() - begin < 5
