@@ -203,7 +203,8 @@ def _look_with_driver(look: Look, driver_class: type[FormatDriver]) -> None:
 def _claim(reference: Reference) -> Claim:
     if reference.essential:
         return Claim("extent", reference.filename)
-    return Claim(reference.child, reference.filename, reference.format)
+    format = "raw" if reference.format == "file" else reference.format  # bytes that no format's driver opens
+    return Claim(reference.child, reference.filename, format)
 
 
 def _look_at_info(look: Look, driver: BlockDriver) -> bool:
