@@ -55,6 +55,28 @@ def copied(*source: str) -> bytes:
     return target.read_bytes()
 
 
+def opened_again(turn: int) -> list[dict[str, object]]:
+    """The nodes with other options than in the turn before."""
+    odd = turn % 2 == 1
+    cache = {"no-flush": odd}
+    files = {
+        name: {"driver": "file", "filename": f"{name}.img", "cache": {"direct": False, **cache}}
+        for name in ("plain", "overlay", "limited")
+    }
+    return [
+        {"driver": "raw", "node-name": "plain", "file": files["plain"], "detect-zeroes": "on" if odd else "off"},
+        {
+            "driver": "qcow2",
+            "node-name": "overlay",
+            "file": files["overlay"],
+            "backing": "base" if odd else "again",
+            "lazy-refcounts": odd,
+        },
+        {"driver": "qcow2", "node-name": "image", "file": files["limited"], "l2-cache-size": 65536 << odd},
+        {"driver": "throttle", "node-name": "limited", "file": "image", "throttle-group": "h" if odd else "g"},
+    ]
+
+
 def serve(folder: Path, tool: Sequence[str]) -> list[str]:
     """Let clients work on all exports at once, hold every byte against what they wrote; the bitmaps' sums."""
     folder.mkdir()
@@ -69,8 +91,14 @@ def serve(folder: Path, tool: Sequence[str]) -> list[str]:
     subprocess.run(base, cwd=folder, check=True, capture_output=True, timeout=60)
     words = [
         *("--object", "throttle-group,id=g,x-bps-total=50000000,x-iops-total=2000"),
+        *("--object", "throttle-group,id=h,x-bps-total=90000000"),
+        *("--blockdev", "qcow2,node-name=base,file.driver=file,file.filename=base.img,read-only=on"),
+        *("--blockdev", "qcow2,node-name=again,file.driver=file,file.filename=base.img,read-only=on"),
         *("--blockdev", "raw,node-name=plain,file.driver=file,file.filename=plain.img,discard=unmap"),
-        *("--blockdev", "qcow2,node-name=overlay,file.driver=file,file.filename=overlay.img,discard=unmap"),
+        *(
+            "--blockdev",
+            "qcow2,node-name=overlay,file.driver=file,file.filename=overlay.img,discard=unmap,backing=base",
+        ),
         *("--blockdev", "qcow2,node-name=image,file.driver=file,file.filename=limited.img,discard=unmap"),
         *("--blockdev", "throttle,node-name=limited,throttle-group=g,file=image,discard=unmap"),
         *("--nbd-server", "addr.type=unix,addr.path=nbd.sock"),
@@ -87,10 +115,11 @@ def serve(folder: Path, tool: Sequence[str]) -> list[str]:
                 start, stop = part * SIZE // CLIENTS, (part + 1) * SIZE // CLIENTS
                 working.append(client(folder, name, requests(number * 10 + part, start, stop, contents[name])))
         limits = [{"iops-total": 4000, "bps-total": 0}, {"bps-total": 80_000_000}]
-        for each in limits:
-            running.monitor.command("qom-set", path="g", property="limits", value=each)
+        for turn in range(10):
+            running.monitor.command("qom-set", path="g", property="limits", value=limits[turn % 2])
             running.monitor.command("query-named-block-nodes")
             running.monitor.command("block-set-write-threshold", node_name="plain", write_threshold=MIB)
+            running.monitor.command("blockdev-reopen", options=opened_again(turn))
         for process in working:
             out, _ = process.communicate(timeout=60)
             assert process.returncode == 0
