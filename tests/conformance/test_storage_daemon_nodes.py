@@ -141,6 +141,22 @@ REOPENED = [
     overlay(backing="base"),
     run("blockdev-del", node_name="base"),
     run("blockdev-del", node_name="base2"),
+    # a base for writing and for reading, with the file that was opened for it alone
+    *(
+        step
+        for read_only in (True, False, True)
+        for step in (
+            reopened(
+                {
+                    "driver": "qcow2",
+                    "node-name": "base3",
+                    "file": {"driver": "file", "filename": "base3.qcow2"},
+                    "read-only": read_only,
+                }
+            ),
+            NODES,
+        )
+    ),
     # windows of a file
     *(window(**given) for given in ({"offset": 512}, {"offset": 5 << 20}, {"offset": 512, "size": 1024})),
     NODES,
@@ -176,6 +192,7 @@ def test_nodes_are_opened_again_as_by_qemu(tmp_path: Path) -> None:
     prepare = (
         "qemu-img create -q -f qcow2 base.qcow2 4M",
         "qemu-img create -q -f qcow2 base2.qcow2 4M",
+        "qemu-img create -q -f qcow2 base3.qcow2 4M",
         "qemu-io -f qcow2 -c 'write -P 1 0 1M' base.qcow2",
         "qemu-io -f qcow2 -c 'write -P 2 0 1M' base2.qcow2",
         "qemu-img create -q -f raw a.raw 4M",
@@ -185,6 +202,7 @@ def test_nodes_are_opened_again_as_by_qemu(tmp_path: Path) -> None:
     words = [
         *("--blockdev", "qcow2,node-name=base,file.driver=file,file.filename=base.qcow2"),
         *("--blockdev", "qcow2,node-name=base2,file.driver=file,file.filename=base2.qcow2"),
+        *("--blockdev", "qcow2,node-name=base3,file.driver=file,file.filename=base3.qcow2"),
         *("--blockdev", "qcow2,node-name=o,file.driver=file,file.node-name=of,file.filename=o.qcow2,backing=base"),
         *("--blockdev", "file,node-name=f,filename=a.raw"),
         *("--blockdev", "raw,node-name=r,file=f"),

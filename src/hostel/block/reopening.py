@@ -315,20 +315,17 @@ def _filename(entry: _Entry, described: blockdev.Described | None) -> str:
 
 def _require_compatible(table: NodeTable, entries: Sequence[_Entry]) -> None:
     """Refuse what others forbid, as if all were done already."""
+    writing = Permission.WRITE | Permission.WRITE_UNCHANGED
     with ExitStack() as stack:
-        for entry in entries:
-            used, _ = table.permissions(entry.node)
-            if (
-                entry.after.read_only
-                and not entry.before.read_only
-                and used & (Permission.WRITE | Permission.WRITE_UNCHANGED)
-            ):
-                raise BlockError(
-                    f"Read-only block node '{entry.node.name}' cannot support read-write users", errno=errno.EPERM
-                )
         for entry in entries:
             stack.callback(setattr, entry.node, "read_only", entry.before.read_only)
             entry.node.read_only = entry.after.read_only
+        for entry in entries:
+            used, _ = table.permissions(entry.node)
+            if entry.after.read_only and not entry.before.read_only and used & writing:
+                raise BlockError(
+                    f"Read-only block node '{entry.node.name}' cannot support read-write users", errno=errno.EPERM
+                )
         for entry in entries:
             table.require_compatible(entry.node)
 
