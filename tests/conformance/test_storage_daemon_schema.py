@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +17,13 @@ CASES_LEFT_OUT = {"block-export-add": {"vduse-blk"}, "blockdev-add": {"blkreplay
 Entities = dict[str, dict[str, Any]]
 
 
-@pytest.fixture
-def schemas(tmp_path: Path) -> tuple[Entities, Entities]:
+@pytest.fixture(scope="module")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> tuple[Entities, Entities]:
     """QEMU's and ours, by the names of the entities."""
+    folder = tmp_path_factory.mktemp("schema")
     found: list[Entities] = []
     for tool in (THEIRS, OURS):
-        with daemon(tmp_path, tool=tool) as running:
+        with daemon(folder, tool=tool) as running:
             entities = running.monitor.command("query-qmp-schema")
             assert len({each["name"] for each in entities}) == len(entities)
             found.append({each["name"]: each for each in entities})
