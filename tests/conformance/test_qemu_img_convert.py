@@ -344,3 +344,36 @@ def test_full_file_system_is_reported_and_no_target_left(twins: Twins, small_dis
     assert re.match(shape, expected.err)
     assert re.match(shape, found.err)
     assert os.listdir(small_disk) == []
+
+
+BASE = {"driver": "qcow2", "file": {"driver": "file", "filename": "base"}}
+RAW = {"driver": "raw", "file": {"driver": "file", "filename": "raw"}}
+PLAIN = {"driver": "qcow2", "file": {"driver": "file", "filename": "plain"}}
+
+
+def over(below: dict[str, object] | None) -> dict[str, object]:
+    """An image whose header names no backing file, on an empty one of the same kind, on what is given."""
+    middle = {"driver": "qcow2", "file": {"driver": "file", "filename": "middle"}, "backing": below}
+    return {"driver": "qcow2", "file": {"driver": "file", "filename": "upper"}, "backing": middle}
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        over(PLAIN),
+        over(RAW),
+        over({"driver": "raw", "file": PLAIN}),
+        over(BASE),
+        over(BASE | {"backing": None}),
+        {"driver": "qcow2", "file": {"driver": "file", "filename": "far"}, "backing": over(BASE)},
+        {"driver": "qcow2", "file": {"driver": "file", "filename": "far"}, "backing": over(None)},
+    ],
+    ids=str,
+)
+def test_options_describe_a_chain_however_long_it_is(sources: Twins, image: dict[str, object]) -> None:
+    for name in ("far", "upper", "middle"):
+        sources.prepare(f"qemu-img create -q -f qcow2 {name} 6M")
+    sources.prepare("qemu-io -f qcow2 -c 'write -q -P 9 200k 10k' middle")
+    words = ["convert", "-O", "raw", "json:" + json.dumps(image), "target"]
+    assert sources.run_ours(words) == sources.run_real(words)
+    assert (sources.ours / "target").read_bytes() == (sources.real / "target").read_bytes()

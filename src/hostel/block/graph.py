@@ -325,21 +325,25 @@ def _open_references(
     """Open what ``top`` names, or what its options put in its place, and the chain below it, from top to bottom."""
     seen = {_identity(top)}
     current = top
+    described: Described | None = image  # what options say of the present one
     for depth in range(1, MAX_CHAIN + 1):
+        alone = no_backing or (described is not None and described.no_backing)
         references = [
             reference
-            for reference in _references(current, image if current is top else None)
-            if reference.essential or not (no_backing if reference.child == "backing" else mode.no_io)
+            for reference in _references(current, described)
+            if reference.essential or not (alone if reference.child == "backing" else mode.no_io)
         ]
         if not references:
             return
         if mode.trust is Trust.UNTRUSTED:
             raise following.untrusted(current, references[0])
-        backing = None
+        backing, below_it = None, None
         # What else an image names, a file for its data, is used as the image itself is.
         own = mode if depth - 1 in (0, writable_backing) else mode._replace(read_only=True, cache=WRITEBACK)
         for reference in references:
-            given = image.children.get(reference.child) if current is top else None
+            given = described.children.get(reference.child) if described is not None else None
+            if given is not None and given.partial:
+                given = following.complete(current, reference, given)
             mode_of_edge = mode if reference.child == "backing" else own
             below = _open_reference(current, reference, given, mode_of_edge, writable=depth == writable_backing)
             current.driver.children[reference.child] = below
@@ -352,10 +356,11 @@ def _open_references(
                 seen.add(_identity(below))
                 # A node that was open before has what it stands on.
                 backing = None if given is not None and given.reference else below
+                below_it = given
         current.driver.assembled()
         if backing is None:
             return
-        current = backing
+        current, described = backing, below_it
     raise BlockError(f"The backing chain has more than {MAX_CHAIN} images", errno=errno.ELOOP)
 
 
@@ -378,8 +383,6 @@ def _open_reference(
     followed = given is None
     if given is None:
         given = following.follow(holder, reference)
-    elif given.partial:
-        given = following.complete(holder, reference, given)
     below = OpenMode(
         read_only=(is_backing and not writable) or mode.read_only,
         no_io=mode.no_io,
