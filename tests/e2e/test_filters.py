@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import hostel
+from hostel.drivers import tool
 from hostel.drivers.base import DomainState
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.store import Directories
@@ -129,6 +130,40 @@ def test_a_filter_is_changed_while_the_guest_runs(system: Connection, home: Path
     assert "-p ARP -j ACCEPT" in rules()  # its address is being learned
     domain.destroy()
     assert rules() == before
+
+
+def test_rules_that_cannot_be_listed_are_not_taken_for_none(
+    system: Connection, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, counted = rules(), home / "calls"
+    program = home / "bin/ebtables"
+    program.parent.mkdir()
+    real = tool.find("ebtables")
+    count = f"echo >> {counted}; [ $(wc -l < {counted}) != $FAILS ] || {{ echo busy >&2; exit 255; }}"
+    program.write_text(f'#!/bin/sh\ncase "$*" in *-L*) {count};; esac\nexec {real} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    domain = system.define_domain(domain_xml(home, interface("0a")))
+    for number in range(1, 20):
+        counted.write_text("")
+        monkeypatch.setenv("FAILS", str(number))
+        try:
+            domain.start()
+        except VirtError as error:
+            assert "busy" in error.message
+        is_over = len(counted.read_text()) < number
+        monkeypatch.setenv("FAILS", "0")
+        if is_over:
+            break
+        if domain.is_active:
+            assert "libvirt-I-vnet" in rules(), number
+            domain.destroy()
+        else:
+            domain.start()  # with what the one before has left
+            domain.destroy()
+        assert rules() == before, number
+    assert number > 3
+    assert "libvirt-I-vnet" in rules()
 
 
 def test_an_emulator_that_is_killed_leaves_no_rules(system: Connection, home: Path) -> None:

@@ -33,6 +33,8 @@ from hostel.errors import ErrorCode, ErrorDomain
 
 _TIMEOUT: Final = 60.0  # seconds; they wait for one another
 _BRIDGE_CHAIN: Final = re.compile(r"Bridge chain: (\S+), entries: \d+, policy: \w+")
+# How the programs say that the kernel has no such table, or one that they cannot have made.
+_ABSENT: Final = re.compile("does not exist|not supported|insmod|No such file or directory|incompatible")
 _JUMP: Final = re.compile(r"-j (\S+)")
 _ROUTED: Final = ("iptables", "ip6tables")
 _SHOWN: Final = {name: Path(f"/proc/sys/net/bridge/bridge-nf-call-{name}") for name in _ROUTED}
@@ -157,6 +159,21 @@ def _ended(words: Sequence[str]) -> tool.Ended:
     return tool.run(words, ErrorDomain.NWFILTER, expected=range(256), timeout=_TIMEOUT)
 
 
+def _listed(words: Sequence[str]) -> str:
+    """What a program lists; nothing where the kernel has no such table.
+
+    Raises:
+        VirtError: ``INTERNAL_ERROR``: it lists nothing for another reason. Rules that are there would be left, and
+            those that are new not put in their place.
+    """
+    ended = _ended(words)
+    if ended.code and not _ABSENT.search(ended.err):
+        said = printable(" ".join(ended.err.split()))
+        reason = f"Failed to list firewall rules {printable(shlex.join(words))}: {said}"
+        raise fault(ErrorCode.INTERNAL_ERROR, reason, ErrorDomain.NWFILTER)
+    return ended.out
+
+
 class _Frames(NamedTuple):
     """The chains of ebtables' table, and of each the chains that its rules lead to, in their order."""
 
@@ -168,7 +185,7 @@ class _Frames(NamedTuple):
         rules: dict[str, list[str]] = {}
         if tool.find("ebtables") is not None:
             chain: list[str] = []
-            for line in _ended(ebtables("-L").arguments).out.splitlines():
+            for line in _listed(ebtables("-L").arguments).splitlines():
                 if named := _BRIDGE_CHAIN.match(line):
                     chain = rules.setdefault(named[1], [])
                 elif jump := _JUMP.search(line):
@@ -213,7 +230,7 @@ class _Packets(NamedTuple):
         rules: list[list[str]] = []
         if tool.find(program) is not None:
             # What is cared for has no quotes.
-            for line in _ended([program, "-w", "-S"]).out.splitlines():
+            for line in _listed([program, "-w", "-S"]).splitlines():
                 words = line.split()
                 if words[0] == "-N":
                     chains.add(words[1])
