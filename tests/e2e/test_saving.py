@@ -165,6 +165,42 @@ def test_killed_at_any_step_it_is_saved_or_runs_and_never_both(tmp_path: Path, d
     goes_on(driver, ref, tmp_path)
 
 
+def test_killed_while_it_is_saved_over_another_file_it_is_not_taken_for_saved(
+    tmp_path: Path, driver: QemuDriver
+) -> None:
+    ref = start(driver, tmp_path)
+    path = tmp_path / "memory"
+    driver.domain_save_flags(ref, str(path))
+    ref, old = driver.domain_restore_flags(str(path)), path.read_bytes()
+    again = functools.partial(QemuDriver(Directories.under(tmp_path)).domain_save_flags, ref, str(path))
+    step, is_saved = 1, False
+    while not is_saved:
+        killed_at(step, (DRIVER / "saving.py", DRIVER / "savefile.py"), again)
+        is_saved = driver.domain_get_state(ref).state == DomainState.SHUTOFF
+        if not is_saved:
+            assert driver.domain_get_state(ref).state == DomainState.RUNNING, f"step {step}"
+            path.write_bytes(old)
+            step += 5
+    assert step > 50
+    assert savefile.is_whole(path)
+    assert path.read_bytes() != old
+    goes_on(driver, driver.domain_restore_flags(str(path)), tmp_path)
+
+
+def test_save_that_cannot_begin_is_not_taken_for_the_one_before(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = start(driver, tmp_path)
+    path = tmp_path / "memory"
+    driver.domain_save_flags(ref, str(path))
+    ref, old = driver.domain_restore_flags(str(path)), path.read_bytes()
+    with path.open("r+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(VirtError, match=f"the memory of another machine is being saved to '{path}'"):
+            driver.domain_save_flags(ref, str(path))
+    assert driver.domain_get_state(ref).state == DomainState.RUNNING
+    assert path.read_bytes() == old
+    goes_on(driver, ref, tmp_path)
+
+
 OTHERS = [
     ("<memory unit='KiB'>32768", "<memory unit='KiB'>65536", "domain max memory 65536 does not match source 32768"),
     ("dev='vda'", "dev='vdb'", "disk dev vdb does not match source vda"),

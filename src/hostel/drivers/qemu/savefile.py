@@ -7,6 +7,7 @@ migrates. While it is being written the first bytes say that it is not whole.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import stat
@@ -115,6 +116,38 @@ def packed(file: BinaryIO, way: Packing) -> Iterator[int]:
             raise _failed(f"{way.command[0]} does not come to its end") from None
         if tool.returncode:
             raise _failed(f"{way.command[0]} failed: {said.strip() or tool.returncode}")
+
+
+@contextlib.contextmanager
+def opened(path: Path, *, is_there: bool = False) -> Iterator[BinaryIO]:
+    """Open a file to write a machine's memory to: it is empty, and nobody else writes it.
+
+    Args:
+        path: the file.
+        is_there: whether it is; else it is made, by us alone.
+
+    Raises:
+        VirtError: the host refused, or memory is being written to it; it is as it was then. As the block ends with.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (0 if is_there else os.O_CREAT | os.O_EXCL), 0o600)
+        with open(descriptor, "r+b") as file:
+            _take(file, path)
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.ftruncate(descriptor, 0)
+            yield file
+    except OSError as error:
+        raise system_fault(error, f"Failed to create file '{path}'", ErrorDomain.QEMU, path=str(path)) from error
+
+
+def _take(file: BinaryIO, path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        what = f"the memory of another machine is being saved to '{path}'; name another file"
+        raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.QEMU) from None
+    except OSError:
+        return  # a file system without locks
 
 
 def begin(file: BinaryIO, xml: str, *, running: bool, way: Packing = UNPACKED) -> None:

@@ -8,11 +8,10 @@ is not, it is removed and the machine goes on.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from hostel.drivers.base import DomainRef, DomainXmlFlag, PausedReason, Progress, RunningReason, ShutoffReason
 from hostel.drivers.base.saving import SaveFlag
@@ -91,15 +90,39 @@ class SaveCalls(Calls):
         if flags & (SaveFlag.RUNNING | SaveFlag.PAUSED):
             runs = bool(flags & SaveFlag.RUNNING)
         way = savefile.packing(machine.settings.formats.save, "save")
-        machine.save(ending=f"{SAVING}{path}", paused=int(PausedReason.SAVE), resumes=was_running)
-        try:
-            write_memory(machine, path, text, runs=runs, way=way, progress=progress)
-        except BaseException:
-            settle_save(machine)
-            raise
+        machine.check_disks_held()
+        with self._begun(machine, path, resumes=was_running) as file:
+            try:
+                write_memory(machine, file, text, runs=runs, way=way, progress=progress)
+            except OSError as error:
+                settle_save(machine)
+                raise system_fault(error, f"Failed to write '{path}'", ErrorDomain.QEMU, path=str(path)) from error
+            except BaseException:
+                settle_save(machine)
+                raise
         settle_save(machine)
         if flags & SaveFlag.BYPASS_CACHE:
             savefile.drop_cached(path)
+
+    @contextlib.contextmanager
+    def _begun(self, machine: Running, path: Path, *, resumes: bool) -> Iterator[BinaryIO]:
+        """Open the file, and mark the machine. Who finds the mark, and the file whole, ends the machine.
+
+        So what the file held is gone before; and where it is not there, it is made after, for nobody would remove it.
+
+        Raises:
+            VirtError: it cannot be opened; the machine has no mark then.
+        """
+        before = machine.status
+        with contextlib.ExitStack() as stack:
+            there = stack.enter_context(savefile.opened(path, is_there=True)) if path.exists() else None
+            machine.save(ending=f"{SAVING}{path}", paused=int(PausedReason.SAVE), resumes=resumes)
+            try:
+                file = there or stack.enter_context(savefile.opened(path))
+            except VirtError:
+                machine.save(ending=before.ending, paused=before.paused, resumes=before.resumes)
+                raise
+            yield file
 
     def _checked(self, held: Domain, xml: str) -> str:
         """Another document for a saved machine, complete; it must be the same machine to the guest."""
@@ -243,7 +266,7 @@ def lasting(domain: Domain) -> str:
 
 def write_memory(
     machine: Running,
-    path: Path,
+    file: BinaryIO,
     xml: str,
     *,
     runs: bool,
@@ -254,19 +277,14 @@ def write_memory(
     """Stop the guest, and write its memory to a file with a document before it; the file is whole afterwards.
 
     Raises:
-        VirtError: the host or QEMU refused; the guest is stopped then.
+        VirtError: QEMU refused; the guest is stopped then.
+        OSError: the host refused, likewise.
     """
-    machine.check_disks_held()
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "r+b") as file:
-            savefile.begin(file, xml, running=runs, way=way)
-            holding.stop(machine)
-            with savefile.packed(file, way) as target:
-                migrate(machine, target, operation, progress)
-            savefile.finish(file)
-    except OSError as error:
-        raise system_fault(error, f"Failed to create file '{path}'", ErrorDomain.QEMU, path=str(path)) from error
+    savefile.begin(file, xml, running=runs, way=way)
+    holding.stop(machine)
+    with savefile.packed(file, way) as target:
+        migrate(machine, target, operation, progress)
+    savefile.finish(file)
 
 
 def migrate(machine: Running, descriptor: int, operation: int, progress: Progress | None = None) -> None:

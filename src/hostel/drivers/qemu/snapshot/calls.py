@@ -279,8 +279,10 @@ class SnapshotCalls(Calls):
             return
         if memory is not None:
             way = savefile.packing(machine.settings.formats.snapshot, "snapshot")
-            machine.save(paused=int(PausedReason.SNAPSHOT), resumes=runs)
-            write_memory(machine, Path(memory), lasting(machine.domain), runs=runs, way=way, operation=SNAPSHOT)
+            machine.check_disks_held()
+            with savefile.opened(Path(memory)) as file:
+                machine.save(paused=int(PausedReason.SNAPSHOT), resumes=runs)
+                write_memory(machine, file, lasting(machine.domain), runs=runs, way=way, operation=SNAPSHOT)
         elif waits:
             machine.save(paused=int(PausedReason.SNAPSHOT), resumes=True)
             machine.ask("stop")
