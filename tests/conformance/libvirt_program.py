@@ -2,12 +2,14 @@
 
 import importlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 libvirt = importlib.import_module(sys.argv[1])
 libvirt.registerErrorHandler(lambda context, error: None, None)
 
 
-def tried(call, *arguments):
+def tried(call: Callable[..., Any], *arguments: Any) -> Any:
     """The answer, or libvirt's number for why there is none: ours has more to say than its text."""
     try:
         return call(*arguments)
@@ -66,7 +68,7 @@ print(tried(reader.lookupByName("test").destroy))
 # What arguments become, and what is refused before anybody is asked.
 
 
-def outcome(call, *arguments):
+def outcome(call: Callable[..., Any], *arguments: Any) -> Any:
     """What a call answers, or by what and how it is refused."""
     try:
         return call(*arguments)

@@ -71,7 +71,7 @@ def _place(home: Path) -> None:
         (home / name).write_bytes(bytes(1 << 16))
     (home / "link").symlink_to(home / "linked")
     for name, below, form in (("middle", "base", "raw"), ("top", "middle", "qcow2")):
-        words = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", home / below, "-F", form, home / name]
+        words = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(home / below), "-F", form, str(home / name)]
         subprocess.run(words, check=True, timeout=30)
     for name in ("dir", "read", "other"):
         (home / name).mkdir()

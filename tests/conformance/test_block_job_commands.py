@@ -17,19 +17,20 @@ from support.image import real_qemu_img
 pytestmark = [pytest.mark.requires_tool(tool) for tool in ("qemu-img", "qemu-io", "qemu-storage-daemon")]
 
 # A command with its arguments, an event to wait for, or seconds to let pass.
-Step = tuple[str, dict[str, Any]] | str | float
+Command = tuple[str, dict[str, Any]]
+Step = Command | str | float
 
-MIRROR: Step = ("blockdev-mirror", {"job-id": "j", "device": "disk", "target": "t", "sync": "full"})
+MIRROR: Command = ("blockdev-mirror", {"job-id": "j", "device": "disk", "target": "t", "sync": "full"})
 MANUAL = {"auto-finalize": False, "auto-dismiss": False}
 BACKUP = {"job-id": "j", "device": "disk", "target": "t"}
 STREAM = {"job-id": "j", "device": "disk"}
 
 
-def _act(*actions: tuple[str, dict[str, Any]], **more: Any) -> Step:
+def _act(*actions: Command, **more: Any) -> Step:
     return "transaction", {"actions": [{"type": kind, "data": data} for kind, data in actions], **more}
 
 
-OVERLAY: tuple[str, dict[str, Any]] = ("blockdev-snapshot", {"node": "disk", "overlay": "t"})
+OVERLAY: Command = ("blockdev-snapshot", {"node": "disk", "overlay": "t"})
 SYNC: dict[str, Any] = {"node-name": "disk", "snapshot-file": "new.qcow2", "snapshot-node-name": "new"}
 INTERNAL = "blockdev-snapshot-internal-sync"
 DELETE = "blockdev-snapshot-delete-internal-sync"
@@ -358,7 +359,7 @@ SCENES: dict[str, list[Step]] = {
 def _play(folder: Path, steps: Sequence[Step], tool: Sequence[str]) -> tuple[list[Any], list[Any]]:
     """The answers, and the events."""
     folder.mkdir()
-    below: list[object] = []
+    below: list[str] = []
     for name, pattern in (("base", "write -P 1 0 2M"), ("middle", "write -P 2 1M 1M"), ("top", "write -P 3 2M 1M")):
         real_qemu_img("create", "-q", "-f", "qcow2", *below, folder / f"{name}.qcow2", "4M")
         words = ["qemu-io", "-f", "qcow2", "-c", pattern, str(folder / f"{name}.qcow2")]
@@ -407,8 +408,8 @@ def test_jobs_answer_and_tell_as_those_of_qemu(tmp_path: Path, scene: str) -> No
         assert ours[1] == theirs[1]
 
 
-FILTERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "mirror_top": (MIRROR[0], MIRROR[1]),
+FILTERS: dict[str, Command] = {
+    "mirror_top": MIRROR,
     "copy-before-write": ("blockdev-backup", {**BACKUP, "sync": "full"}),
     "copy-on-read": ("block-stream", STREAM),
     "commit_top": ("block-commit", {**STREAM, "top": "middle.qcow2"}),

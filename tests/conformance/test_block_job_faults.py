@@ -40,7 +40,7 @@ def _nodes(folder: Path, faulty: str, event: str, code: int) -> list[str]:
     """Images with a little data each, and options that open them, one file of which fails once."""
     folder.mkdir()
     words: list[str] = []
-    below: list[object] = []
+    below: list[str] = []
     for number, name in enumerate(("base", "middle", "top", "t")):
         real_qemu_img("create", "-q", "-f", "qcow2", *(below if name != "t" else []), folder / name, "1M")
         if name != "t":

@@ -351,9 +351,9 @@ def test_client_of_a_user_who_has_no_daemon_starts_it() -> None:
         if not pythons:
             pytest.skip("another user than root may run no Python that has what the daemon needs")
         started = folder / "libvirtd"
-        path = environment.pop("PYTHONPATH")
+        modules = environment.pop("PYTHONPATH")
         started.write_text(
-            f"#!/bin/sh\necho $$ > {folder}/pid\nexport PYTHONPATH={path}\n"
+            f"#!/bin/sh\necho $$ > {folder}/pid\nexport PYTHONPATH={modules}\n"
             f'exec {pythons[0]} -m hostel daemon "$@" 2> {folder}/log\n'
         )
         started.chmod(0o755)

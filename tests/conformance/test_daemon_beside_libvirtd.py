@@ -84,7 +84,7 @@ def answers() -> Iterator[list[tuple[str, object, object]]]:
         # Both begin at the same moment: what runs has taken its time since then.
         time.sleep(0.1)
         try:
-            yield [(command, *(virsh.run(command) for virsh in pair)) for command in COMMANDS]
+            yield [(command, pair[0].run(command), pair[1].run(command)) for command in COMMANDS]
         finally:
             for virsh in pair:
                 virsh.close()

@@ -97,7 +97,7 @@ def test_much_data_comes_through_tls(reachable: Reachable, tmp_path: Path) -> No
         ref = connection.storage.storage_vol_lookup_by_path(f"{tmp_path}/pool/v")
         connection.storage.storage_vol_upload(ref, [data])
         pieces = connection.storage.storage_vol_download(ref)
-        assert b"".join(bytes(piece) for piece in pieces) == data  # type: ignore[arg-type]
+        assert b"".join(bytes(piece) for piece in pieces) == data
         pool.stop()
 
 

@@ -13,7 +13,7 @@ import signal
 import stat
 import struct
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -159,7 +159,7 @@ def test_a_file_that_does_not_grow_takes_what_fits(folder: Path) -> None:
 
 def test_a_read_only_file_cannot_be_changed(folder: Path) -> None:
     with mounted(folder, "writable=off") as (path, _), open(os.open(path, os.O_RDWR), "r+b", buffering=0) as stream:
-        changes = [
+        changes: list[Callable[[], object]] = [
             lambda: os.pwrite(stream.fileno(), b"x", 0),
             lambda: os.ftruncate(stream.fileno(), 0),
             lambda: os.posix_fallocate(stream.fileno(), SIZE, 4096),
@@ -178,7 +178,12 @@ def test_the_mode_and_the_owner_can_be_changed_as_far_as_others_may_use_it(folde
     with mounted(folder, "writable=on,allow-other=off") as (path, _):
         os.chmod(path, 0o400)
         assert stat.S_IMODE(path.stat().st_mode) == 0o400
-        for change in (lambda: os.chmod(path, 0o644), lambda: os.chown(path, 1, 1), lambda: os.utime(path)):
+        changes: list[Callable[[], None]] = [
+            lambda: os.chmod(path, 0o644),
+            lambda: os.chown(path, 1, 1),
+            lambda: os.utime(path),
+        ]
+        for change in changes:
             with pytest.raises(OSError) as caught:
                 change()
             assert caught.value.errno in (errno.EPERM, errno.ENOTSUP)

@@ -46,7 +46,8 @@ def opened(path: Path) -> Iterator[Any]:
 def shown(path: Path) -> list[dict[str, Any]]:
     """What qemu-img says of the bitmaps."""
     info = json.loads(run("qemu-img", "info", "--output=json", str(path)))
-    return info["format-specific"]["data"].get("bitmaps", [])
+    found: list[dict[str, Any]] = info["format-specific"]["data"].get("bitmaps", [])
+    return found
 
 
 def dirty_for_qemu(path: Path, name: str) -> set[int]:

@@ -14,7 +14,7 @@ import pytest
 from hostel.block import graph
 from hostel.block.powers import CheckResult, Repair
 from hostel.cli.main import main
-from support.qcow2 import check_file
+from support.qcow2 import check_file, driver_of
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
 NAMES = {name.replace("_", "-"): name for name in CheckResult.__slots__}
@@ -111,7 +111,7 @@ def test_damage_is_reported_as_by_qemu_img_and_repaired(tmp_path: Path, damage: 
     assert repaired.corruptions_fixed or repaired.leaks_fixed
     assert_same(path)
     with graph.open(str(path), "qcow2") as image:
-        assert [each.name for each in image.driver.snapshots()] == ["a", "b"]
+        assert [each.name for each in driver_of(image).snapshots()] == ["a", "b"]
     assert qemu_check(path)[2] == 0
 
 

@@ -32,10 +32,12 @@ def test_qemu_img_finds_leaks_at_worst_after_a_power_cut(tmp_path: Path, seed: i
     path = tmp_path / "disk.qcow2"
     rng = random.Random(f"judged {seed}")
     recording = Recording.random(rng, rng.randrange(5, 30))
-    for name in BACKING_NAMES if recording.workload.original_backing is not None else ():
-        backing = tmp_path / name
-        backing.parent.mkdir(parents=True, exist_ok=True)
-        backing.write_bytes(recording.workload.original_backing)
+    below = recording.workload.original_backing
+    if below is not None:
+        for name in BACKING_NAMES:
+            backing = tmp_path / name
+            backing.parent.mkdir(parents=True, exist_ok=True)
+            backing.write_bytes(below)
     for state in sample(recording.states(rng), rng, 10):
         tried["disks after power cuts judged by qemu-img check"] += 1
         path.write_bytes(state.data)

@@ -37,7 +37,7 @@ def make(path: Path, *options: str, size: int = SIZE) -> None:
     create.create(create.plan(str(path), "qcow2", size, given=given))  # type: ignore[arg-type]
 
 
-def judge(path: Path, oracle: bytes, *, raw: bool) -> None:
+def judge(path: Path, oracle: bytes | bytearray, *, raw: bool) -> None:
     run("qemu-img", "check", "-f", "qcow2", str(path))
     expected = path.with_suffix(".raw")
     expected.write_bytes(oracle)

@@ -11,6 +11,7 @@ import pytest
 from hostel.block import creating, graph
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.node import BlockNode
+from hostel.block.options import Value
 from hostel.block.powers import Repair
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
@@ -23,7 +24,7 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-def judge(path: Path, oracle: bytes) -> None:
+def judge(path: Path, oracle: bytes | bytearray) -> None:
     """Both check it clean and read the same."""
     run("qemu-img", "check", "-f", "qcow2", str(path))
     expected = path.with_suffix(".raw")
@@ -98,7 +99,8 @@ def test_random_changes_are_read_by_qemu_as_by_us(tmp_path: Path, cluster_size: 
 def test_metadata_may_be_preallocated_over_a_backing_file(tmp_path: Path) -> None:
     (tmp_path / "base.raw").write_bytes(b"\x05" * 262144)
     path = tmp_path / "disk.qcow2"
-    options = {"extended_l2": True, "preallocation": "metadata", "backing_file": "base.raw", "backing_fmt": "raw"}
+    options: dict[str, Value] = {"extended_l2": True, "preallocation": "metadata"}
+    options |= {"backing_file": "base.raw", "backing_fmt": "raw"}
     with creating.create(str(path)) as file:
         Qcow2Driver.create(file, 524288, options)
     judge(path, b"\x05" * 262144 + bytes(262144))

@@ -213,7 +213,7 @@ class Crosswise(Workload):
 
     def _listed(self) -> list[SnapshotInfo]:
         with graph.open(str(self.path), "qcow2", no_backing=True) as node:
-            return node.driver.snapshots()
+            return list(qcow2.driver_of(node).snapshots())
 
     def _command(self) -> str:
         """A random command of qemu-io; the content is what it leaves."""

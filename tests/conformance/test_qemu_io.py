@@ -281,8 +281,8 @@ def test_the_first_mistake_counts(tmp_path: Path) -> None:
         "alloc 0 -1",
         "read -l x -P y 0 1",
         "read -y -l x 0 1",
+        *("writev -P 256 -512 64k", "length -x", "sleep -1", "discard -C -x 0 1", "truncate -m x", "truncate -y 0"),
     )
-    lines += ("writev -P 256 -512 64k", "length -x", "sleep -1", "discard -C -x 0 1", "truncate -m x", "truncate -y 0")
     both(tmp_path, *commands(*lines), "disk")
     both(tmp_path, "-r", *commands("write -P x 0 1", "writev", "discard -y", "truncate x", "aio_write x y"), "disk")
 

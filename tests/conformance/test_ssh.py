@@ -128,11 +128,12 @@ def test_a_disk_is_used_in_place(server: SshServer, tmp_path: Path) -> None:
         done = run(server, *OURS, *words)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "failed" not in done.stdout
-    for words in (
+    theirs: tuple[list[object], ...] = (
         ["qemu-img", "check", path],
         ["qemu-io", "-r", "-c", "read -P 7 1M 1M", "-c", "read -P 0 2M 64k", path],
-    ):
-        done = run(server, *words)
+    )
+    for command in theirs:
+        done = run(server, *command)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "failed" not in done.stdout
 

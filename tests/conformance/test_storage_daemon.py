@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -347,7 +347,7 @@ def test_help_and_version_are_said_before_anything_is_made() -> None:
         assert text in out.getvalue()
 
 
-def wait_until(condition, timeout: float = 20) -> None:
+def wait_until(condition: Callable[[], object], timeout: float = 20) -> None:
     until = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < until

@@ -168,11 +168,11 @@ def test_an_encrypted_image_is_created_that_qemu_opens(tmp_path: Path) -> None:
         while running.monitor.wait_for("JOB_STATUS_CHANGE")["data"]["status"] != "concluded":
             pass
     secret = ["--object", "secret,id=s,data=x", "--image-opts"]
-    for options in (
+    for opened in (
         "driver=luks,key-secret=s,file.filename=a.img",
         "driver=qcow2,encrypt.key-secret=s,file.filename=b.img",
     ):
-        line = ["qemu-io", *secret, "-c", "write -P 7 0 1M", "-c", "read -P 7 0 1M", options]
+        line = ["qemu-io", *secret, "-c", "write -P 7 0 1M", "-c", "read -P 7 0 1M", opened]
         done = subprocess.run(line, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60)
         assert "failed" not in done.stdout
 

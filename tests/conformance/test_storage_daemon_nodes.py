@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.scene import Command, Event, compare, qemu_io, run
+from support.scene import Command, Event, Step, compare, qemu_io, run
 
 pytestmark = [pytest.mark.requires_tool("qemu-storage-daemon"), pytest.mark.requires_tool("qemu-img")]
 
@@ -33,7 +33,7 @@ def test_nodes_count_how_far_they_are_written_and_what_was_discarded(tmp_path: P
         *("--export", "nbd,id=f,node-name=r,name=r,writable=on"),
     ]
     nodes = run("query-blockstats", query_nodes=True)
-    steps = [
+    steps: list[Step] = [
         run("query-blockstats"),
         run("query-blockstats", query_nodes=1),
         nodes,
@@ -104,7 +104,7 @@ def null(**options: object) -> Command:
 
 
 NODES = run("query-named-block-nodes", flat=True)
-REOPENED = [
+REOPENED: list[Step] = [
     ("blockdev-reopen", {}),
     ("blockdev-reopen", {"options": 3}),
     ("blockdev-reopen", {"options": [3]}),

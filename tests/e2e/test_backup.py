@@ -65,7 +65,9 @@ class Machine:
             self.ref = self.driver.domain_create(self.ref)
         else:
             self.driver.domain_reset(self.ref)
-        return wait_for_report(self.home, before + 1).boot
+        boot = wait_for_report(self.home, before + 1).boot
+        assert boot is not None
+        return boot
 
     def checkpoint(self, name: str) -> CheckpointRef:
         xml = f"<domaincheckpoint><name>{name}</name></domaincheckpoint>"
@@ -137,7 +139,9 @@ def boots_of(home: Path, name: str, path: Path) -> int:
         driver = connection.hypervisor
         assert isinstance(driver, QemuDriver)
         driver.domain_create(driver.domain_define_xml(domain_xml(home, disk(path, "qcow2"), name=name)))
-        return wait_for_report(home, 1, name).boot
+        boot = wait_for_report(home, 1, name).boot
+        assert boot is not None
+        return boot
 
 
 def test_backup_is_the_disk_and_the_next_one_what_changed(tmp_path: Path, machine: Machine) -> None:

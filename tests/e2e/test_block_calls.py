@@ -290,7 +290,7 @@ def test_disks_of_a_group_are_limited_together(tmp_path: Path, driver: QemuDrive
     assert limits(Affect.CONFIG) == [(200, "g")] * 3
     assert driver.domain_get_block_io_tune(ref, "vda", Affect.LIVE)["read_bytes_sec"] == MIB
     with pytest.raises(VirtError, match="with all tune parameters zero is not supported"):
-        none = {"group_name": "other", "total_iops_sec": 0, "read_bytes_sec": 0}
+        none: dict[str, int | str] = {"group_name": "other", "total_iops_sec": 0, "read_bytes_sec": 0}
         driver.domain_set_block_io_tune(ref, "vda", none, both)
     driver.domain_destroy(ref)
     driver.domain_create(ref, StartFlag.PAUSED)

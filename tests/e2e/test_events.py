@@ -55,7 +55,7 @@ def test_listeners_hear_a_guest_that_switches_itself_off(tmp_path: Path, connect
         wait_for_report(tmp_path, 1)
         domain.shutdown()
         for stream in (near, far):
-            seen = []
+            seen: list[int] = []
             while not seen or seen[-1] != Lifecycle.STOPPED:
                 event = until(stream, "lifecycle")
                 assert event.uuid == domain.uuid

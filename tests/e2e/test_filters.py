@@ -15,6 +15,7 @@ import pytest
 import hostel
 from hostel.drivers import tool
 from hostel.drivers.base import DomainState
+from hostel.drivers.base.device import DeviceDriver
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.store import Directories
 from hostel.errors import VirtError
@@ -94,6 +95,7 @@ def test_a_filter_is_in_force_while_the_guest_has_the_interface(system: Connecti
     assert "--arp-ip-src 10.0.0.2" in rules()
     assert bindings(home) == ["vnet0"]
     hypervisor = system.hypervisor
+    assert isinstance(hypervisor, DeviceDriver)
     ref = hypervisor.domain_lookup_by_name("guest")
     hypervisor.domain_attach_device_flags(ref, interface("0b", IP.replace("0.2", "0.3")), Affect.LIVE)
     assert "--arp-ip-src 10.0.0.3" in rules()
@@ -110,6 +112,7 @@ def test_a_filter_is_changed_while_the_guest_runs(system: Connection, home: Path
     before = rules()
     domain = system.create_domain(domain_xml(home, interface("0a")))
     hypervisor = system.hypervisor
+    assert isinstance(hypervisor, DeviceDriver)
     ref = hypervisor.domain_lookup_by_name("guest")
 
     def change(xml: str) -> None:

@@ -54,7 +54,7 @@ def test_devices_of_the_host_go_to_guests_and_come_back(tmp_path: Path) -> None:
         path.write_bytes(bytes(4 * MIB))
         drives += ["-drive", f"file={path},if=none,id=disk{number},format=raw"]
     devices = [*_BRIDGES, *_CARDS, *drives, *_NVME, *_USB, *_SCSI]
-    drivers = _DRIVERS
+    drivers: tuple[str, ...] = _DRIVERS
     if (
         b"options"
         in subprocess.run([PROGRAM, "-device", "igb,help"], capture_output=True, timeout=60, check=False).stdout

@@ -97,8 +97,8 @@ def test_processors_are_plugged_in_one_by_one(driver: QemuDriver, ref: DomainRef
     answer = json.loads(driver.domain_qemu_monitor_command(ref, query))["return"]
     names = {slot["props"]["socket-id"]: slot["qom-path"].rpartition("/")[2] for slot in answer if "qom-path" in slot}
     assert names.keys() == {0, 2} and names[2] == "vcpu2"  # what is plugged in can be taken out
-    found = Domain.parse(driver.domain_get_xml_desc(ref)).vcpus
-    assert found is not None and [entry.enabled for entry in found.vcpus] == [True, False, True]
+    vcpus = Domain.parse(driver.domain_get_xml_desc(ref)).vcpus
+    assert vcpus is not None and [entry.enabled for entry in vcpus.vcpus] == [True, False, True]
     image = tmp_path / "memory"
     driver.domain_save_flags(ref, str(image))
     ref = driver.domain_restore_flags(str(image))

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -192,8 +192,8 @@ def test_daemon_that_is_killed_or_a_client_leaves_the_guest_in_one_place(tmp_pat
             words = ["migrate", "guest", other.uri(LOCAL), *ALWAYS, "--bandwidth", "1", *way]
             client = subprocess.Popen(["virsh", "-c", one.uri(LOCAL), *words], stderr=subprocess.DEVNULL)
             time.sleep(chance.uniform(0.2, 1.2))
-            victim = chance.choice([one.process, other.process, client])
-            victim.kill()
+            victims: list[subprocess.Popen[Any]] = [one.process, other.process, client]
+            chance.choice(victims).kill()
             client.wait(60)
     with hosteld.process(directory=tmp_path / "a") as one, hosteld.process(directory=tmp_path / "b") as other:
         both = Daemons(tmp_path, one, other)

@@ -93,7 +93,8 @@ def test_kill_of_all_who_have_a_part_leaves_the_guest_in_one_place(both: Two, ch
         step = chance.randrange(1, LINES[how])
         there = both.other if where is both.one else both.one
         held = where.domain_lookup_by_uuid(ref.uuid)
-        flags, params = LIVE, {}
+        flags = LIVE
+        params: dict[str, str] = {}
         if how == "copied":
             flags, params = copying(both, where, held)
         killed += killed_at(step, FILES, functools.partial(migrate, where, there, held, params, flags))
@@ -131,7 +132,8 @@ def test_death_of_one_side_leaves_the_guest_in_one_place(both: Two, chance: rand
     for name in chance.sample([*CALLS, *CALLS], min(KILLS, 2 * len(CALLS))) * max(1, KILLS // 10):
         there = both.other if where is both.one else both.one
         held = where.domain_lookup_by_uuid(ref.uuid)
-        flags, params = LIVE, {}
+        flags = LIVE
+        params: dict[str, str] = {}
         if how == "copied":
             flags, params = copying(both, where, held)
         sides: list[Any] = [where, there]

@@ -308,10 +308,11 @@ def test_a_kill_while_an_interface_is_plugged_in_leaves_it_whole_or_nothing(syst
 
 def test_the_first_guest_starts_the_network_that_is_there_from_the_beginning(system: Connection, home: Path) -> None:
     default = system.find_network("default")
-    assert not default.is_active
+    active = [default.is_active]
     guest = domain_xml(home, "<interface type='network'><source network='default'/></interface>")
     system.create_domain(guest).destroy()
-    assert default.is_active
+    active.append(default.is_active)
+    assert active == [False, True]
     default.destroy()  # and who has stopped it wants it to be stopped
     with pytest.raises(VirtError, match="network 'default' is not active; start it with net-start"):
         system.create_domain(guest)

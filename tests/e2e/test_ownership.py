@@ -96,7 +96,7 @@ def test_what_qemu_s_user_is_denied_names_who_and_whose(home: Path) -> None:
 
 def test_a_data_file_that_an_image_names_is_not_given_and_is_named_where_it_is_denied(home: Path) -> None:
     data, image = home / "data.raw", home / "top.qcow2"
-    words = ["-f", "qcow2", "-o", f"data_file={data}", image, "1M"]
+    words = ["-f", "qcow2", "-o", f"data_file={data}", str(image), "1M"]
     subprocess.run(["qemu-img", "create", "-q", *words], check=True, timeout=60)
     for path in (data, image):
         os.chown(path, *MINE)

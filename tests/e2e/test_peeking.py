@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,13 @@ def test_a_client_looks_into_a_machine_saves_it_and_finds_a_pool(tmp_path: Path)
             assert domain.blockPeek("vda", 0, 512) == image[:512]
             assert domain.blockPeek(f"{tmp_path}/disk.img", 512, 16) == image[512:528]
             assert len(domain.memoryPeek(0, 4096, libvirt.VIR_MEMORY_PHYSICAL)) == 4096
-            for peek, reason in (
+            refused: tuple[tuple[Callable[[], object], str], ...] = (
                 (lambda: domain.memoryPeek(0, 16, 0), "flags parameter must be"),
                 (lambda: domain.blockPeek("vda", 1 << 20, 1), "has only 0 bytes available"),
                 (lambda: domain.blockPeek("vdz", 0, 1), "not found in domain"),
                 (lambda: domain.blockPeek("vda", 2**63, 1), "bytes available"),
-            ):
+            )
+            for peek, reason in refused:
                 with pytest.raises(libvirt.libvirtError, match=reason):
                     peek()
             domain.saveParams({"file": f"{tmp_path}/saved"}, libvirt.VIR_DOMAIN_SAVE_PAUSED)

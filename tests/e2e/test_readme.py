@@ -26,7 +26,8 @@ def block(language: str) -> str:
 
 def steps() -> Iterator[tuple[str, list[str]]]:
     """Each command of the tour, with the lines that it prints."""
-    command, lines = "", []
+    command = ""
+    lines: list[str] = []
     for line in block("console").splitlines():
         if line.startswith("$ "):
             if command:

@@ -55,7 +55,9 @@ class Guest:
             self.driver.domain_reset(self.ref)
         else:
             self.ref = self.driver.domain_create(self.ref)
-        return wait_for_report(self.home, before + 1).boot
+        boot = wait_for_report(self.home, before + 1).boot
+        assert boot is not None
+        return boot
 
     @property
     def runs(self) -> bool:

@@ -189,9 +189,11 @@ def test_killed_at_any_step_of_the_start_nothing_is_left(tmp_path: Path) -> None
             driver = connection.hypervisor
             assert isinstance(driver, QemuDriver)
             ref = define(driver, home, base.disk)
-            killed = killed_at(
-                step, files, lambda home=home, ref=ref: QemuDriver(Directories.under(home)).domain_create(ref)
-            )
+
+            def start(home: Path = home, ref: DomainRef = ref) -> None:
+                QemuDriver(Directories.under(home)).domain_create(ref)
+
+            killed = killed_at(step, files, start)
             seen.add(base.overlay().exists())
             if driver.domain_get_state(ref).state != DomainState.SHUTOFF:
                 driver.domain_destroy(ref)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -111,7 +111,7 @@ def test_io_threads_come_and_go_with_their_documents(driver: QemuDriver, ref: Do
     for document in (live(driver, ref), stored(driver, ref)):
         assert document.iothread_ids is not None
         assert [(each.id, each.thread_pool_max) for each in document.iothread_ids.iothreads] == [(1, None), (5, 2)]
-    for call, reason in (
+    refused: tuple[tuple[Callable[[], None], str], ...] = (
         (lambda: driver.domain_add_iothread(ref, 5, Affect.LIVE), "already using iothread_id '5'"),
         (lambda: driver.domain_del_iothread(ref, 4, Affect.LIVE), "cannot find IOThread '4'"),
         (lambda: driver.domain_pin_iothread(ref, 4, b"\1", Affect.LIVE), "iothread 4 not found"),
@@ -120,7 +120,8 @@ def test_io_threads_come_and_go_with_their_documents(driver: QemuDriver, ref: Do
             lambda: driver.domain_set_iothread_params(ref, 5, {"thread_pool_min": 3}, BOTH),
             "greater than thread_pool_max",
         ),
-    ):
+    )
+    for call, reason in refused:
         with pytest.raises(VirtError, match=reason):
             call()
     driver.domain_del_iothread(ref, 5, BOTH)

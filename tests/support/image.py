@@ -16,7 +16,7 @@ def qemu_img(*words: str | int | Path) -> None:
     assert code == 0, f"qemu-img {' '.join(map(str, words))} ended with exit code {code}"
 
 
-def real_qemu_img(*words: str | Path) -> str:
+def real_qemu_img(*words: str | int | Path) -> str:
     """Run the real ``qemu-img``, which must succeed; returns what it printed."""
     ended = subprocess.run(["qemu-img", *map(str, words)], capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, f"qemu-img {' '.join(map(str, words))}: {ended.returncode}\n{ended.stderr}"

@@ -50,12 +50,13 @@ def test_what_was_changed_is_written_and_nothing_else(typecode: str, order: Byte
         entries[index] = value
         assert entries[index] == value
         expected[1024 + index * width : 1024 + (index + 1) * width] = value.to_bytes(width, order)
-    assert entries.is_dirty
+    dirty = [entries.is_dirty]
     for place, data in entries.changes():
         assert (place - 1024) % unit == 0
         driver.data[place : place + len(data)] = data
     entries.written()
-    assert not entries.is_dirty
+    dirty.append(entries.is_dirty)
+    assert dirty == [True, False]
     assert driver.data[: len(expected)] == expected
     assert not any(driver.data[len(expected) :])
     assert list(BlockTable(memory_node(driver), 1024, count, typecode, order).pages())[-1][1][-1] == entries[count - 1]

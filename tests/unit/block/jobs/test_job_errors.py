@@ -228,10 +228,11 @@ def test_a_guest_that_writes_in_both_places_does_not_see_the_target_fail(source:
     job = MirrorJob(jobs.settings(policy=OnError.STOP), source, target, how)
     job.start()
     jobs.step(job, lambda: job.status is JobStatus.READY)
-    assert job.actively_synced
+    synced = [job.actively_synced]
     driver.writes = True
     source.pwrite(4000, b"kept")
-    assert not job.actively_synced
+    synced.append(job.actively_synced)
+    assert synced == [True, False]
     jobs.step(job, lambda: job.status is JobStatus.STANDBY)
     driver.writes = False
     job.resume()
