@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 
-import libvirt  # type: ignore[import-not-found]
+import libvirt
 
 DOMAIN = "<domain type='test'><name>d{}</name><memory>1024</memory><os><type>hvm</type></os></domain>"
 SIZE = 256 << 20

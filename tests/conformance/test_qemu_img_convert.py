@@ -7,6 +7,7 @@ import os
 import random
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -351,7 +352,7 @@ RAW = {"driver": "raw", "file": {"driver": "file", "filename": "raw"}}
 PLAIN = {"driver": "qcow2", "file": {"driver": "file", "filename": "plain"}}
 
 
-def over(below: dict[str, object] | None) -> dict[str, object]:
+def over(below: Mapping[str, object] | None) -> dict[str, object]:
     """An image whose header names no backing file, on an empty one of the same kind, on what is given."""
     middle = {"driver": "qcow2", "file": {"driver": "file", "filename": "middle"}, "backing": below}
     return {"driver": "qcow2", "file": {"driver": "file", "filename": "upper"}, "backing": middle}

@@ -222,7 +222,7 @@ def _all(calls: Calls, call: str, documents: Sequence[str], told: Callable[[Answ
 
 def _main(call: str, uri: str) -> None:
     """Ask libvirt in processes of their own: libvirt 9.0 ends at some documents."""
-    import libvirt  # type: ignore[import-not-found]
+    import libvirt
 
     libvirt.registerErrorHandler(lambda *_: None, None)
     documents: list[str] = json.load(sys.stdin)

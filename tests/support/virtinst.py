@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -110,7 +111,7 @@ def run_several(
     return [(code, out, err) for code, out, err in _asked(request)]
 
 
-def _asked(request: dict[str, object]) -> list[Any]:
+def _asked(request: Mapping[str, object]) -> list[Any]:
     server = _server()
     assert server.stdin is not None and server.stdout is not None
     server.stdin.write(json.dumps(request) + "\n")
