@@ -26,6 +26,11 @@ COMMANDS = [
     # wrong
     "start",
     "start --foo",
+    "vcpupin test 0 ''",
+    "emulatorpin test ''",
+    "schedinfo test x",
+    "domhostname test a b",
+    "domsetlaunchsecstate test a b",
     "start test test2 test3",
     "start --domain",
     "start --domain test --domain test",
@@ -478,6 +483,7 @@ def test_groups_and_the_order_of_their_commands_are_virshs() -> None:
         return [line.split()[0] for line in text.splitlines() if line.startswith("    ")]
 
     assert [name for name in names(listed) if name in OURS] == names(mine)
+    assert ours(["help", "Domain Management"]) == ours(["help", "domain"])
 
 
 @pytest.mark.parametrize("name", OURS)

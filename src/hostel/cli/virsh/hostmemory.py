@@ -192,7 +192,7 @@ COMMANDS: Final = (
             DOMAIN,
             value("secrethdr", "path to file containing the secret header", positional=False),
             value("secret", "path to file containing the secret", positional=False),
-            number("set-address", "where in the guest's memory it goes")._replace(positional=False),
+            number("set-address", "where in the guest's memory it goes"),
         ),
         _give_secret,
     ),

@@ -156,7 +156,7 @@ COMMANDS: Final = (
     Command(
         "domhostname",
         "the guest's name for itself",
-        (DOMAIN, value("source", "address source: 'lease' or 'agent'", positional=False)),
+        (DOMAIN, value("source", "address source: 'lease' or 'agent'")),
         _hostname,
     ),
     Command("domfsinfo", "the file systems that are mounted in a guest", (DOMAIN,), _filesystems),

@@ -301,8 +301,8 @@ COMMANDS = (
         "show or set a domain's shares of processors",
         (
             DOMAIN,
-            number("weight", "the weight, where the scheduler has one"),
-            number("cap", "the cap, where it has one"),
+            number("weight", "the weight, where the scheduler has one")._replace(positional=False),
+            number("cap", "the cap, where it has one")._replace(positional=False),
             affect.CURRENT,
             affect.CONFIG,
             affect.LIVE,

@@ -66,7 +66,7 @@ def _split(raw: bytes, width: int) -> Iterable[frozenset[int]]:
 
 def _vcpupin(session: Session, args: Args) -> None:
     affect.check(args)
-    text = args.get("cpulist")
+    text = args.written("cpulist") if args.has("cpulist") else None
     if text is None:
         args.exclude("live", "config")
     vcpu = args.number("vcpu", most=UINT)
@@ -150,7 +150,7 @@ def _affinity(cpus: frozenset[int], most: int, args: Args) -> str:
 def _emulatorpin(session: Session, args: Args) -> None:
     affect.check(args)
     domain = session.domain(args)
-    text, which = args.get("cpulist"), affect.affected(args)
+    text, which = args.written("cpulist") if args.has("cpulist") else None, affect.affected(args)
     if text is not None:
         cpus = _cpulist(session, text)
         chosen = which or args.has("current")

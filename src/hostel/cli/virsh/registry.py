@@ -222,8 +222,8 @@ COMMANDS: Final = {name: group for group in GROUPS for name in group.modules()}
 
 
 def find_group(keyword: str) -> Group | None:
-    """The group of a keyword."""
-    return next((group for group in GROUPS if group.keyword == keyword), None)
+    """The group of a keyword, or of its whole title."""
+    return next((group for group in GROUPS if keyword in (group.keyword, group.title)), None)
 
 
 def commands_of(group: Group) -> tuple[Command, ...]:
