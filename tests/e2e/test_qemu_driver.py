@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from hostel import guest
 from hostel.drivers.base import DomainRef, DomainState, DomainXmlFlag, PausedReason, ShutoffReason, StartFlag
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.machines import Machines
+from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.domain import Domain
@@ -178,6 +180,21 @@ def test_qemus_own_last_words_are_the_error(driver: QemuDriver, home: Path) -> N
     with pytest.raises(VirtError, match=r"could not be started: .*invalid option"):
         driver.domain_create(ref)
     assert driver.domain_get_state(ref).reason == ShutoffReason.FAILED
+
+
+def test_what_qemus_monitor_refuses_is_the_error(
+    driver: QemuDriver, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = Monitor.execute
+
+    def refuse(self: Monitor, command: str, *given: Any, **arguments: Any) -> Any:
+        name = "no-such-command" if command == "migrate-set-capabilities" else command
+        return execute(self, name, *given, **arguments)
+
+    monkeypatch.setattr(Monitor, "execute", refuse)
+    ref = driver.domain_define_xml(xml(home, more="<serial type='pty'/>"))  # of which QEMU writes a line
+    with pytest.raises(VirtError, match=r"could not be started: The command no-such-command has not been found"):
+        driver.domain_create(ref)
 
 
 def test_disk_that_somebody_writes_is_told_with_who_that_is(driver: QemuDriver, home: Path) -> None:

@@ -438,17 +438,19 @@ class Launcher:
             code = process.exit_status(run, 2 if started is None or not process.runs(pid, started) else 0)
             if code is not None and code > 128:  # then the last line is the supervising shell's
                 raise _no_start(name, process.describe(code)) from error
-            said = "" if error.error_class == "Timeout" else self._said(argv, status, log)
+            said = None if error.error_class == "Timeout" else self._said(argv, status, log, error)
             raise _no_start(name, said or error.desc) from error
         return status
 
-    def _said(self, argv: list[str], status: Status, log: Path) -> str:
-        """Why QEMU did not come up, as it says it itself; empty where it says nothing."""
+    def _said(self, argv: list[str], status: Status, log: Path, error: QmpError) -> str | None:
+        """Why QEMU did not come up, as it wrote; None where it wrote nothing, or gave the reason by its answer."""
         run = Path(status.run)
         settle(status.stdio, self._machines.directories, run, log)
         lines = process.last_lines(log, _LINES, since=status.log_start)
         why = failure.explained(lines, argv, status.domain, owned_run.user_of(run))
-        return printable(why or next(reversed(lines), ""))
+        if why is None and error.error_class == "Disconnected":
+            why = next(reversed(lines), None)
+        return printable(why) if why is not None else None
 
     def keep(self, domain: Domain, run: Path) -> None:
         """See to it that somebody is there who does what follows when the guest ends by itself.
