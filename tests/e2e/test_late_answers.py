@@ -5,6 +5,7 @@ A disk that stalls is enough: QEMU waits for what is under way before it puts a 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -55,7 +56,10 @@ def late(monkeypatch: pytest.MonkeyPatch) -> Late:
 def files_in_use(home: Path) -> list[str]:
     """The images that QEMU has open; one that was removed under it says so."""
     (machine,) = machines_of(home)
-    files = {os.readlink(path) for path in Path(f"/proc/{machine}/fd").iterdir()}
+    files = set()
+    for path in Path(f"/proc/{machine}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # QEMU has closed it since
+            files.add(os.readlink(path))
     return sorted(Path(name).name for name in files if re.search(r"\.(qcow2|one|raw)\b", name))
 
 
