@@ -6,11 +6,11 @@ import shutil
 import subprocess
 
 import pytest
+
+from libvirt_data import source
 from libvirt_data.__main__ import explain, judge
 from libvirt_data.case import Tree
 from libvirt_data.registry import SUITES
-
-from libvirt_data import source
 
 pytestmark = pytest.mark.skipif(shutil.which("apt-get") is None, reason="needs Debian's source package of libvirt")
 

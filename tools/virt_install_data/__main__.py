@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from libvirt_data.source import ROOT
-
 from virt_install_data import source
 from virt_install_data.commands import Command, commands
 from virt_install_data.ours import run
