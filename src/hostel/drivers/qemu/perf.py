@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,24 +97,14 @@ def _ask(run: Path, request: dict[str, Any]) -> dict[str, Any]:
     Raises:
         OSError: there is none, or it does not answer.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connected, _opened(run) as place:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connected:
         connected.settimeout(_ANSWER)
-        connected.connect(f"{place}/{_SOCKET}")
+        connected.connect(str(run / _SOCKET))
         connected.sendall(json.dumps(request).encode() + b"\n")
         answer = json.loads(_line(connected) or "{}")
     if "values" not in answer:
         raise ConnectionError("the process that counts events has ended")
     return dict(answer)
-
-
-@contextlib.contextmanager
-def _opened(run: Path) -> Iterator[str]:
-    """A short name of a directory: a socket's has at most 107 bytes."""
-    descriptor = os.open(run, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
 
 
 def _line(connected: socket.socket) -> bytes:
@@ -165,9 +155,9 @@ def serve(run: Path, pid: int) -> None:
     if lock is None:
         return  # it has one
     counting = _Counting(pid)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening, _opened(run) as place:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         (run / _SOCKET).unlink(missing_ok=True)
-        listening.bind(f"{place}/{_SOCKET}")
+        listening.bind(str(run / _SOCKET))
         listening.listen(8)
         while machine not in select.select([listening.fileno(), machine], [], [])[0]:
             connected = listening.accept()[0]

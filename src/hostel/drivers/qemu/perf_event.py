@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import platform
 import struct
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -74,21 +76,17 @@ class Counter:
 
     def read(self) -> int:
         """How often it has happened, or for how many nanoseconds."""
-        return int.from_bytes(os.read(self._descriptor, 8), "little" if _is_little() else "big") * self._scale
+        return int.from_bytes(os.read(self._descriptor, 8), sys.byteorder) * self._scale
 
     def close(self) -> None:
         """Count no more."""
         os.close(self._descriptor)
 
 
-def _is_little() -> bool:
-    return struct.pack("=H", 1)[0] == 1
-
-
 def _perf_event_open(attributes: bytes, pid: int) -> int:
     number = _CALL.get(platform.machine())
     if number is None:
-        raise OSError(38, os.strerror(38))  # ENOSYS
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     library = ctypes.CDLL(None, use_errno=True)
     any_processor = no_group = -1
     descriptor: int = library.syscall(
