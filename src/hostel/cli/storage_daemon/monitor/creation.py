@@ -134,13 +134,22 @@ _USER: Final = "an unnamed block device"
 _LAYING_OUT: Final = Permission.CONSISTENT_READ | Permission.WRITE | Permission.RESIZE
 
 
-def _create(daemon: Daemon, given: Mapping[str, Any]) -> None:
-    options = given["options"]
-    driver = check((needed("driver"),), {k: v for k, v in options.items() if k == "driver"}, path="options.")["driver"]
+def _options(given: Mapping[str, Any], declared: Mapping[str, Sequence[Parameter]]) -> tuple[str, Mapping[str, Any]]:
+    """The driver that a command's options name, and the others as it has them declared.
+
+    Raises:
+        QmpError: one is wrong; with QEMU's text.
+    """
+    rest = dict(given["options"])
+    own = {"driver": rest.pop("driver")} if "driver" in rest else {}
+    driver: str = check((needed("driver"),), own, path="options.")["driver"]
     if driver not in _DRIVERS:
         raise generic(f"Parameter 'driver' does not accept value '{driver}'")
-    rest = {name: value for name, value in options.items() if name != "driver"}
-    checked = check(_PARAMETERS.get(driver, ()), rest, path="options.")
+    return driver, check(declared.get(driver, ()), rest, path="options.")
+
+
+def _create(daemon: Daemon, given: Mapping[str, Any]) -> None:
+    driver, checked = _options(given, _PARAMETERS)
     if driver not in _PARAMETERS:
         raise generic("Driver does not support blockdev-create")
     identifier = given["job-id"]
@@ -321,12 +330,7 @@ def _create_elsewhere(driver: str, given: Mapping[str, Any]) -> None:
 
 
 def _amend(daemon: Daemon, given: Mapping[str, Any]) -> None:
-    options = given["options"]
-    kind = check((needed("driver"),), {k: v for k, v in options.items() if k == "driver"}, path="options.")["driver"]
-    if kind not in _DRIVERS:
-        raise generic(f"Parameter 'driver' does not accept value '{kind}'")
-    rest = {name: value for name, value in options.items() if name != "driver"}
-    checked = check(_AMENDED.get(kind, ()), rest, path="options.")
+    kind, checked = _options(given, _AMENDED)
     name, identifier = given["node-name"], given["job-id"]
     node = daemon.nodes.get(name)
     if node is None:

@@ -109,19 +109,19 @@ class _Schema:
     def enum(self, values: Iterable[str]) -> str:
         """One of several words."""
         values = tuple(values)
-        return self._add(
+        return self.add(
             values, {"meta-type": "enum", "members": [{"name": value} for value in values], "values": list(values)}
         )
 
     def record(self, members: Sequence[Parameter]) -> str:
         """An object that has these members."""
-        return self._add(tuple(members), {"meta-type": "object", "members": self.members(members)})
+        return self.add(tuple(members), {"meta-type": "object", "members": self.members(members)})
 
     def union(self, tag: Parameter, common: Sequence[Parameter], variants: Mapping[str, Sequence[Parameter]]) -> str:
         """An object whose members depend on one of them."""
         cases = [{"case": case, "type": self.record(members)} for case, members in variants.items()]
         shown = {"meta-type": "object", "members": self.members((tag, *common)), "tag": tag.name, "variants": cases}
-        return self._add((tag, *common, *variants), shown)
+        return self.add((tag, *common, *variants), shown)
 
     def members(self, parameters: Iterable[Parameter]) -> list[dict[str, Any]]:
         """Members of an object; those that may be left out have a default, which is not told."""
@@ -130,19 +130,24 @@ class _Schema:
             for each in parameters
         ]
 
-    def _add(self, key: object, entity: dict[str, Any]) -> str:
+    def add(self, key: object, entity: dict[str, Any]) -> str:
+        """An entity that nothing here has a method for; ``key`` says which ones are the same."""
         if key not in self._names:
-            self._names[key] = str(sum(1 for name in self._names.values() if name.isdigit()))
+            self._names[key] = self._number()
             self.entities.append({"name": self._names[key], **entity})
         return self._names[key]
+
+    def _number(self) -> str:
+        """The next name."""
+        return str(sum(1 for name in self._names.values() if name.isdigit()))
 
     def node(self) -> str:
         """What ``blockdev-add`` takes; children are such an object, or the name of a node."""
         if self._node:
             return self._node
-        self._node = self._names["node"] = str(sum(1 for name in self._names.values() if name.isdigit()))
+        self._node = self._names["node"] = self._number()
         either = [{"type": self._node}, {"type": self.builtin("str")}]
-        reference = self._add("reference", {"meta-type": "alternate", "members": either})
+        reference = self.add("reference", {"meta-type": "alternate", "members": either})
         drivers = ("file", "host_device", *registry.FORMATS, *registry.PROTOCOLS, *registry.FILTERS)
         cases = [{"case": name, "type": self._driver(name, reference)} for name in drivers]
         tag = needed("driver", values=tuple(drivers))
@@ -162,7 +167,7 @@ class _Schema:
         for member in members:
             if member["name"] in required:
                 del member["default"]
-        return self._add(("driver", name), {"meta-type": "object", "members": members})
+        return self.add(("driver", name), {"meta-type": "object", "members": members})
 
     def _nested(self, options: Sequence[tuple[str, OptionKind]]) -> list[dict[str, Any]]:
         """Members out of dotted names."""
@@ -173,7 +178,7 @@ class _Schema:
         found = []
         for head, parts in groups.items():
             if parts[0][0]:
-                shown = self._add(tuple(parts), {"meta-type": "object", "members": self._nested(parts)})
+                shown = self.add(tuple(parts), {"meta-type": "object", "members": self._nested(parts)})
             else:
                 shown = self.builtin(_OPTION_KINDS.get(parts[0][1], "int"))
             found.append({"name": head, "type": shown, "default": None})
@@ -200,7 +205,7 @@ def _arguments(schema: _Schema, command: Command) -> str:
         return schema.node()
     if command.name == "blockdev-reopen":
         options = {"name": "options", "type": schema.array(schema.node())}
-        return schema._add("reopen", {"meta-type": "object", "members": [options]})
+        return schema.add("reopen", {"meta-type": "object", "members": [options]})
     if command.name == "block-export-add":
         tag, *common = exports.COMMON
         tag = tag._replace(values=tuple(exports.KINDS))
@@ -212,12 +217,12 @@ def _arguments(schema: _Schema, command: Command) -> str:
         data = {kind: (needed("data", Kind.OBJECT)._replace(members=parts),) for kind, parts in place.PARTS.items()}
         address = schema.union(needed("type", values=tuple(data)), (), data)
         members = [{"name": "addr", "type": address}, *schema.members(export.SERVER[1:])]
-        return schema._add("server", {"meta-type": "object", "members": members})
+        return schema.add("server", {"meta-type": "object", "members": members})
     if command.name in creation.CHOICES:
         choices = creation.CHOICES[command.name]
         options = {"name": "options", "type": schema.union(needed("driver", values=tuple(choices)), (), choices)}
         rest = [each for each in command.parameters or () if each.name != "options"]
-        return schema._add(command.name, {"meta-type": "object", "members": [*schema.members(rest), options]})
+        return schema.add(command.name, {"meta-type": "object", "members": [*schema.members(rest), options]})
     return schema.record(command.parameters or ())
 
 
