@@ -30,6 +30,17 @@ def attach(session: Session, domain: DomainRef, xml: str, args: Args) -> None:
     devices(session, "virDomainAttachDeviceFlags").domain_attach_device_flags(domain, xml, affect)
 
 
+def attach_described(session: Session, args: Args, what: str, xml: str) -> None:
+    """Attach the device that options describe, or only show it; ``what`` is the kind of device that messages name."""
+    if args.has("print-xml"):
+        session.output.line(xml)
+        return
+    domain = session.domain(args)
+    with failing(f"Failed to attach {what}"):
+        attach(session, domain, xml, args)
+    session.output.note(f"{what.capitalize()} attached successfully")
+
+
 def detach(session: Session, domain: DomainRef, xml: str, affect: Affect, args: Args) -> None:
     """Detach a device; without options from the running domain."""
     if not affect and not args.has("current"):

@@ -9,7 +9,7 @@ from typing import Any, Final
 from hostel.cli.options import Args, Command, data, flag, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.affect import ALL, CONFIG, CURRENT, LIVE, affected, affected_domain, check
-from hostel.cli.virsh.device import attach, detach, devices
+from hostel.cli.virsh.device import attach_described, detach, devices
 from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing
 from hostel.drivers.base import DomainRef, DomainXmlFlag
 from hostel.drivers.base.device import DeviceModify
@@ -48,14 +48,7 @@ def _attach_disk(session: Session, args: Args) -> None:
         if args.has(option) and not args.has(needed):
             raise UsageError(f"Option --{needed} is required by option --{option}")
     args.exclude("source-host-name", "source-host-socket")
-    xml = _disk_xml(args)
-    if args.has("print-xml"):
-        session.output.line(xml)
-        return
-    domain = session.domain(args)
-    with failing("Failed to attach disk"):
-        attach(session, domain, xml, args)
-    session.output.note("Disk attached successfully")
+    attach_described(session, args, "disk", _disk_xml(args))
 
 
 def _disk_xml(args: Args) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from hostel.cli.options import Args, Command, data, flag, value
 from hostel.cli.virsh import document
 from hostel.cli.virsh.affect import ALL, CONFIG, check
-from hostel.cli.virsh.device import attach, detach, devices
+from hostel.cli.virsh.device import attach_described, detach, devices
 from hostel.cli.virsh.session import DOMAIN, CommandError, Session, failing
 from hostel.drivers.base import DomainXmlFlag
 from hostel.drivers.base.device import DeviceModify
@@ -20,14 +20,7 @@ _RATES: Final = ("average", "peak", "burst", "floor")
 
 def _attach_interface(session: Session, args: Args) -> None:
     check(args)
-    xml = _interface_xml(args)
-    if args.has("print-xml"):
-        session.output.line(xml)
-        return
-    domain = session.domain(args)
-    with failing("Failed to attach interface"):
-        attach(session, domain, xml, args)
-    session.output.note("Interface attached successfully")
+    attach_described(session, args, "interface", _interface_xml(args))
 
 
 def _interface_xml(args: Args) -> str:
