@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 
-from hostel.block import incident
 from hostel.block.gate import BYPASS
 
 _lock = threading.Lock()  # one write tells that a threshold was passed
@@ -45,6 +44,8 @@ class Marks:
                 return
             self.watch(0)
             BYPASS.changed()
+        from hostel.block import incident
+
         incident.tell(
             "BLOCK_WRITE_THRESHOLD",
             {"node-name": name, "amount-exceeded": end - threshold, "write-threshold": threshold},
