@@ -409,7 +409,11 @@ def network_cards() -> None:
     trunk = vlan.replace("<vlan>", "<vlan trunk='yes'>")
     refused(lambda: start("a", asked.replace(vlan, trunk)), "vlan trunking is not supp", ErrorCode.CONFIG_UNSUPPORTED)
     switch = "<virtualport type='802.1Qbh'><parameters profileid='x'/></virtualport>"
-    refused(lambda: start("a", asked.replace(vlan, switch)), "virtualport type 802.1Qbh", ErrorCode.CONFIG_UNSUPPORTED)
+    both = "direct setting of the vlan tag is not allowed for hostdev devices using 802.1Qbh mode"
+    refused(lambda: start("a", asked.replace(vlan, vlan + switch)), both, ErrorCode.CONFIG_UNSUPPORTED)
+    unknown = "sending of PortProfileRequest failed"  # by a card that knows no profiles
+    refused(lambda: start("a", asked.replace(vlan, switch)), unknown, ErrorCode.INTERNAL_ERROR)
+    wait(lambda: driver_of(first) == "igbvf")
 
     network: Any = DRIVERS.network
     pool = f"<forward mode='hostdev' managed='yes'><pf dev='{link}'/></forward><vlan><tag id='7'/></vlan>"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from hostel.drivers.fault import fault
-from hostel.drivers.link import device
+from hostel.drivers.link import device, switchport
 from hostel.drivers.passthrough.pci import PciFunctions
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
@@ -49,18 +49,45 @@ class Settings(NamedTuple):
         """As text."""
         return json.dumps({"link": self.place.link, "vf": self.place.number, "mac": self.mac, "vlan": self.vlan})
 
-    @classmethod
-    def parse(cls, text: str) -> Settings:
-        """Read what :meth:`format` wrote.
 
-        Raises:
-            ValueError: it is something else.
-        """
-        try:
-            found = json.loads(text)
-            return cls(Place(str(found["link"]), int(found["vf"])), str(found["mac"]), int(found["vlan"]))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"no settings of a virtual function: {text}") from error
+class Association(NamedTuple):
+    """A virtual function that the switch outside gives what it has, by the physical one's firmware (802.1Qbh).
+
+    Attributes:
+        place: where it is asked for.
+    """
+
+    place: Place
+
+    def format(self) -> str:
+        """As text."""
+        return json.dumps({"link": self.place.link, "vf": self.place.number, "virtualport": "802.1Qbh"})
+
+
+def parse(text: str) -> Settings | Association:
+    """Read what was written by ``format``.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        found = json.loads(text)
+        place = Place(str(found["link"]), int(found["vf"]))
+        return Association(place) if "virtualport" in found else Settings(place, str(found["mac"]), int(found["vlan"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no settings of a virtual function: {text}") from error
+
+
+def give_back(held: Settings | Association) -> None:
+    """Let a virtual function have what it had before a guest got it.
+
+    Raises:
+        VirtError: the host refused.
+    """
+    if isinstance(held, Association):
+        switchport.disassociate(*held.place)
+    else:
+        write(held)
 
 
 def locate(functions: PciFunctions, name: str) -> Place:

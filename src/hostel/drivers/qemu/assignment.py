@@ -9,11 +9,14 @@ those that others have, so that of two machines that start at once one is refuse
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 from hostel.drivers.fault import fault
+from hostel.drivers.link import switchport
+from hostel.drivers.link.switchport import Guest
 from hostel.drivers.passthrough import network
 from hostel.drivers.passthrough.pci import DRIVER, PciFunctions
 from hostel.drivers.qemu import hostdevs, process
@@ -70,7 +73,7 @@ class Assignment:
             write()
             places = [self._record(domain.name, function) for function in found]
         for function, place in zip(found, places, strict=True):
-            self._take(function, place)
+            self._take(domain, function, place)
         for function in found:
             self._check_group(function)
         return notes
@@ -88,17 +91,30 @@ class Assignment:
         place = None
         if function.interface is not None:
             _check_card(function.interface)
-            found = network.read(self._functions, function.name)
+            found: network.Settings | network.Association
+            if function.interface.virtualport is not None:
+                found = network.Association(network.locate(self._functions, function.name))
+            else:
+                found = network.read(self._functions, function.name)
             place, settings = found.place, settings or found.format()
         self._records.write(function.name, f"{name}\n{done}\n{settings}\n")
         return place
 
-    def _take(self, function: Function, place: network.Place | None) -> None:
+    def _take(self, domain: Domain, function: Function, place: network.Place | None) -> None:
         if function.is_managed:
             self._functions.take(function.name)
-        if function.interface is not None and place is not None:
-            mac = function.interface.mac.address if function.interface.mac is not None else ""
+        if function.interface is None or place is None:
+            return
+        mac = function.interface.mac.address if function.interface.mac is not None else ""
+        port = function.interface.virtualport
+        if port is None:
             network.write(network.Settings(place, mac, _vlan(function.interface)))
+            return
+        from hostel.drivers.qemu.capabilities import host_uuid
+
+        profile = (port.parameters.profileid if port.parameters is not None else None) or ""
+        guest = Guest(mac, profile, uuid.UUID(domain.uuid or ""), uuid.UUID(host_uuid(self._root)))
+        switchport.associate(place.link, place.number, guest)
 
     def _check_group(self, function: Function) -> None:
         """Refuse what QEMU would: the kernel opens no group of which the host drives a part."""
@@ -141,7 +157,7 @@ class Assignment:
         for function, (done, settings, *_) in mine.items():
             steps: list[Callable[[], None]] = []
             if settings:
-                steps.append(lambda text=settings: network.write(network.Settings.parse(text)))  # type: ignore[misc]
+                steps.append(lambda text=settings: network.give_back(network.parse(text)))  # type: ignore[misc]
             if done == _REBOUND:
                 steps.append(lambda which=function: self._functions.give_back(which))  # type: ignore[misc]
             for step in steps if self._functions.exists(function) else ():
@@ -188,7 +204,10 @@ def _check_card(interface: Interface) -> None:
         VirtError: ``CONFIG_UNSUPPORTED``.
     """
     port, vlan = interface.virtualport, interface.vlan
-    if port is not None:
+    if port is not None and vlan is not None:
+        reason = f"direct setting of the vlan tag is not allowed for hostdev devices using {port.type or 'none'} mode"
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, reason, ErrorDomain.QEMU)
+    if port is not None and port.type != "802.1Qbh":
         reason = f"virtualport type {port.type or 'none'} is currently not supported on interfaces of type hostdev"
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, reason, ErrorDomain.QEMU)
     if vlan is not None and (vlan.trunk or len(vlan.tags) > 1):

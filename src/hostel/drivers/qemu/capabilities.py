@@ -69,7 +69,7 @@ def _host(root: Path, emulators: Path, security: list[SecurityModel]) -> Host:
     cache = host_cache(root / "sys/devices/system", root / "sys/fs/resctrl")
     groups = root / "sys/kernel/iommu_groups"
     return Host(
-        uuid=_host_uuid(root),
+        uuid=host_uuid(root),
         cpu=host_processor(emulators, root, topology),
         power_management=PowerManagement(),
         iommu=groups.is_dir() and any(groups.iterdir()),
@@ -95,7 +95,7 @@ def _security(owner: Owner | None, modules: Sequence[SecurityModule]) -> list[Se
     return found
 
 
-def _host_uuid(root: Path) -> str:
+def host_uuid(root: Path = Path("/")) -> str:
     """The firmware's, where we may read it; else one that is always the same on this host."""
     for path in ("sys/class/dmi/id/product_uuid", "etc/machine-id"):
         try:

@@ -212,7 +212,7 @@ class Launcher:
                 screens.choose_listeners(live, process.ground(run), context.settings, self._host_address)
                 screens.choose_render_nodes(live)
                 screens.reserve(live, context.settings, given)
-                context = context._replace(wires=self._connect(status, given))
+                context = context._replace(wires=self._connect(status, given, moves=moved))
                 notes += self._assign(status, origin)
                 sinks = given.enter_context(Sinks(context.settings.stdio, machines.directories, live, run))
                 context = self._open(context, live, sinks, given)
@@ -276,7 +276,7 @@ class Launcher:
         transient.make_all(status.domain)
         return found
 
-    def _connect(self, status: Status, given: contextlib.ExitStack) -> dict[str, Wire]:
+    def _connect(self, status: Status, given: contextlib.ExitStack, *, moves: bool) -> dict[str, Wire]:
         """Make the host's ends of those interfaces whose ends are not made by QEMU; the files are closed in the end.
 
         Raises:
@@ -292,7 +292,7 @@ class Launcher:
             self._machines.statuses.write(domain.name, status.format())
         wires: dict[str, Wire] = {}
         for interface in interfaces:
-            wire = wires[alias_of(interface)] = self.wiring.connect(domain, interface)
+            wire = wires[alias_of(interface)] = self.wiring.connect(domain, interface, moves=moves)
             given.callback(tap.close, [int(file) for file in (*wire.taps, *wire.vhosts)])
         return wires
 

@@ -7,11 +7,8 @@ machine gone, or its starter killed, lets go of it. A tap needs no letting go, f
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Final
 
 from hostel.drivers.base import NetworkDriver
@@ -19,9 +16,10 @@ from hostel.drivers.base.network import NetworkPortDriver, NetworkPortRef, Netwo
 from hostel.drivers.base.nwfilter import NwfilterDriver, NwfilterEnforcer
 from hostel.drivers.base.offered import offered
 from hostel.drivers.document import reading
-from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.fault import fault
 from hostel.drivers.link import device, openvswitch, shaping, spoofing, tap
-from hostel.drivers.qemu.command.context import Wire, alias_of
+from hostel.drivers.qemu import direct
+from hostel.drivers.qemu.command.context import Wire
 from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -43,12 +41,6 @@ from hostel.model.network_port import NetworkPort, Plug, PortOwner, ReceiveFilte
 from hostel.model.port import Bandwidth
 
 _OURS: Final = (InterfaceType.NETWORK, InterfaceType.BRIDGE, InterfaceType.DIRECT)
-_LLDPAD: Final = Path("/var/run/lldpad.pid")
-# What libvirt does for ports of external switches and is not done here, both by RTM_SETLINK (rtnetlink(7)).
-_MISSING: Final = {
-    "802.1Qbg": "lldpad, which runs, is not told of the port's manager, type and instance (IFLA_PORT_VSI_TYPE)",
-    "802.1Qbh": "the card's driver is not given the port's profile (IFLA_PORT_PROFILE)",
-}
 _TAPS: Final = "vnet%d"
 _GUARDED: Final = "mac-filter"  # where it is written down which taps are kept to an address
 _VIRTIO: Final = ("virtio", "virtio-transitional", "virtio-non-transitional")
@@ -134,8 +126,13 @@ class Wiring:
             interface.source = interface.source or InterfaceSource()
             interface.source.portid = str(uuid.uuid4())
 
-    def connect(self, domain: Domain, interface: Interface) -> Wire:
+    def connect(self, domain: Domain, interface: Interface, *, moves: bool = False) -> Wire:
         """Make an interface's end, and complete the live document.
+
+        Args:
+            domain: the live document.
+            interface: the interface in it.
+            moves: the guest is on another host yet, and switches are only told that it will come (:meth:`arrive`).
 
         Raises:
             VirtError: the host, or the network, refused; nothing is left.
@@ -145,7 +142,7 @@ class Wiring:
         try:
             with reading(ErrorDomain.QEMU):
                 check(actual(interface), domain.devices.path(interface), ACTUAL_INTERFACE_RULES)
-            return self._open(domain, interface, actual(interface))
+            return self._open(domain, interface, actual(interface), moves=moves)
         except BaseException:
             self.release(domain, interface)
             raise
@@ -302,6 +299,17 @@ class Wiring:
             self._filter(domain, changed, name, is_in_use=True)
         interface.filterref = reference
 
+    def arrive(self, domain: Domain) -> None:
+        """Tell the switches of a machine's interfaces that its guest is about to run here.
+
+        Raises:
+            VirtError: one refused.
+        """
+        for interface in domain.devices.interfaces if self._is_allowed() else ():
+            real = actual(interface)
+            if real.type == InterfaceType.DIRECT:
+                direct.arrive(domain, interface, real)
+
     def release_all(self, domain: Domain) -> None:
         """Let go of the ends of all of a machine's interfaces."""
         for interface in domain.devices.interfaces:
@@ -312,7 +320,7 @@ class Wiring:
         if openvswitch.is_switched(real.virtualport):
             openvswitch.remove_ports(domain.uuid or "", _mac(interface), name)
         if real.type == InterfaceType.DIRECT:
-            tap.remove_macvtaps(_purpose(domain, interface))
+            direct.remove(domain, interface, real)
         elif name and device.exists(name) and device.mac(name) == _mac_of_tap(interface):
             device.remove(name)
         if name and real.bandwidth is not None and not openvswitch.is_switched(real.virtualport):
@@ -360,7 +368,7 @@ class Wiring:
             isolation=port.isolation,
         )
 
-    def _open(self, domain: Domain, interface: Interface, real: Interface) -> Wire:
+    def _open(self, domain: Domain, interface: Interface, real: Interface, *, moves: bool) -> Wire:
         """Make the tap of an interface, of which it is known what it is plugged into."""
         if real.type == InterfaceType.HOSTDEV:
             return Wire((), ())  # a card of the host, which is taken as other devices are
@@ -369,7 +377,7 @@ class Wiring:
         interface.target = interface.target or InterfaceTarget()
         try:
             if real.type == InterfaceType.DIRECT:
-                files = self._open_direct(domain, interface, real, queues)
+                files = direct.connect(domain, interface, real, queues, moves=moves)
             else:
                 name, files = tap.open_tap(interface.target.dev or _TAPS, queues=queues, path=_backend(interface).tap)
                 interface.target.dev = name
@@ -382,26 +390,6 @@ class Wiring:
         except BaseException:
             tap.close(files)
             raise
-
-    @staticmethod
-    def _open_direct(domain: Domain, interface: Interface, real: Interface, queues: int) -> list[int]:
-        assert interface.target is not None
-        source = real.source or InterfaceSource()
-        if real.virtualport is not None and real.virtualport.type is not None:
-            raise _no_port(real.virtualport.type, source.dev or "")
-        if real.vlan is not None and real.vlan.tags:
-            reason = f"vlan can only be set for SR-IOV VFs, which no interface is made of here; '{source.dev}' is none"
-            raise fault(ErrorCode.CONFIG_UNSUPPORTED, reason, ErrorDomain.QEMU)
-        name = tap.make_macvtap(source.dev or "", source.mode or "vepa", _mac(interface), _purpose(domain, interface))
-        interface.target.dev = name
-        files = tap.open_macvtap(name, queues=queues)
-        try:
-            if interface.mtu:
-                device.ip("link", "set", "dev", name, "mtu", str(interface.mtu))
-        except BaseException:
-            tap.close(files)
-            raise
-        return files
 
     def _guard(self, interface: Interface, name: str, real: Interface) -> None:
         """Keep a guest to its own hardware address on a tap, where the host wants that."""
@@ -461,23 +449,8 @@ def _tap(interface: Interface) -> str:
     return (interface.target.dev if interface.target is not None else None) or ""
 
 
-def _no_port(kind: str, dev: str) -> VirtError:
-    """Why no switch is asked for a macvtap's port: lldpad speaks 802.1Qbg with it, a card's firmware 802.1Qbh."""
-    if kind == "802.1Qbg" and not _LLDPAD.exists():
-        reason = "lldpad, which speaks 802.1Qbg with the switch, does not run"
-        error = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        return system_fault(error, f"Error opening file {_LLDPAD}: {reason}", ErrorDomain.QEMU)
-    missing = _MISSING.get(kind, "no other switch is known")
-    reason = f"virtualport type '{kind}' of a macvtap on '{dev}' is not supported: {missing}"
-    return fault(ErrorCode.CONFIG_UNSUPPORTED, f"{reason}; leave <virtualport> out", ErrorDomain.QEMU)
-
-
 def _mac(interface: Interface) -> str:
     return interface.mac.address if interface.mac is not None else ""
-
-
-def _purpose(domain: Domain, interface: Interface) -> str:
-    return f"hostel {domain.uuid} {alias_of(interface)}"
 
 
 def _mac_of_tap(interface: Interface) -> str:

@@ -84,7 +84,9 @@ def test_settings_are_those_of_the_physical_function(host: Path) -> None:
 
 def test_settings_are_kept_as_text() -> None:
     settings = network.Settings(network.Place("eth0", 1), "52:54:00:00:00:01", 42)
-    assert network.Settings.parse(settings.format()) == settings
+    association = network.Association(network.Place("eth0", 1))
+    for held in (settings, association):
+        assert network.parse(held.format()) == held
     for text in ("{}", "[]", "x"):
         with pytest.raises(ValueError):
-            network.Settings.parse(text)
+            network.parse(text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,6 @@ from hostel.drivers.qemu.command.machine import build
 from hostel.drivers.qemu.wiring import Wiring
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.devices.interface import Interface
-from hostel.model.domain.domain import Domain
 from support.arguments import CONTEXT, spec, text
 from support.domain import QEMU
 
@@ -51,25 +49,6 @@ def test_who_may_not_is_told_what_needs_privileges(kind: str, body: str, code: E
 def test_what_cannot_be_kept_is_not_promised(body: str) -> None:
     with pytest.raises(VirtError):
         Wiring(None, is_allowed=lambda: True).makes(interface("user", body))
-
-
-@pytest.mark.parametrize(
-    ("kind", "more", "code", "words"),
-    [
-        ("802.1Qbg", "managerid='1' typeid='2' typeidversion='3'", ErrorCode.SYSTEM_ERROR,
-         "Error opening file /var/run/lldpad.pid: lldpad.* does not run: No such file or directory"),
-        ("802.1Qbh", "profileid='p'", ErrorCode.CONFIG_UNSUPPORTED,
-         "the card's driver is not given the port's profile .*; leave <virtualport> out"),
-    ],
-)  # fmt: skip
-@pytest.mark.skipif(Path("/var/run/lldpad.pid").exists(), reason="lldpad runs here")
-def test_a_port_that_no_switch_is_asked_for_is_refused(kind: str, more: str, code: ErrorCode, words: str) -> None:
-    port = f"<virtualport type='{kind}'><parameters {more}/></virtualport>"
-    wanted = interface("direct", f"<source dev='eth0' mode='vepa'/>{port}<target dev='t'/>")
-    domain = Domain.parse("<domain type='qemu'><name>g</name><memory>1</memory><os><type>hvm</type></os></domain>")
-    with pytest.raises(VirtError, match=words) as caught:
-        Wiring._open_direct(domain, wanted, wanted, 1)
-    assert caught.value.code == code
 
 
 def test_vhost_of_another_name_is_opened_and_one_that_is_demanded_is_missed() -> None:

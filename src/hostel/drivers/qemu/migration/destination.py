@@ -318,6 +318,7 @@ def finish(machine: Running, launcher: Launcher, cookie_in: bytes, flags: Migrat
         machine.attempt("nbd-server-stop")
         if said is not None and said.network is not None:
             cookies.take_ports(machine.domain, said.network)
+        launcher.wiring.arrive(machine.domain)
         if flags & MigrateFlag.PERSIST_DEST:
             _define(machine, launcher, mark, said.domain if said is not None else None)
         if not flags & MigrateFlag.PAUSED:
