@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,10 +31,11 @@ from hostel.drivers.events import EventBus
 from hostel.drivers.qemu import blockjob, process
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.machines import Machines
+from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.secret.driver import VaultSecretDriver
 from hostel.drivers.secret.vault import DiskVault
 from hostel.drivers.store import Directories
-from hostel.errors import ErrorCode, VirtError
+from hostel.errors import ErrorCode, QmpError, VirtError
 from support import image
 from support.kill_step import MAX_STEPS, killed_at
 from support.nbd import Certificates
@@ -251,6 +253,47 @@ def test_disk_is_served_as_it_was_until_the_job_is_ended(tmp_path: Path, machine
     assert not socket.exists()
     assert sorted(path.name for path in tmp_path.glob("vda*")) == ["vda.qcow2"]
     assert machine.boot() == 4
+
+
+def test_next_backup_clears_away_what_qemu_did_not_remove(
+    tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = Monitor.execute
+
+    def refusing(self: Monitor, command: str, *given: Any, **arguments: Any) -> Any:
+        if command in ("block-dirty-bitmap-remove", "block-export-del", "job-dismiss", "nbd-server-stop"):
+            raise QmpError("GenericError", "not now")
+        return execute(self, command, *given, **arguments)
+
+    machine.ref = machine.driver.domain_create(machine.ref)
+    machine.checkpoint("one")
+    xml = (
+        f"<domainbackup mode='pull'><incremental>one</incremental><server transport='unix' socket='{tmp_path}/nbd'/>"
+        f"<disks><disk name='vda' type='file'><scratch file='{tmp_path}/scratch'/></disk></disks></domainbackup>"
+    )
+    machine.driver.domain_backup_begin(machine.ref, xml)
+    with monkeypatch.context() as patched:
+        patched.setattr(Monitor, "execute", refusing)
+        machine.driver.domain_abort_job(machine.ref)
+    with pytest.raises(AssertionError):
+        machine.check("one")
+    machine.driver.domain_backup_begin(machine.ref, xml)
+    machine.driver.domain_abort_job(machine.ref)
+    machine.check("one")
+
+
+@pytest.mark.parametrize("name", ["one", "backup-vda"])
+def test_whole_backup_leaves_checkpoints_whatever_they_are_called(tmp_path: Path, machine: Machine, name: str) -> None:
+    machine.ref = machine.driver.domain_create(machine.ref)
+    machine.checkpoint(name)
+    bitmap = f"exportbitmap='{name}'" if name == "one" else ""
+    machine.driver.domain_backup_begin(
+        machine.ref,
+        f"<domainbackup mode='pull'><server transport='unix' socket='{tmp_path}/nbd'/><disks>"
+        f"<disk name='vda' type='file' {bitmap}><scratch file='{tmp_path}/scratch'/></disk></disks></domainbackup>",
+    )
+    machine.driver.domain_abort_job(machine.ref)
+    machine.check(name)
 
 
 @pytest.mark.parametrize("kills", [False, True])

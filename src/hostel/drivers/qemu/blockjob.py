@@ -259,9 +259,12 @@ def _after_backup(machine: Running, job: BlockJob, disk: Disk | None) -> None:
     backup = machine.status.backup
     items = [item for item in backup.disks.disks if item.name == job.disk] if backup is not None else []
     if top is not None and items:
+        from hostel.drivers.qemu.backup.carrying import is_passing, known_nodes
         from hostel.drivers.qemu.backup.job import bitmap_of
 
-        machine.attempt("block-dirty-bitmap-remove", node=format_node(top.number), name=bitmap_of(items[0]))
+        node, name = format_node(top.number), bitmap_of(items[0])
+        if is_passing(known_nodes(machine), node, name):  # and no checkpoint's that has this name
+            machine.attempt("block-dirty-bitmap-remove", node=node, name=name)
     if job.ended == "failed":
         for other in machine.status.jobs:
             if other.kind == "backup" and not other.ended:

@@ -59,6 +59,12 @@ def _bitmaps(nodes: Nodes, node: str) -> list[Mapping[str, Any]]:
     return [item for item in nodes.get(node, {}).get("dirty-bitmaps", []) if item.get("name")]
 
 
+def is_passing(nodes: Nodes, node: str, name: str) -> bool:
+    """Whether a node has a bitmap of a name that its image does not keep: a backup's, where a checkpoint's is kept."""
+    bitmap = _bitmap(nodes, node, name)
+    return bitmap is not None and not bitmap.get("persistent")
+
+
 def _size(nodes: Nodes, node: str) -> int:
     return int(nodes[node]["image"]["virtual-size"])
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import credentials
-from hostel.drivers.qemu.backup.carrying import Nodes, chain_of, known_nodes, sources
+from hostel.drivers.qemu.backup.carrying import Nodes, chain_of, is_passing, known_nodes, sources
 from hostel.drivers.qemu.block.chain import Image, check_jobs_supported, disk_of, find_disk, images
 from hostel.drivers.qemu.block.create import create_image
 from hostel.drivers.qemu.block.jobs import check_free
@@ -60,6 +60,7 @@ def begin(machine: Running, backup: Backup, checkpoint: list[dict[str, Any]], su
         check_free(machine, disk)
     jobs = [_record(machine, disk, item, reuse=reuse) for disk, item in chosen]
     began = int(time.time() * 1000)
+    _clear_away(machine, [(disk, bitmap_of(item)) for disk, item in chosen], jobs, sizes)
     machine.save(jobs=(*machine.status.jobs, *jobs), backup=backup, backup_began=began)
     try:
         actions = list(checkpoint)
@@ -75,6 +76,24 @@ def begin(machine: Running, backup: Backup, checkpoint: list[dict[str, Any]], su
         _take_back(machine, jobs)
         raise
     machine.save()
+
+
+def _clear_away(machine: Running, bitmaps: list[tuple[Disk, str]], jobs: list[BlockJob], nodes: Nodes) -> None:
+    """Have QEMU forget what is left of an earlier backup, where it would not when that ended: its names are ours again.
+
+    Raises:
+        VirtError: it will not.
+    """
+    names = {job.name for job in jobs}
+    if any(export["id"] in names for export in machine.ask("query-block-exports")):
+        machine.ask("nbd-server-stop")  # it serves backups only, and closes all
+    for known in machine.ask("query-jobs"):
+        if known["id"] in names and known["status"] == "concluded":
+            machine.ask("job-dismiss", id=known["id"])
+    for disk, name in bitmaps:
+        node = format_node(next(images(disk)).number)
+        if is_passing(nodes, node, name):
+            machine.ask("block-dirty-bitmap-remove", node=node, name=name)
 
 
 def _check_format(item: BackupDisk, *, reuse: bool) -> None:
@@ -181,8 +200,8 @@ def _disk_actions(
             {"type": "block-dirty-bitmap-add", "data": add},
             {"type": "block-dirty-bitmap-merge", "data": merge},
         ]
-    elif item.incremental is not None:
-        item.incremental = item.export_bitmap = None  # what changed is not known: all of it
+    else:
+        item.incremental = item.export_bitmap = None  # or what changed is not known: all of it
     data: dict[str, Any] = {
         "job-id": job.name, "device": node, "target": format_node(item.index), "auto-dismiss": False,
         "sync": "none" if is_pull else "bitmap" if usable else "full",
