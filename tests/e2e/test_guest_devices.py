@@ -151,7 +151,6 @@ def test_what_serves_a_directory_that_came_in_does_not_fill_the_disk(driver: Qem
          "Unable to find any usable hugetlbfs mount for 3 KiB"),
         ("<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>", virtiofs(Path("/nonexistent")),
          "the directory '/nonexistent' is not there|virtiofs is not supported in session mode"),
-        ("<numatune><memory mode='strict' placement='auto'/></numatune>", "", "nobody here chooses nodes"),
         ("", "<hostdev type='pci'><source><address bus='0xfe' slot='1' function='0'/></source></hostdev>",
          "Device 0000:fe:01.0 not found"),
     ],

@@ -43,6 +43,11 @@ class Both(NamedTuple):
         assert self.definition is not None
         return self.definition
 
+    @property
+    def advised(self) -> Domain:
+        """The same, with the places that numad chose for the running machine."""
+        return self.running.advised if self.running is not None else self.current
+
 
 class Calls:
     """What the groups of calls of the driver share."""

@@ -63,7 +63,7 @@ from hostel.drivers.qemu.private import unlink, write_private
 from hostel.drivers.qemu.settings import Settings
 from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.status import Ending, Status
-from hostel.drivers.qemu.tuning import access, groups, threads
+from hostel.drivers.qemu.tuning import access, groups, numad, threads
 from hostel.drivers.qemu.vcpu import plug_in
 from hostel.drivers.qemu.wiring import Wiring
 from hostel.drivers.tuning import limits
@@ -186,7 +186,7 @@ class Launcher:
 
     def _run(self, live: Domain, program: str, notes: list[str], *, paused: bool, origin: Origin) -> Status:
         """Run a document that is ready to be run."""
-        machines, name = self._machines, live.name
+        machines, name, advice = self._machines, live.name, numad.ask(live)
         identity = files.settled_identity(machines, live)
         module.label(machines, live, identity, self.settings())
         run, log = machines.run_directory(name), machines.log(name)
@@ -194,7 +194,7 @@ class Launcher:
         context = self.context(live, run)._replace(
             is_confined=probe.sandboxes(program, self._cache), has_spice=probe.has_spice(program, self._cache)
         )
-        status = Status(live, machines.next_id(), 0, 0, str(run), 0, speed=machines.speed_of(name))
+        status = Status(live, machines.next_id(), 0, 0, str(run), 0, speed=machines.speed_of(name), **advice._asdict())
         live.id = status.id
         privileged, moved = 0 in (process.user_of(run) or (os.geteuid(),)), origin.migration is not None
         found = taint.findings(live, program, self._cache, privileged=privileged, moved=moved)
@@ -216,7 +216,7 @@ class Launcher:
                 notes += self._assign(status, origin)
                 sinks = given.enter_context(Sinks(context.settings.stdio, machines.directories, live, run))
                 context = self._open(context, live, sinks, given)
-                argv = build(live, context)
+                argv = build(numad.advised(live, advice), context)
                 if origin.memory is not None or origin.migration is not None:
                     argv += ["-incoming", "defer"]
                 wanted = (*_needed(live), *passphrases(specs(argv), context.settings))
@@ -418,7 +418,7 @@ class Launcher:
                 qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
                 actions.apply(status.domain, qmp)
                 plug_in(status.domain, qmp)
-                threads.settle(status.domain, qmp, pid, group)
+                threads.settle(numad.advised(status.domain, status.advice), qmp, pid, group)
                 if origin.memory is not None:
                     with module.lent(self._machines, status, origin.memory):
                         take_memory(qmp, origin.memory, origin.offset, origin.unpack)

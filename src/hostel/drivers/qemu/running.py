@@ -22,6 +22,7 @@ from hostel.drivers.qemu.settings import Settings
 from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.status import Ending, Status
 from hostel.drivers.qemu.taint import Finding, Taint, note
+from hostel.drivers.qemu.tuning.numad import advised
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.disk import Disk
@@ -50,6 +51,15 @@ class Running:
     def domain(self) -> Domain:
         """The live document; :meth:`save` keeps what is changed in it."""
         return self.status.domain
+
+    @property
+    def advised(self) -> Domain:
+        """The live document, with the places on the host that numad chose for it when it was started."""
+        return self.advise(self.domain)
+
+    def advise(self, domain: Domain) -> Domain:
+        """Another document of this machine, in the same way."""
+        return advised(domain, self.status.advice)
 
     @property
     def name(self) -> str:

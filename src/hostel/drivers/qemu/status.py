@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from hostel.codec.xml import STRING, YES_NO, Element, attr, child, children, choice, integer, texts
 from hostel.drivers.base import ShutoffReason
+from hostel.drivers.qemu.tuning.numad import Advice
 from hostel.drivers.store import Store
 from hostel.errors import ModelError
 from hostel.model.backup import Backup
@@ -168,6 +169,8 @@ class StatusDocument(Element, tag="domstatus"):
     lock_state: str = attr(default="")
     stdio: str = attr(default="file")
     denies_devices: bool = attr(YES_NO, default=False)
+    cpuset: str = attr(default="")
+    nodeset: str = attr(default="")
     deprecations: list[str] = texts(STRING, tag="deprecation", factory=list)
     overlays: list[str] = texts(STRING, tag="overlay", factory=list)
     locks: list[Lock] = children(Lock, factory=list)
@@ -211,6 +214,8 @@ class Status(NamedTuple):
         locks: those that it has, or may have.
         stdio: what bounds what it writes into files, as it was when it was started.
         denies_devices: whether its control group keeps it from devices that its state does not name.
+        cpuset: the processors of the host that numad advised; empty where it was not asked.
+        nodeset: the nodes that it advised.
     """
 
     domain: Domain
@@ -242,6 +247,13 @@ class Status(NamedTuple):
     locks: tuple[Lock, ...] = ()
     stdio: str = "file"
     denies_devices: bool = False
+    cpuset: str = ""
+    nodeset: str = ""
+
+    @property
+    def advice(self) -> Advice:
+        """What numad advised when the machine was started."""
+        return Advice(self.cpuset, self.nodeset)
 
     def format(self) -> str:
         """The document's text."""

@@ -96,7 +96,7 @@ def _set(machine: Running, index: int, *, is_on: bool) -> None:
     try:
         if is_on:
             _plug(machine, index, slot)
-            threads.settle(machine.domain, machine.qmp, machine.status.pid, of_status(machine.status))
+            threads.settle(machine.advised, machine.qmp, machine.status.pid, of_status(machine.status))
         else:
             _unplug(machine, slot)
     finally:
@@ -117,7 +117,7 @@ def set_count(machine: Running, count: int) -> None:
         for slot in free[: max(0, wanted - len(used))]:
             _plug(machine, known.index(slot), slot)
         if wanted > len(used):
-            threads.settle(machine.domain, machine.qmp, machine.status.pid, of_status(machine.status))
+            threads.settle(machine.advised, machine.qmp, machine.status.pid, of_status(machine.status))
         for slot in reversed(used[wanted:]):
             _unplug(machine, slot)
     finally:

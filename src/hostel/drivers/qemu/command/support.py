@@ -367,9 +367,6 @@ def refuse_unknown(document: domain.Domain, fields: Mapping[type[Element], froze
     """
     for path, name in _not_acted_on(document, "/domain", fields):
         raise unsupported(f"<{name}> is not supported by this driver; remove it ({path})")
-    placement = document.numatune.memory.placement if document.numatune and document.numatune.memory else None
-    if placement == "auto" and fields is FIELDS:
-        raise unsupported("<numatune><memory placement='auto'>: nobody here chooses nodes; write nodeset='…'")
 
 
 def _not_acted_on(

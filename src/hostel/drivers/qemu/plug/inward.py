@@ -129,7 +129,7 @@ def plug_in(machine: Running, given: Given, launcher: Launcher) -> Device:
             taken = launcher.helpers.serve(device, after, machine.status)
         context = context._replace(outputs=output.give(machine, device))
         for item in sorted(added, key=lambda it: it is device):
-            made = _options(after, item, context, wire if item is device else None, node)
+            made = _options(machine.advise(after), item, context, wire if item is device else None, node)
             given_secrets += launcher.give_secrets(_passphrases(made, context), context)
             for option, properties in made:
                 answer = machine.ask(_COMMANDS[option], **properties)

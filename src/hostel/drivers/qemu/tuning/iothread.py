@@ -40,8 +40,8 @@ class IoThreadCalls(Calls):
         check_one(affect)
         with self._both(domain, affect) as both:
             if both.running is not None:
-                found = sorted(_threads(both.running).items())
-                info = [IoThreadInfo(number, bits(placement(thread))) for number, thread in found]
+                found = _threads(both.running)  # in QEMU's order, as libvirt has them
+                info = [IoThreadInfo(number, bits(placement(thread))) for number, thread in found.items()]
             else:
                 document, host = both.current, online_cpus()
                 numbers = [entry.id for entry in iothreads.entries(document)]
@@ -134,9 +134,9 @@ def _create(machine: Running, number: int) -> None:
     try:
         iothreads.add(machine.domain, number)
         thread = _threads(machine)[number]
-        settle_iothread(machine.domain, number, thread)
+        settle_iothread(machine.advised, number, thread)
         if (group := of_status(machine.status)) is not None:
-            place_thread(group, machine.domain, "iothread", number, thread)
+            place_thread(group, machine.advised, "iothread", number, thread)
         machine.save()
     except BaseException:
         with contextlib.suppress(QmpError):

@@ -118,7 +118,7 @@ class LimitsCalls(Calls):
         """Those of the running machine, or of the definition."""
         check_one(affect)
         with self._both(domain, affect) as both:
-            return limits.numa(both.current)
+            return limits.numa(both.advised)
 
     def domain_set_numa_parameters(self, domain: DomainRef, parameters: Mapping[str, Any], affect: Affect) -> None:
         """Change those of the running machine, whose memory moves, and of the definition."""

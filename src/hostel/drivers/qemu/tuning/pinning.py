@@ -62,7 +62,7 @@ class PinningCalls(Calls):
         """Where virtual CPUs may run, as the document says."""
         check_one(affect)
         with self._both(domain, affect) as both:
-            document = both.current
+            document = both.advised
             host = online_cpus()
             numbers = range(min(count, most_vcpus(document)))
             sets = [vcpu_pin(document, number) or host for number in numbers]
@@ -100,7 +100,7 @@ class PinningCalls(Calls):
         """Where the emulator may run, as the document says."""
         check_one(affect)
         with self._both(domain, affect) as both:
-            return PinInfo(cpumap(emulator_pin(both.current) or online_cpus(), length), 1)
+            return PinInfo(cpumap(emulator_pin(both.advised) or online_cpus(), length), 1)
 
     def domain_get_cpu_stats(self, domain: DomainRef, width: int, first: int, count: int) -> CpuStats:
         """Times of all CPUs together; the host tells none of them by itself of a process."""
