@@ -148,7 +148,7 @@ def _slot(given: Mapping[str, Value]) -> int:
 
 def _deactivate(volume: LuksVolume, index: int) -> None:
     slot = volume.header.slots[index].replace(active=DISABLED)
-    volume.area.write(slot_offset(index), DISABLED.to_bytes(4, "big"))
+    volume.write(slot_offset(index), DISABLED.to_bytes(4, "big"))
     volume.header.slots[index] = slot
 
 
@@ -161,7 +161,7 @@ def erase_slot(volume: LuksVolume, index: int) -> None:
     header = volume.header
     _deactivate(volume, index)
     slot = header.slots[index].replace(iterations=0, salt=bytes(len(header.slots[index].salt)))
-    volume.area.write(slot_offset(index), slot.pack())
+    volume.write(slot_offset(index), slot.pack())
     header.slots[index] = slot
     for _ in range(_WIPES):
-        volume.area.write(slot.key_offset * SECTOR, os.urandom(header.material_length))
+        volume.write(slot.key_offset * SECTOR, os.urandom(header.material_length))

@@ -176,6 +176,7 @@ class LuksVolume:
     def __init__(self, area: HeaderArea, header: LuksHeader) -> None:
         self.area = area
         self.header = header
+        self._is_known = True
 
     @classmethod
     def open(cls, area: HeaderArea, *, detached: bool = False) -> LuksVolume:
@@ -227,6 +228,26 @@ class LuksVolume:
         """What encrypts the payload."""
         return SectorCipher(self.header.scheme, key)
 
+    def write(self, offset: int, data: bytes) -> None:
+        """Write into the header or the key material, and sync.
+
+        Once that has failed nobody knows which slots the disk has: what is then taken for one of two keys may be the
+        last one. So nothing more is written.
+
+        Raises:
+            BlockError: an earlier write has failed (EIO).
+            OSError: the host's own errors.
+        """
+        if not self._is_known:
+            raise BlockError(
+                "The key slots are not written any more: an earlier write to them has failed",
+                errno=errno.EIO,
+                hint="Open the image anew, look at its slots with qemu-img info, and try again.",
+            )
+        self._is_known = False
+        self.area.write(offset, data)
+        self._is_known = True
+
     def write_key(self, index: int, password: bytes, key: bytes, iter_time: int) -> None:
         """Put the volume's key into a slot that holds none, and only then call it active.
 
@@ -243,11 +264,11 @@ class LuksVolume:
         material = split(key, STRIPES, header.hash).ljust(header.material_length, b"\0")
         encrypted = SectorCipher(header.scheme, derived).encrypt(0, material)
         slot = header.slots[index]
-        self.area.write(slot.key_offset * SECTOR, bytes(encrypted))
+        self.write(slot.key_offset * SECTOR, bytes(encrypted))
         prepared = slot.replace(iterations=iterations, salt=salt)
         # The record may lie across two sectors of the disk; its first four bytes do not.
-        self.area.write(slot_offset(index), prepared.pack())
-        self.area.write(slot_offset(index), ENABLED.to_bytes(4, "big"))
+        self.write(slot_offset(index), prepared.pack())
+        self.write(slot_offset(index), ENABLED.to_bytes(4, "big"))
         header.slots[index] = prepared.replace(active=ENABLED)
 
 
@@ -266,7 +287,7 @@ def create(area: HeaderArea, options: LuksOptions) -> LuksVolume:
     header.fixed = header.fixed.replace(digest_salt=os.urandom(SALT_LENGTH), digest_iterations=iterations)
     volume = LuksVolume(area, header)
     header.fixed = header.fixed.replace(digest=volume._digest(key))
-    area.write(0, header.pack())
+    volume.write(0, header.pack())
     volume.write_key(0, options.password, key, options.iter_time)
     return volume
 
