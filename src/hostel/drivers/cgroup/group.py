@@ -92,6 +92,18 @@ class Group:
         """Whether a controller is that of version 2."""
         return self._places[controller].is_unified
 
+    def inode(self) -> int:
+        """The number of its directory, by which the kernel knows it.
+
+        Raises:
+            VirtError: ``SYSTEM_ERROR``: it is no more.
+        """
+        folder = self.folder(next(iter(self._places)))
+        try:
+            return folder.stat().st_ino
+        except OSError as error:
+            raise system_fault(error, f"failed to get stat for '{folder}'", ErrorDomain.NONE) from error
+
     def below(self, name: str, controllers: Collection[str] | None = None) -> Group:
         """A group in this one, with all controllers of it or some."""
         places = {key: place for key, place in self._places.items() if controllers is None or key in controllers}

@@ -60,6 +60,7 @@ from hostel.model.domain.rules.machine import (
     OS_RULES,
     QEMU_OS_RULES,
     QEMU_TIMER_RULES,
+    RESOURCE_RULES,
 )
 from hostel.model.domain.rules.memory import check_memory, check_numatune, check_pages, check_shares
 from hostel.model.domain.rules.peripheral import check_peripherals
@@ -111,6 +112,8 @@ def validate(domain: Domain, platform: Platform) -> None:
     if domain.title is not None and "\n" in domain.title:
         raise ModelError("/domain/title", "Domain title can't contain newlines")
     _check_os(domain)
+    if domain.resource is not None:
+        check(domain.resource, "/domain/resource", RESOURCE_RULES)
     check_labels(domain)
     check_sysinfo(domain)
     if domain.launch_security is not None:

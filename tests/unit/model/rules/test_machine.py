@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hostel.errors import ErrorCode
 from hostel.model.domain.platform import Platform
 from hostel.model.domain.rules.start import check_start
 from hostel.model.domain.validate import validate
@@ -48,6 +49,14 @@ def linked(words: str) -> str:
 
 
 REFUSED: dict[str, Refused] = {
+    "name of traffic that is none": Refused(
+        document(body="<resource><fibrechannel appid='ä'/></resource>"), "/domain/resource/fibrechannel/@appid",
+        "Fibre Channel 'appid' is not a printable string", XML,
+    ),
+    "name of traffic that is too long": Refused(
+        document(body=f"<resource><fibrechannel appid='{129 * 'a'}'/></resource>"),
+        "/domain/resource/fibrechannel/@appid", "string length must be between [1, 128]", ErrorCode.INVALID_ARG,
+    ),
     "slot of memory that is not said": Refused(
         roomy(dimm().replace("</memory>", "<address type='dimm'/></memory>")),
         "/domain/devices/memory/address", "Missing required attribute 'slot' in element 'address'", XML,

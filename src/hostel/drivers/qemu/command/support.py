@@ -92,7 +92,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     tune.IoThreadScheduler: "iothreads scheduler priority",
     tune.Perf: "events",
     tune.PerfEvent: "name enabled",
-    tune.Resource: "partition",
+    tune.Resource: "partition appid",
     seclabel.SecurityLabel: "type model relabel label image_label base_label",
     seclabel.DeviceSecurityLabel: "model label_skip relabel label",
     security.LaunchSecurity: "type kernel_hashes cbitpos reduced_phys_bits policy dh_cert session",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.drivers.cgroup import limits as cgroups
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hostel.drivers.qemu.status import Status
 
 _DRIVER: Final = "qemu"
+_APPID_STORE: Final = Path("/sys/class/fc/fc_udev_device/appid_store")
 _NONE: Final = {
     "cpu": "cgroup CPU controller is not mounted",
     "memory": "cgroup memory controller is not mounted",
@@ -63,6 +65,9 @@ def _check(domain: Domain, places: Mapping[str, object], *, is_session: bool) ->
             what = f"{session} is not available in session mode"
             missing = f"{host} is not available on this host"
             raise fault(ErrorCode.CONFIG_UNSUPPORTED, what if is_session else missing, ErrorDomain.QEMU)
+    if not places and domain.resource is not None and domain.resource.appid is not None:
+        what = "<fibrechannel> names what a control group sends, and this machine has none"
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
     if "cpu" not in places and any(value for name, value in limits.scheduler(domain).items() if name != "cpu_shares"):
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, "cgroup cpu is required for scheduler tuning", ErrorDomain.QEMU)
 
@@ -98,7 +103,18 @@ def make(domain: Domain, path: str, settings: Settings) -> Group:
     now = limits.scheduler(domain)
     if group.has("cpu"):
         cgroups.set_bandwidth(group, now["global_period"], now["global_quota"])
+    if domain.resource is not None and domain.resource.appid is not None:
+        name_traffic(group, domain.resource.appid)
     return group
+
+
+def name_traffic(group: Group, name: str, store: Path = _APPID_STORE) -> None:
+    """Have Fibre Channel adapters mark what a group's processes send with a name, by which switches know a machine.
+
+    Raises:
+        VirtError: ``SYSTEM_ERROR``: the host has no such adapters, or refuses.
+    """
+    write(store, f"{group.inode():X}:{name}")
 
 
 def of_status(status: Status) -> Group | None:

@@ -13,8 +13,10 @@ from hostel.model.domain.features import Features
 from hostel.model.domain.os import Loader, Nvram, Os
 from hostel.model.domain.platform import PPC64, S390, X86, Board
 from hostel.model.domain.rules.rule import Machine, MachineRule, Rule, needs
+from hostel.model.domain.tune import Resource
 
 _DETAIL: Final = ErrorCode.XML_DETAIL
+_APPID_LENGTH: Final = 128  # characters
 
 
 def _loader(os: Os) -> Loader:
@@ -413,6 +415,23 @@ QEMU_TIMER_RULES: Final[tuple[MachineRule[Timer], ...]] = (
         lambda timer, _: timer.name == "armvtimer" and timer.tickpolicy in ("catchup", "merge"),
         lambda timer, _: f"The 'armvtimer' timer does not support tickpolicy '{timer.tickpolicy}'",
         "/@tickpolicy",
+    ),
+)
+
+
+# virDomainDefResourceValidate
+RESOURCE_RULES: Final[tuple[Rule[Resource], ...]] = (
+    Rule(
+        lambda resource: resource.appid and not (resource.appid.isascii() and resource.appid.isprintable()),
+        lambda _: "Fibre Channel 'appid' is not a printable string",
+        ErrorCode.XML_ERROR,
+        "/fibrechannel/@appid",
+    ),
+    Rule(
+        lambda resource: resource.appid is not None and not 1 <= len(resource.appid) <= _APPID_LENGTH,
+        lambda _: f"Fibre Channel 'appid' string length must be between [1, {_APPID_LENGTH}]",
+        ErrorCode.INVALID_ARG,
+        "/fibrechannel/@appid",
     ),
 )
 
