@@ -7,18 +7,21 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import hostel
+from hostel.block import graph
 from hostel.cli.main import main
 from hostel.cli.output import Output
 from hostel.cli.virt_clone import main as virt_clone
 from hostel.cli.virt_clone.arguments import parser
 from hostel.cli.virt_clone.copy import copy_file
 from hostel.errors import UsageError
-from support import virtinst
+from hostel.img.inspect import inspect
+from support import loop, virtinst
 
 TEST = "test:///default"
 requires = pytest.mark.requires_tool("virt-clone")
@@ -77,6 +80,25 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "home").mkdir()
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+SESSION_MACHINE = """<domain type='qemu'><name>web</name><memory>65536</memory><os><type>hvm</type></os><devices>
+<disk type='{type}'><driver name='qemu' type='{format}'/><source {source}/><target dev='vda' bus='virtio'/></disk>
+</devices></domain>
+"""
+
+
+def copied(source: Path, format: str, *more: str, type: str = "file") -> int:
+    """Copy a machine of our session that has one disk; returns the exit code."""
+    place = f"{'dev' if type == 'block' else 'file'}='{source}'"
+    Path("one.xml").write_text(SESSION_MACHINE.format(type=type, format=format, source=place))
+    return main(["virt-clone", "--connect", "qemu:///session", "--original-xml", "one.xml", "--name", "copy", *more])
+
+
+def read(path: Path, format: str) -> bytes:
+    """What a machine reads of an image."""
+    with graph.open(str(path), format) as node:
+        return bytes(node.read(0, node.length))
 
 
 def plain(text: str) -> str:
@@ -202,3 +224,108 @@ def test_a_machine_of_the_name_is_replaced_once_the_disks_are_whole(directory: P
         assert virt_clone.run(connection, parser().parse_args(words), Output(quiet=True)) == 0
         assert [domain.name for domain in connection.domains()] == ["test"]
         assert f"{directory}/test.img" in connection.domain("test").xml()
+
+
+def overlay(path: Path) -> None:
+    qemu_img("create", "-q", "-f", "qcow2", str(path.with_name("base.qcow2")), "1M")
+    qemu_img("create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", str(path))
+
+
+def with_data_file(path: Path) -> None:
+    qemu_img("create", "-q", "-f", "qcow2", "-o", f"data_file={path}.raw", str(path), "1M")
+
+
+def flat(path: Path) -> None:
+    qemu_img("create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", str(path), "1M")
+
+
+def qemu_img(*words: str) -> None:
+    assert main(["qemu-img", *words]) == 0
+
+
+@pytest.mark.requires_tool("qemu-system-x86_64")
+@pytest.mark.parametrize(("make", "format"), [(overlay, "qcow2"), (with_data_file, "qcow2"), (flat, "vmdk")])
+def test_the_copy_of_an_image_that_names_other_files_stands_alone(
+    make: Callable[[Path], None], format: str, directory: Path
+) -> None:
+    """Its bytes would name the original's files, or from elsewhere none."""
+    source = directory / f"one.{format}"
+    make(source)
+    with graph.open(str(source), format, read_only=False) as node:
+        node.pwrite(65536, memoryview(b"original" * 64))
+    (directory / "elsewhere").mkdir()
+    copy = directory / "elsewhere" / f"two.{format}"
+    assert copied(source, format, "--file", str(copy)) == 0
+    before = read(source, format)
+    assert read(copy, format) == before
+    assert inspect(str(copy)).names == ()
+    with graph.open(str(copy), format, read_only=False) as node:
+        node.pwrite(0, memoryview(b"the copy" * 64))
+    assert read(source, format) == before
+
+
+@pytest.mark.requires_tool("qemu-system-x86_64")
+def test_an_image_that_names_files_of_others_is_not_copied(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (directory / "mine").mkdir()
+    source, secret = directory / "mine" / "one.qcow2", directory / "web.img"
+    qemu_img("create", "-q", "-f", "qcow2", "-u", "-b", str(secret), "-F", "raw", str(source), "1M")
+    capsys.readouterr()
+    assert copied(source, "qcow2", "--file", "two.qcow2") == 1
+    assert "is not taken as it is" in capsys.readouterr().err
+    assert not (directory / "two.qcow2").exists()
+    assert copied(source, "qcow2", "--file", "two.qcow2", "--check", "trust=off") == 0
+    assert read(directory / "two.qcow2", "qcow2") == secret.read_bytes()
+
+
+@pytest.mark.requires_tool("qemu-system-x86_64")
+@pytest.mark.parametrize("in_pool", [False, True], ids=["file", "volume"])
+def test_a_raw_disk_is_copied_byte_for_byte_whatever_its_guest_wrote_into_it(directory: Path, in_pool: bool) -> None:
+    """A pool takes it for the image that its first bytes say it is; virt-clone's copy is another disk."""
+    source = directory / "pool" / "one.img"
+    source.parent.mkdir()
+    qemu_img("create", "-q", "-f", "qcow2", str(source), "1M")
+    if in_pool:
+        words = ["pool-create-as", "mine", "dir", "--target", str(source.parent)]
+        assert main(["virsh", "-q", "-c", "qemu:///session", *words]) == 0
+    copy = source.with_name("two.img")
+    assert copied(source, "raw", "--file", str(copy)) == 0
+    assert copy.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.requires_tool("qemu-system-x86_64")
+def test_a_device_is_filled_where_it_may_be_overwritten(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every byte of it: what was there before must not shine through the holes."""
+    if not loop.may_attach():
+        pytest.skip("no loop devices here")
+    source = directory / "web.img"
+    with loop.device(directory / "back", 3 << 20) as name:
+        device = Path(name)
+        device.write_bytes(b"old" * (1 << 20))
+        assert copied(source, "raw", "--file", name) == 1
+        assert f"This will overwrite the existing path '{name}' (Use --check path_exists=off" in capsys.readouterr().err
+        assert copied(source, "raw", "--file", name, "--check", "path_exists=off") == 0
+        assert device.read_bytes()[: 1 << 20] == source.read_bytes()
+        assert copied(device, "raw", "--file", "three.img", "--name", "other", "--check", "all=off", type="block") == 0
+        assert (directory / "three.img").read_bytes() == device.read_bytes()
+        (directory / "data").write_bytes(bytes(4 << 20))
+        assert copied(directory / "data", "raw", "--file", name, "--check", "all=off") == 1
+        assert "the device has 3145728 bytes, and the original 4194304" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("element", "named"),
+    [("<nvram/>", "<nvram/>"), ("<nvram type='file'><source file='{dir}/v.fd'/></nvram>", '<source file="{dir}/mail')],
+)
+def test_variables_are_its_own_however_they_are_written(
+    element: str, named: str, directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = re.sub("<nvram>.*</nvram>", element.replace("{dir}", str(directory)), (directory / "web.xml").read_text())
+    (directory / "web.xml").write_text(text)
+    code, out, err = ours(["--original-xml", "web.xml", "--auto-clone", "--name", "mail", "--print-xml"], capsys)
+    assert code == 0, err
+    assert named.replace("{dir}", str(directory)) in out
+
+
+def test_two_disks_get_two_files(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--original-xml", "web.xml", "--name", "mail", "--file", "a.img", "--file", "a.img", "--print-xml"]
+    assert ours(words, capsys)[2].endswith(f"two disks cannot both be copied to '{directory}/a.img'")

@@ -10,15 +10,17 @@ from collections.abc import Callable
 from typing import Final
 from xml.etree import ElementTree
 
+from hostel.cli.virt_clone.copy import length_of, names_others
 from hostel.cli.virt_install import network
 from hostel.cli.virt_install.disk import Disk
 from hostel.cli.virt_install.guest import Guest
-from hostel.cli.virt_install.storage import Medium, NewVolume, Storage
+from hostel.cli.virt_install.storage import Medium, NewVolume, Storage, doubt_about
 from hostel.errors import ErrorCode, HostelError, UsageError, VirtError
 from hostel.objects import StorageVolume
 
 _AUTOMATIC: Final = "-1"
 _LONGEST_SUFFIX: Final = 7  # characters: what is longer is part of the name
+_OVERWRITES: Final = "This will overwrite the existing path"
 _CLONE: Final = re.compile(r"-clone([1-9]*)$")
 
 
@@ -35,7 +37,7 @@ class DiskCopy:
 
     Attributes:
         disk: the disk of the new machine's document, which still has the original's content.
-        path: where that content is; None for an empty drive.
+        path: where that content is; None for an empty drive, and where its volume cannot be found.
         action: what becomes of it.
         medium: what the new machine's disk has; None while that is not settled, and where it is shared.
     """
@@ -43,9 +45,17 @@ class DiskCopy:
     def __init__(self, disk: Disk, storage: Storage) -> None:
         self.disk = disk
         self._storage = storage
-        self.path = disk.source_path(storage)
+        self._missing: VirtError | None = None
+        self.path: str | None = None
+        try:
+            self.path = disk.source_path(storage)
+        except VirtError as error:
+            if error.code not in (ErrorCode.NO_STORAGE_POOL, ErrorCode.NO_STORAGE_VOL):
+                raise
+            self._missing = error
         is_shared = disk.get("shareable") is not None or disk.get("transient/@shareBacking") == "yes"
-        stays = self.path is None or disk.get("readonly") is not None or is_shared
+        is_empty = self.path is None and self._missing is None
+        stays = is_empty or disk.get("readonly") is not None or is_shared
         self.action = Action.SHARE if stays else Action.COPY
         self.medium: Medium | None = None
 
@@ -53,6 +63,16 @@ class DiskCopy:
     def target(self) -> str:
         """The name of the disk in its machine."""
         return self.disk.get("target/@dev") or ""
+
+    @property
+    def format(self) -> str:
+        """By which the machine reads the content."""
+        return self.disk.get("driver/@type") or "raw"
+
+    @property
+    def onto_device(self) -> bool:
+        """Whether the copy goes onto a device that is there."""
+        return self.action is Action.COPY and self.medium is not None and self.medium.exists
 
     def settle(self, path: str | None, *, sparse: bool) -> None:
         """Take a path for the new machine's disk; None for an empty drive.
@@ -76,6 +96,12 @@ class DiskCopy:
         Raises:
             UsageError: it cannot.
         """
+        if self.action is Action.SHARE:
+            return
+        if self._missing is not None:
+            # Both machines would write it once it is back.
+            why = f"{self._missing}; with --skip-copy {self.target} both machines have it"
+            raise UsageError(f"Could not determine original disk information: {why}")
         if self.action is not Action.COPY or self.path is None:
             return
         protocol = self.disk.get("source/@protocol")
@@ -89,20 +115,35 @@ class DiskCopy:
             return
         raise UsageError(f"Could not determine original disk information: {why}")
 
+    def doubt(self) -> str | None:
+        """Why the files that the original stands on are not to be read into its copy; None where nothing says so."""
+        if self.action is not Action.COPY or self.path is None or self.volume is not None:
+            return None
+        return doubt_about(self._storage.connection, Medium("file", self.path, exists=True, format=self.format))
+
     def _target(self, path: str, *, sparse: bool) -> Medium:
+        if not path:
+            raise UsageError("it is empty; write where the copy shall be")
         found = self._storage.locate(path)
         if self.action is Action.PRESERVE:
             if not found.exists:
                 raise UsageError(f"Must specify storage creation parameters for non-existent path '{path}'.")
             return found
-        if found.exists and self._storage.volume_at(found.path) is not None:
-            raise UsageError(f"Clone onto existing storage volume is not currently supported: '{found.path}'")
+        if found.type == "network":
+            raise UsageError("disks are copied to files, volumes and block devices, and nowhere over a network")
+        if found.exists and found.type == "block":
+            return self._device(found)
         if found.exists:
-            raise UsageError(
-                f"This will overwrite the existing path '{found.path}'; keep what is there with --preserve-data"
+            is_volume = (
+                self._storage.connection.uri.startswith("qemu") or self._storage.volume_at(found.path) is not None
             )
+            what = "Clone onto existing storage volume is not currently supported:" if is_volume else _OVERWRITES
+            raise UsageError(f"{what} '{found.path}'; keep what is there with --preserve-data")
         volume = self.volume
         if volume is None:
+            directory = os.path.dirname(found.path)
+            if not os.path.isdir(directory):
+                raise UsageError(f"'{directory}' is no directory; make it first")
             return Medium("file", found.path, exists=False)
         told = ElementTree.fromstring(volume.xml())
         capacity, allocation = (int(told.findtext(name) or 0) for name in ("capacity", "allocation"))
@@ -110,10 +151,27 @@ class DiskCopy:
         new = self._storage.plan_copy(found.path, capacity, allocation if sparse else capacity, format)
         return self._storage.medium_to_be(new)
 
+    def _device(self, found: Medium) -> Medium:
+        """A block device that takes the copy."""
+        if self._storage.is_remote or self.path is None:
+            raise UsageError("devices are filled on the host that has them")
+        length, room = (length_of(path) for path in (self.path, found.path))
+        if length > room and not names_others(self.path, self.format):
+            raise UsageError(f"the device has {room} bytes, and the original {length}")
+        return found
+
     @property
     def volume(self) -> StorageVolume | None:
-        """The original as a volume of a pool; None where it is in none."""
-        return None if self.path is None else self._storage.volume_at(self.path)
+        """The original as a volume of a pool; None where it is in none.
+
+        A pool tells formats from the first bytes, which a guest writes. Where the machine reads them by another format,
+        the volume is not asked: it would be copied as what it is not.
+        """
+        volume = None if self.path is None else self._storage.volume_at(self.path)
+        if volume is None or self._storage.is_remote or not self._storage.connection.uri.startswith("qemu"):
+            return volume
+        told = self._storage.medium_of(volume).format
+        return volume if told in (None, self.format) or (told == "iso" and self.format == "raw") else None
 
     @property
     def new(self) -> NewVolume | None:
@@ -143,8 +201,7 @@ def make_own(guest: Guest) -> list[str]:
     for part in guest.devices["graphics"]:
         if part.get("@port") not in (None, _AUTOMATIC):
             warnings.append("Setting the graphics device port to autoport, in order to avoid conflicting.")
-            is_open = part.get("@type") == "spice" and part.get("@tlsPort") == _AUTOMATIC
-            part.put("@autoport", "yes" if is_open else None)
+            part.put("@autoport", None)
             part.put("@port", _AUTOMATIC)
     for part in guest.devices["interface"]:
         part.put("target/@dev", None)

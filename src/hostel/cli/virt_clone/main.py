@@ -14,7 +14,7 @@ import hostel
 from hostel.cli.output import Output
 from hostel.cli.virt_clone.arguments import parser
 from hostel.cli.virt_clone.clone import Action, DiskCopy, free_name, free_path, make_own
-from hostel.cli.virt_clone.copy import copy_file
+from hostel.cli.virt_clone.copy import copy_file, fill_device
 from hostel.cli.virt_install import network, storage
 from hostel.cli.virt_install.console import warn
 from hostel.cli.virt_install.disk import disks
@@ -83,17 +83,17 @@ class _Command:
     def run(self) -> int:
         """Settle everything, then copy; returns the exit code."""
         guest, options, output = self._guest, self._options, self._output
-        copies = [DiskCopy(disk, self._storage) for disk in disks(guest)]
         for message in make_own(guest):
             warn(output, message)
         guest.domain.put("name", free_name(guest, self._original_name))
         if options.uuid:
             guest.domain.put("uuid", options.uuid)
-        self._choose(copies)
         if options.name:
             guest.domain.put("name", options.name)
         elif not options.auto_clone:
             raise UsageError("A name is required for the new virtual machine, use '--name NEW_VM_NAME' to specify one.")
+        copies = [DiskCopy(disk, self._storage) for disk in disks(guest)]
+        self._choose(copies)
         self._address()
         self._settle(copies)
         self._check_name()
@@ -152,6 +152,7 @@ class _Command:
     def _settle(self, copies: list[DiskCopy]) -> None:
         """Say where each copy will be: as the user says, in turn, and then beside the original."""
         paths = list(self._options.file or [])
+        taken: set[str] = set()
         for copy in copies:
             if copy.action is Action.SHARE:
                 continue
@@ -166,6 +167,10 @@ class _Command:
                     f"no path is given for the copy of '{copy.path}': give one more --file, or --auto-clone"
                 )
             copy.settle(path, sparse=self._options.sparse)
+            if copy.action is Action.COPY and copy.medium is not None:
+                if copy.medium.path in taken:
+                    raise UsageError(f"two disks cannot both be copied to '{copy.medium.path}'")
+                taken.add(copy.medium.path)
 
     def _check_name(self) -> None:
         name = self._guest.name
@@ -177,6 +182,8 @@ class _Command:
             medium = copy.medium
             if copy.action is Action.SHARE or medium is None:
                 continue
+            if copy.onto_device:
+                self._check("path_exists", f"This will overwrite the existing path '{medium.path}'")
             is_shared, is_read = copy.disk.get("shareable") is not None, copy.disk.get("readonly") is not None
             users = storage.users_of(self._connection, medium.path, shareable=is_shared, read_only=is_read)
             if users:
@@ -184,6 +191,9 @@ class _Command:
             problem = None if copy.new is None else self._storage.excess(copy.new)
             if problem is not None:
                 self._check("disk_size", problem)
+            doubt = copy.doubt()
+            if doubt is not None:
+                self._check("trust", f"Disk {copy.path} is not taken as it is: {doubt}.")
 
     def _check(self, name: str, problem: str) -> None:
         """Refuse, or only warn where the user said so."""
@@ -193,11 +203,12 @@ class _Command:
 
     def _variables(self) -> tuple[str, str] | None:
         """Give the machine a file of its own for its firmware's variables; returns what is copied where."""
-        path = self._guest.domain.get("os/nvram")
-        if path is None:
+        place = "os/nvram/source/@file" if self._guest.domain.has("os/nvram/source") else "os/nvram"
+        path = self._guest.domain.get(place)
+        if not path:
             return None
         new = self._options.nvram or os.path.join(os.path.dirname(path), f"{self._guest.name}_VARS.fd")
-        self._guest.domain.put("os/nvram", new)
+        self._guest.domain.put(place, new)
         old, found = self._storage.locate(path), self._storage.locate(new)
         is_copied = old.exists and not found.exists and not self._options.preserve
         return (path, new) if is_copied else None
@@ -227,12 +238,17 @@ class _Command:
         if copy.new is not None and volume is not None:
             build = partial(self._storage.build, copy.new, source=volume, reflink=self._options.reflink)
             self._step(f"Allocating '{copy.new.name}'", build)
+        elif copy.onto_device:
+            name = os.path.basename(copy.path)
+            fill = partial(fill_device, copy.path, copy.medium.path, format=copy.format)
+            self._step(f"Cloning {name}", fill)
         else:
-            self._copy_file(copy.path, copy.medium.path)
+            self._copy_file(copy.path, copy.medium.path, copy.format)
 
-    def _copy_file(self, source: str, target: str) -> None:
-        name = os.path.basename(source)
-        self._step(f"Cloning {name}", lambda: copy_file(source, target, sparse=self._options.sparse))
+    def _copy_file(self, source: str, target: str, format: str = "raw") -> None:
+        name, options = os.path.basename(source), self._options
+        copy = partial(copy_file, source, target, format=format, sparse=options.sparse, reflink=options.reflink)
+        self._step(f"Cloning {name}", copy)
         self._files.append(target)
 
     def _undo_files(self) -> list[str]:

@@ -8,16 +8,20 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Collection
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
-from hostel.block import registry
+from hostel.block import filename, registry
 from hostel.cause import sentence
 from hostel.drivers.base import VolumeCreateFlag
+from hostel.drivers.fault import printable
 from hostel.drivers.storage import lineage, provenance
 from hostel.drivers.storage.inspect import detect_format
 from hostel.errors import BlockError, ErrorCode, HostelError, UsageError, VirtError
+from hostel.img.foreign import Claim
+from hostel.img.inspect import inspect
 from hostel.objects import Connection, StoragePool, StorageVolume
 from hostel.units import INT64_MAX, GiB, MiB
 
@@ -117,12 +121,13 @@ class Storage:
 
     Attributes:
         connection: the open connection.
+        is_remote: whether its files are another host's.
     """
 
     def __init__(self, connection: Connection, images: str) -> None:
         self.connection = connection
         self._images = images
-        self._is_remote = bool(urlsplit(connection.uri).hostname)
+        self.is_remote = bool(urlsplit(connection.uri).hostname)
         self._volumes: list[StorageVolume] = []
         self._pools: list[tuple[StoragePool, bool]] = []
 
@@ -139,7 +144,7 @@ class Storage:
         volume = self.volume_at(path)
         if volume is not None:
             return self.medium_of(volume)
-        if self._is_remote:  # the files of this machine are not that one's, and its devices are taken on trust
+        if self.is_remote:  # the files of this machine are not that one's, and its devices are taken on trust
             is_device = any(path.startswith(f"{place}/") for place in _UNMANAGED)
             return Medium("block" if is_device else "file", path, exists=is_device)
         try:
@@ -474,11 +479,23 @@ def doubt_about(connection: Connection, medium: Medium) -> str | None:
             directories.add(os.path.realpath(target))
     try:
         provenance.refuse_unvouched(medium.path, "it")
+        parts = [claim for claim in inspect(medium.path).names if claim.role != "backing"]
+        if parts:  # which only an image without a backing file has
+            return _doubt_about_parts(medium.path, parts, directories)
         lineage.check(medium.path, medium.path, medium.format or "raw", directories)
     except VirtError as error:
         return error.message
     except (BlockError, OSError):
         return None  # whoever starts it says what is wrong
+    return None
+
+
+def _doubt_about_parts(path: str, parts: Collection[Claim], directories: Collection[str]) -> str | None:
+    for part in parts:
+        name = part.filename
+        file = os.path.realpath(filename.resolve(name, os.path.realpath(path)))
+        if filename.protocol(name) is not None or os.path.dirname(file) not in directories:
+            return f"'{path}' names '{printable(name)}' for its data, which is neither beside it nor in an active pool"
     return None
 
 
