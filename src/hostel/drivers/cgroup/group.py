@@ -222,7 +222,7 @@ def read(path: Path) -> str:
 
 
 def machine_path(partition: str, driver: str, number: int, name: str) -> str:
-    """The path of a machine's group (``virCgroupNewDomainPartition``, ``virDomainDriverGenerateMachineName``).
+    """The path of a machine's group (``virCgroupNewDomainPartition``).
 
     Raises:
         VirtError: ``CONFIG_UNSUPPORTED``: the partition is no path.
@@ -237,10 +237,14 @@ def machine_path(partition: str, driver: str, number: int, name: str) -> str:
             raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
         is_top = place == 0 and word in _TOP
         words.append(word if is_top or "." in word else f"{word}.partition")
+    return "/" + "/".join([*words, f"{machine_name(driver, number, name)}.libvirt-{driver}"])
+
+
+def machine_name(driver: str, number: int, name: str) -> str:
+    """What the host calls a machine that runs (``virDomainDriverGenerateMachineName``)."""
     begin = f"{driver}-{number}-"
     rest = re.sub(r"([.-])[.-]+", r"\1", _NAME.sub("", name)).lstrip(".-")
-    whole = (begin + rest[: max(0, _NAME_LENGTH - len(begin))]).rstrip(".-")
-    return "/" + "/".join([*words, f"{whole}.libvirt-{driver}"])
+    return (begin + rest[: max(0, _NAME_LENGTH - len(begin))]).rstrip(".-")
 
 
 def _failed(controller: str, place: Place, folder: Path) -> str:

@@ -63,7 +63,7 @@ from hostel.drivers.qemu.private import unlink, write_private
 from hostel.drivers.qemu.settings import Settings
 from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.status import Ending, Status
-from hostel.drivers.qemu.tuning import access, groups, numad, threads
+from hostel.drivers.qemu.tuning import access, groups, numad, shares, threads
 from hostel.drivers.qemu.vcpu import plug_in
 from hostel.drivers.qemu.wiring import Wiring
 from hostel.drivers.tuning import limits
@@ -229,6 +229,7 @@ class Launcher:
                 sinks.begin()
                 helpers = self.helpers.prepare(live, run, values)
                 machines.statuses.write(name, status.format())
+                shares.begin(live)
                 files.give(machines, status)
             except BaseException:
                 self._abandon(status, run)
@@ -258,6 +259,7 @@ class Launcher:
         machines, name = self._machines, status.domain.name
         files.take_all_back(machines, name)
         self.release(status.domain)
+        shares.remove(status.domain)
         transient.discard(status.overlays)
         machines.statuses.remove(name)
         shutil.rmtree(run, ignore_errors=True)

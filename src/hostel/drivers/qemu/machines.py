@@ -338,6 +338,10 @@ class Machines:
                 from hostel.drivers.qemu.tuning.groups import remove
 
                 remove(gone)
+            if gone.domain.cputune is not None:
+                from hostel.drivers.qemu.tuning import shares
+
+                shares.remove(gone.domain)
         self.statuses.remove(name)
         with contextlib.suppress(ValueError):
             status = Status.parse(text or "")

@@ -20,6 +20,7 @@ from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Status
+from hostel.drivers.qemu.tuning import shares
 from hostel.drivers.tuning.parameter import PERF
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.actual import actual
@@ -120,7 +121,9 @@ class StatisticsCalls(Calls):
             found |= {"state.state": int(state.state), "state.reason": state.reason}
         known = self._machines.seen(ref.name)
         if known is not None and _wants(stats, StatsFlag.CPU_TOTAL):
-            found |= _processor_time(known.pid)
+            found |= _processor_time(known.pid) | shares.caches(known.domain)
+        if known is not None and _wants(stats, StatsFlag.MEMORY):
+            found |= shares.bandwidths(known.domain)
 
         def look(machine: Running | None) -> dict[str, int | str]:
             document = machine.domain if machine is not None else self._machines.definition(ref.name)
@@ -197,7 +200,6 @@ def _processor_time(pid: int) -> dict[str, int]:
         "cpu.time": total,
         "cpu.user": int(fields[11]) * scale,
         "cpu.system": int(fields[12]) * scale,
-        "cpu.cache.monitor.count": 0,  # resctrl is not used
     }
 
 

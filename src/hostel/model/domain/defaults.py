@@ -45,11 +45,9 @@ from hostel.model.domain.placing.virtio import assign_channels, assign_registers
 from hostel.model.domain.platform import Board, Platform, board_of
 from hostel.model.domain.tune import (
     PERF_EVENTS,
-    Cachetune,
     Cputune,
     IoThread,
     IoThreadScheduler,
-    Memorytune,
     VcpuScheduler,
 )
 from hostel.model.numberset import format_numbers, parse_numbers
@@ -306,8 +304,7 @@ def _complete_counters(domain: Domain) -> None:
 def _complete_shares(tune: Cputune, count: int) -> None:
     """Leave out shares of caches for processors that there are not, and shares of nothing."""
     there = frozenset(range(count))
-    shares: list[Cachetune | Memorytune] = [*tune.cachetunes, *tune.memorytunes]
-    for item in shares:
+    for item in tune.resctrls:
         item.vcpus = format_numbers(parse_numbers(item.vcpus) & there) if item.vcpus else ""
     tune.cachetunes = [item for item in tune.cachetunes if item.vcpus and (item.caches or item.monitors)]
     tune.memorytunes = [item for item in tune.memorytunes if item.vcpus and (item.nodes or item.monitors)]

@@ -91,6 +91,9 @@ def forget_run(domain: Domain) -> None:
         if label.type in (None, "dynamic"):
             label.label = None
     domain.seclabels = [item for item in domain.seclabels if item.type != "default"]
+    if domain.cputune is not None:
+        for share in domain.cputune.resctrls:
+            share.id = None
 
 
 def _lasting(labels: list[DeviceSecurityLabel]) -> list[DeviceSecurityLabel]:

@@ -109,6 +109,7 @@ class Memorytune(Element, tag="memorytune"):
     """Shares of memory bandwidth for some virtual CPUs."""
 
     vcpus: str = attr(NUMBERS_OR_NONE)
+    id: str | None = attr(default=None)
     nodes: list[TunedNode] = children(TunedNode, factory=list)
     monitors: list[MemoryMonitor] = children(MemoryMonitor, factory=list)
 
@@ -133,6 +134,11 @@ class Cputune(Element, tag="cputune", drop_empty=True):
     iothreadscheds: list[IoThreadScheduler] = children(IoThreadScheduler, factory=list)
     cachetunes: list[Cachetune] = children(Cachetune, factory=list)
     memorytunes: list[Memorytune] = children(Memorytune, factory=list)
+
+    @property
+    def resctrls(self) -> list[Cachetune | Memorytune]:
+        """Shares of caches, and then of memory bandwidth."""
+        return [*self.cachetunes, *self.memorytunes]
 
 
 class IoThread(Element, tag="iothread"):

@@ -79,8 +79,14 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     tune.IoThread: "id thread_pool_min thread_pool_max",
     tune.Cputune: (
         "shares period quota global_period global_quota emulator_period emulator_quota iothread_period iothread_quota "
-        "vcpupins emulatorpin iothreadpins emulatorsched vcpuscheds iothreadscheds"
+        "vcpupins emulatorpin iothreadpins emulatorsched vcpuscheds iothreadscheds cachetunes memorytunes"
     ),
+    tune.Cachetune: "vcpus id caches monitors",
+    tune.TunedCache: "id level type size unit",
+    tune.CacheMonitor: "level vcpus",
+    tune.Memorytune: "vcpus id nodes monitors",
+    tune.TunedNode: "id bandwidth",
+    tune.MemoryMonitor: "vcpus",
     tune.Blkiotune: "weight devices",
     tune.BlkioDevice: "path weight read_iops_sec write_iops_sec read_bytes_sec write_bytes_sec",
     memory.Memtune: "hard_limit soft_limit swap_hard_limit",

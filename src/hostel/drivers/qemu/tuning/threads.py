@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.qemu.tuning import shares
 from hostel.drivers.qemu.tuning.groups import place_thread
 from hostel.drivers.tuning.iothread import entries
 from hostel.drivers.tuning.pinning import emulator_pin, iothread_pin, vcpu_pin
@@ -136,9 +137,11 @@ def settle(domain: Domain, qmp: Monitor, pid: int, group: Group | None = None) -
                 place(thread, cpus)
     if tune.emulatorsched is not None:
         _schedule(pid, tune.emulatorsched)
-    if any((tune.vcpupins, tune.vcpuscheds, tune.emulatorpin)):
-        for number, thread in vcpu_threads(qmp, pid).items():
+    if any((tune.vcpupins, tune.vcpuscheds, tune.emulatorpin, tune.resctrls)):
+        found = vcpu_threads(qmp, pid)
+        for number, thread in found.items():
             settle_vcpu(domain, number, thread)
+        shares.settle(domain, found)
     if entries(domain):
         for number, thread in iothread_threads(qmp).items():
             settle_iothread(domain, number, thread)
