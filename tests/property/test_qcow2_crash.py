@@ -13,8 +13,10 @@ import pytest
 
 from hostel.block.options import Value
 from support.crash import Recording, State, crash_states, judge, repair, sample
+from support.guest_io import SECTOR
+from support.luks import CHAINED, FAST, many_volumes
 from support.memory import LoggedDriver
-from support.qcow2_workload import Workload
+from support.qcow2_workload import Workload, random_options
 from support.tally import tried
 
 __all__ = ["tried"]
@@ -40,6 +42,33 @@ def test_after_a_power_cut_the_image_is_sound_and_has_what_was_flushed(seed: int
     tried["workloads"] += 1
     for state in recording.states(rng, samples=8):
         judged(recording, state, tried)
+
+
+ENCRYPTED: dict[str, dict[str, Value]] = {
+    "aes": {"encrypt.format": "aes", "encrypt.key-secret": "first"},
+    "luks": {f"encrypt.{name}": value for name, value in {"format": "luks", **FAST, **CHAINED}.items()},
+}
+
+
+@pytest.mark.parametrize("seed", range(5 * SOAK))
+@pytest.mark.parametrize("format", ENCRYPTED)
+def test_after_a_power_cut_an_encrypted_image_is_sound_too_and_shows_nothing(
+    format: str, seed: int, tried: Counter[str]
+) -> None:
+    rng = random.Random(f"{format} {seed}")
+    with many_volumes():
+        recording = Recording.random(rng, rng.randrange(5, 20), random_options(rng) | ENCRYPTED[format])
+        tried["workloads"] += 1
+        written = {bytes(each.content[at : at + SECTOR]) for each in recording.versions for at in sectors(each.content)}
+        written -= {bytes(SECTOR)}
+        for state in sample(recording.states(rng, samples=4), rng, 40):
+            judged(recording, state, tried)
+            assert not any(state.data[at : at + SECTOR] in written for at in sectors(state.data))
+
+
+def sectors(data: bytes) -> range:
+    """Where they begin."""
+    return range(0, len(data), SECTOR)
 
 
 @pytest.mark.parametrize("seed", range(SOAK))

@@ -22,6 +22,7 @@ from support.memory import MemoryDriver, memory_node
 
 SECRETS = {"first": b"correct horse", "second": b"battery staple", "third": b"tr0ub4dor&3"}
 FAST: dict[str, Value] = {"key-secret": "first", "iter-time": 1}
+CHAINED: dict[str, Value] = {"cipher-alg": "aes-128", "cipher-mode": "cbc"}  # with keys of few bytes
 
 
 @contextmanager

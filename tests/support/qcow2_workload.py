@@ -117,6 +117,8 @@ class Workload(GuestIO):
     def operations(self) -> dict[str, int]:
         """What can be done now, with its weight."""
         weights = {"write": 10, "zero": 3, "unmap": 3, "discard": 3, "compress": 4, "flush": 3, "reopen": 1}
+        if "encrypt.format" in self.options:
+            del weights["compress"]
         if not self.content:
             weights = {"flush": 1, "reopen": 1}
         resizable = self.version >= 3 or not self.snapshots

@@ -308,7 +308,7 @@ def test_another_encryption_than_was_asked_for_is_refused() -> None:
 def test_passphrase_is_missing_or_wrong() -> None:
     disk = new(LUKS | SMALL)
     with pytest.raises(BlockError, match=r"Parameter 'encrypt\.key-secret' is required for cipher"):
-        qcow2.attach(disk)
+        Qcow2Driver.open(memory_node(disk), OpenMode(read_only=False))
     with pytest.raises(BlockError, match="Invalid password, cannot unlock any keyslot"):
         opened(disk, "third")
     objects.clear()
