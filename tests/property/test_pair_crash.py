@@ -14,7 +14,7 @@ from hostel.block.options import Value
 from hostel.img import commit, rebase
 from support import qcow2
 from support.crash import Version, crash_states, judge_bitmaps, judge_content
-from support.crash_pair import Pair, pair_states
+from support.crash_disks import Disks, disk_states
 from support.guest_io import SECTOR, noise
 from support.memory import Kind, LoggedDriver, MemoryDriver, memory_node
 from support.qcow2_workload import Workload
@@ -28,13 +28,13 @@ SOAK = int(os.environ.get("HOSTEL_SOAK", "1"))
 class ExternalWorkload(Workload):
     """Random operations on an image whose data lies in another file."""
 
-    pair: Pair
+    pair: Disks
 
     def __init__(self, rng: random.Random, options: dict[str, Value]) -> None:
         super().__init__(rng, self._place, options=options, aligned=True, preallocate=False)
 
     def _place(self, data: bytes) -> MemoryDriver:
-        self.pair = Pair(data, b"")
+        self.pair = Disks(data, b"")
         return self.pair.drivers[0]
 
     def open(self) -> BlockNode:
@@ -75,7 +75,7 @@ def test_an_external_data_file_and_its_image_agree_after_a_power_cut(seed: int, 
         durable = syncs[-1] + 1 if syncs and workload.flushed is not flushed else None
         versions.append(Version(start, durable, bytes(workload.content), {}, dict(workload.bitmaps)))
     workload.node.close()
-    for state in pair_states(workload.pair, rng):
+    for state in disk_states(workload.pair, rng):
         if state.reached < (versions[0].durable or 0):
             continue
         tried["disks after power cuts"] += 1
@@ -88,7 +88,7 @@ def test_an_external_data_file_and_its_image_agree_after_a_power_cut(seed: int, 
             raise
 
 
-def judge_external(disks: tuple[bytes, bytes], allowed: list[Version], backing: bytes | None, *, raw: bool) -> None:
+def judge_external(disks: tuple[bytes, ...], allowed: list[Version], backing: bytes | None, *, raw: bool) -> None:
     """The image opens for reading and for writing, is sound, and reads what it must; raw data reads the same."""
     with open_external(*map(MemoryDriver, disks), backing=backing, read_only=True) as node:
         content = bytes(node.read(0, node.length))
@@ -118,7 +118,7 @@ def test_a_commit_that_is_cut_off_changes_nothing_that_the_guest_reads(seed: int
     below = rng.choice((size, size // 1024 * 512, size + 4096))
     base = prepared(rng, {"cluster_size": rng.choice((512, 4096)), "lazy_refcounts": seed % 4 == 3}, below)
     overlay_options: dict[str, Value] = {"cluster_size": rng.choice((512, 1024, 4096)), "backing_file": "base"}
-    pair = Pair(qcow2.create(size, overlay_options), base)
+    pair = Disks(qcow2.create(size, overlay_options), base)
     with stacked(*pair.drivers) as node:
         for _ in range(rng.randrange(1, 12)):
             at = rng.randrange(size // SECTOR) * SECTOR
@@ -128,11 +128,11 @@ def test_a_commit_that_is_cut_off_changes_nothing_that_the_guest_reads(seed: int
             else:
                 node.write_zeroes(at, length, unmap=rng.random() < 0.5)
         content = bytes(node.read(0, node.length))
-    pair = Pair(*(bytes(each.data) for each in pair.drivers))
+    pair = Disks(*(bytes(each.data) for each in pair.drivers))
     with stacked(*pair.drivers) as node:
         commit.commit(node, 1)
         assert node.read(0, node.length) == content
-    for state in pair_states(pair, rng):
+    for state in disk_states(pair, rng):
         tried["disks after power cuts"] += 1
         overlay, lower = map(MemoryDriver, state.disks)
         with stacked(overlay, lower) as node:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -14,9 +13,9 @@ from hostel.block.powers import Repair
 from hostel.img import commit, rebase
 from support import qcow2
 from support.crash import Recording
-from support.fault import Fault, faults
+from support.fault import every_fault
 from support.guest_io import SECTOR, noise
-from support.memory import FaultyDriver, Kind, LoggedDriver, MemoryDriver
+from support.memory import FaultyDriver, LoggedDriver, MemoryDriver
 from support.qcow2_workload import Workload, snapshot_content
 from support.tally import tried
 
@@ -76,23 +75,6 @@ def test_a_fault_while_committing_is_reported_and_loses_nothing(options: dict[st
             assert node.read(0, SIZE) == content, fault
         for driver in after:
             sound(driver)
-
-
-def every_fault(
-    disks: tuple[bytes, ...], run: Callable[[list[FaultyDriver]], None]
-) -> Iterator[tuple[int, Fault, list[FaultyDriver]]]:
-    """For each call that ``run`` makes to either disk, drivers that fail there; a discard may fail unnoticed."""
-    drivers = [FaultyDriver(each) for each in disks]
-    for driver in drivers:
-        driver.arm()
-    run(drivers)
-    for victim, driver in enumerate(drivers):
-        for fault in faults(list(driver.calls)):
-            if driver.calls[fault.at] is Kind.DISCARD:
-                continue
-            failing = [FaultyDriver(each) for each in disks]
-            failing[victim].arm(fault.at, fault.code, short=fault.short)
-            yield victim, fault, failing
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.formats.qcow2.layout import Incompatible
@@ -21,6 +21,7 @@ from support.guest_io import SECTOR, GuestIO
 from support.memory import Entry, Kind, LoggedDriver, MemoryDriver
 from support.qcow2_workload import Workload, covers, snapshot_content
 
+T = TypeVar("T")
 _EXHAUSTIVE = 6  # so many writes between two flushes are tried in every combination
 
 
@@ -116,9 +117,9 @@ class Recording:
         yield from crash_states(self.initial, self.log, rng, samples=samples, prefixes=prefixes)
 
 
-def sample(states: Iterator[State], rng: Random, count: int) -> list[State]:
+def sample(states: Iterator[T], rng: Random, count: int) -> list[T]:
     """At most ``count`` of the states, without keeping all of them in memory."""
-    kept: list[State] = []
+    kept: list[T] = []
     for seen, state in enumerate(states):
         if seen < count:
             kept.append(state)

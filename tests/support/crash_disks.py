@@ -1,6 +1,6 @@
-"""What two disks may hold after a power cut: an image and its data file, or an overlay and its base.
+"""What several disks may hold after a power cut: an image and its other files, or an overlay and its base.
 
-A flush of one disk says nothing of the other: at every moment each has what was flushed to it, and parts of the rest.
+A flush of one disk says nothing of the others: at every moment each has what was flushed to it, and parts of the rest.
 """
 
 from __future__ import annotations
@@ -25,44 +25,45 @@ class Tagged(list[Entry]):
         self._shared.append((self._disk, entry))
 
 
-class Pair:
-    """Two logged disks with one order of events.
+class Disks:
+    """Logged disks with one order of events.
 
     Attributes:
         drivers: what holds their bytes.
-        log: the disk and the entry of everything that happened to either.
+        log: the disk and the entry of everything that happened to any.
     """
 
-    def __init__(self, first: bytes, second: bytes) -> None:
+    def __init__(self, *initial: bytes) -> None:
         self.log: list[tuple[int, Entry]] = []
-        self.initial = (first, second)
-        self.drivers = (LoggedDriver(first), LoggedDriver(second))
+        self.initial = initial
+        self.drivers = [LoggedDriver(each) for each in initial]
         for index, driver in enumerate(self.drivers):
             driver.log = Tagged(index, self.log)
 
 
-class PairState(NamedTuple):
-    """Both disks after a power cut, and how many entries of the log were done or begun."""
+class DiskStates(NamedTuple):
+    """All disks after a power cut, and how many entries of the log were done or begun."""
 
-    disks: tuple[bytes, bytes]
+    disks: tuple[bytes, ...]
     reached: int
 
 
-def pair_states(pair: Pair, rng: random.Random, *, samples: int = 3) -> Iterator[PairState]:
-    """The states at every moment: all that was written, one disk without its unflushed part, and random parts."""
-    durable = [MemoryDriver(each) for each in pair.initial]
-    pending: tuple[list[Entry], list[Entry]] = ([], [])
+def disk_states(disks: Disks, rng: random.Random, *, samples: int = 3) -> Iterator[DiskStates]:
+    """The states at every moment: all that was written, only one disk's unflushed part, and random parts."""
+    durable = [MemoryDriver(each) for each in disks.initial]
+    pending: list[list[Entry]] = [[] for _ in durable]
     seen: set[int] = set()
-    for reached in range(len(pair.log) + 1):
-        parts: list[Sequence[Sequence[Entry]]] = [pending, (pending[0], []), ([], pending[1])]
+    for reached in range(len(disks.log) + 1):
+        parts: list[Sequence[Sequence[Entry]]] = [pending]
+        parts += [[each if at == only else [] for at, each in enumerate(pending)] for only in range(len(pending))]
         parts += [[list(_some(each, rng)) for each in pending] for _ in range(samples)]
         for chosen in parts:
-            state = (_applied(durable[0], chosen[0]), _applied(durable[1], chosen[1]))
+            state = tuple(_applied(disk, entries) for disk, entries in zip(durable, chosen, strict=True))
             if hash(state) not in seen:
                 seen.add(hash(state))
-                yield PairState(state, reached)
-        if reached < len(pair.log):
-            disk, entry = pair.log[reached]
+                yield DiskStates(state, reached)
+        if reached < len(disks.log):
+            disk, entry = disks.log[reached]
             if entry.kind is Kind.FLUSH:
                 for each in pending[disk]:
                     each.apply(durable[disk])
