@@ -196,6 +196,8 @@ def test_xml_for_qemu_is_that_of_virt_install(
     [
         "--location {dir}/tree --extra-args a=b --extra-args c",
         "--location {dir}/tree,kernel=other/k,initrd=other/i --initrd-inject cd.iso",
+        "--location {dir}/tree --osinfo detect=on",
+        "--location {dir}/tree,kernel=other/k,initrd=other/i --osinfo detect=on",
         "--install kernel={dir}/tree/other/k,initrd={dir}/tree/other/i,kernel_args='x y'",
         "--install bootdev=network",
         "--install no_install=yes",
@@ -269,6 +271,10 @@ def test_an_installation_says_what_virt_install_says(
 ) -> None:
     words = ["--name", "x", "--memory", "64", "--osinfo", "generic", "--noautoconsole", *words_of(command, directory)]
     assert ours(TEST, words, capsys) == real(TEST, words, directory)
+
+
+def test_the_systems_are_those_of_libosinfos_database(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ours(TEST, ["--osinfo", "list"], capsys) == real(TEST, ["--osinfo", "list"], directory)
 
 
 def test_every_option_of_the_help_is_taken_or_refused_by_name(directory: Path) -> None:

@@ -95,9 +95,36 @@ class Database:
     def system_of(self, identifier: str) -> System | None:
         """The system of an identifier: all that any file says of it."""
         word = f"id={quoteattr(identifier)}".encode()
-        nodes = [node for node in self._entries("os", "os", word) if node.get("id") == identifier]
+        nodes = [node for node in self._own_entries(identifier) if node.get("id") == identifier]
+        nodes = nodes or [node for node in self._entries("os", "os", word) if node.get("id") == identifier]
         nodes.sort(key=lambda node: node.find("short-id") is None)  # what extends it says no name
         return System(identifier, nodes) if nodes else None
+
+    def _own_entries(self, identifier: str) -> Iterator[Node]:
+        """The systems in the files that are named after an identifier, as nearly all are."""
+        vendor, _, rest = identifier.partition("://")[2].partition("/")
+        name = rest.replace("/", "-")
+        if not _NAME.fullmatch(vendor) or not _NAME.fullmatch(name):
+            return
+        files: dict[Path, Path] = {}
+        for root in self._roots:
+            place = root / "os" / vendor
+            for path in (place / f"{name}.xml", *(place / f"{name}.d").glob("*.xml")):
+                if path.is_file():
+                    files[path.relative_to(root)] = path
+        for relative in sorted(files):
+            try:
+                yield from _parse(files[relative].read_bytes()).iterfind("os")
+            except OSError:
+                continue
+
+    def names(self) -> list[list[str]]:
+        """The short names of every system, the one that it is called by first."""
+        found: dict[str, list[str]] = {}
+        for node in self._entries("os", "os", b"<short-id>"):
+            named = [child.text for child in node.iterfind("short-id") if child.text]
+            found.setdefault(node.get("id", ""), []).extend(named)
+        return [named for named in found.values() if named]
 
     def script(self, identifier: str) -> Node | None:
         """The element of an installation script."""
@@ -152,6 +179,21 @@ class System:
     def children(self, path: str) -> list[Node]:
         """The elements at a path."""
         return [found for node in self._nodes for found in node.iterfind(path)]
+
+    def text(self, tag: str) -> str | None:
+        """The first word that an element of a kind holds."""
+        return next((node.text for node in self.children(tag) if node.text), None)
+
+    def short_names(self) -> list[str]:
+        """The names that options take, the one that it is called by first."""
+        return [node.text for node in self.children("short-id") if node.text]
+
+    def needs_efi(self, arch: str) -> bool:
+        """Whether it starts with UEFI alone on an architecture."""
+        said = {
+            node.get("type"): node.get("supported") for node in self.children("firmware") if node.get("arch") == arch
+        }
+        return "efi" in said and said["efi"] != "false" and said.get("bios") == "false"
 
     def scripts(self) -> list[str]:
         """The identifiers of the scripts that install it."""

@@ -142,7 +142,7 @@ def _clock(guest: Guest) -> None:
         return
     domain = guest.domain
     windows = guest.hardware.windows
-    domain.default("clock/@offset", "localtime" if windows else "utc")
+    domain.default("clock/@offset", "localtime" if guest.hardware.local_time else "utc")
     if domain.has("clock/timer") or not guest.is_x86 or not guest.host.is_qemu:
         return
     add_timer(domain, "rtc", "tickpolicy", "catchup")

@@ -258,6 +258,20 @@ def _fail(message: str) -> Kernel:
 
 def _by_note(tree: Tree, arch: str) -> Kernel | None:
     """What the tree itself says in its ``.treeinfo``."""
+    note = _note(tree)
+    if note is None:
+        return None
+    own = _general(note)
+    sections = [f"images-{name}" for name in (*_ARCHES.get(arch, (arch,)), own.arch)]
+    for section in sections:
+        if note.has_option(section, "kernel") and note.has_option(section, "initrd"):
+            system = _system(own.family, own.version)
+            kernel, initrd = note[section]["kernel"], note[section]["initrd"]
+            return Kernel(kernel, initrd, _repository(own.family, own.version), system, own)
+    return None
+
+
+def _note(tree: Tree) -> configparser.ConfigParser | None:
     text = tree.read(".treeinfo") or tree.read("treeinfo")
     if text is None:
         return None
@@ -266,16 +280,22 @@ def _by_note(tree: Tree, arch: str) -> Kernel | None:
         note.read_string(text.decode("utf-8", "replace"))
     except configparser.Error:
         return None
+    return note
+
+
+def _general(note: configparser.ConfigParser) -> TreeNote:
     told = note["general"] if note.has_section("general") else {}
-    family, version = told.get("family", ""), told.get("version", "")
-    sections = [f"images-{name}" for name in (*_ARCHES.get(arch, (arch,)), told.get("arch", ""))]
-    for section in sections:
-        if note.has_option(section, "kernel") and note.has_option(section, "initrd"):
-            system = _system(family, version)
-            own = TreeNote(family, told.get("variant", ""), version, told.get("arch", ""))
-            kernel, initrd = note[section]["kernel"], note[section]["initrd"]
-            return Kernel(kernel, initrd, _repository(family, version), system, own)
-    return None
+    return TreeNote(*(told.get(name, "") for name in ("family", "variant", "version", "arch")))
+
+
+def told(tree: Tree) -> TreeNote | None:
+    """What a tree says of itself; None where it says nothing.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    note = _note(tree)
+    return None if note is None else _general(note)
 
 
 def _system(family: str, version: str) -> str | None:

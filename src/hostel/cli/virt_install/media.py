@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from hostel.cli.output import Output
 from hostel.cli.virt_install import location
 from hostel.cli.virt_install.console import warn
-from hostel.cli.virt_install.database import Database, TreeNote
+from hostel.cli.virt_install.database import Database, TreeNote, name_of
 from hostel.cli.virt_install.seed import Seed, write_disc
 from hostel.cli.virt_install.storage import Medium, Storage, is_url
 from hostel.cli.virt_install.suboption import Given, Refusal, Sub, SubOptions, on_off
@@ -159,6 +159,7 @@ class Media:
             raise UsageError(f"Error validating install location: {error}") from error
         try:
             found = location.Kernel(kernel, initrd) if kernel and initrd else location.detect(tree, place, arch)
+            system = self._system(found, tree)
             paths = [self._fetch(tree, path) for path in (found.kernel, found.initrd)]
         finally:
             if isinstance(tree, location.IsoTree):
@@ -176,7 +177,13 @@ class Media:
                 "installer at a network accessible install tree.",
             )
         origin = None if medium else place
-        return Start(str(paths[0]), str(paths[1]), tells, found.system, medium, origin, found.note)
+        return Start(str(paths[0]), str(paths[1]), tells, system, medium, origin, found.note)
+
+    def _system(self, found: location.Kernel, tree: location.Tree) -> str | None:
+        """The name of the system that a tree holds, which libosinfo's database knows best."""
+        note = found.note or location.told(tree)
+        element = self._database.identify_tree(note) if note is not None else None
+        return (name_of(element) if element is not None else None) or found.system
 
     def _fetch(self, tree: location.Tree, path: str) -> Path:
         target = self._place(os.path.basename(path))

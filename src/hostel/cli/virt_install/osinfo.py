@@ -1,7 +1,9 @@
 """What an operating system can drive: a small table in place of libosinfo's database.
 
-A name that is not in the table gets the hardware that every system knows. Where no name is given, the volume name of
-the installation medium may tell; where it does not, a Linux of today is assumed, and the user is told so.
+A name that is not in the table is looked up in libosinfo's database where the host has it
+(:mod:`hostel.cli.virt_install.oshardware`), and else gets the hardware that every system knows. Where no name is given,
+the volume name of the installation medium may tell; where it does not, a Linux of today is assumed, and the user is
+told so.
 
 The names, identifiers and devices are libosinfo's (osinfo-db 2022).
 """
@@ -35,6 +37,7 @@ class Hardware(NamedTuple):
     q35: bool = False
     windows: bool = False
     efi: bool = False
+    local_time: bool = False  # its clock shows the time of the place
     card: str = "e1000"  # the network card that every PC's hypervisor has
     vcpus: int = 1
     memory: int = 0
@@ -64,8 +67,8 @@ _FIRST_SERIAL: Final = Hardware(disk=True, net=True, serial=True, rng=True, ball
 _EL6: Final = _FIRST_VIRTIO._replace(serial=True)
 _EL70: Final = _EL6._replace(rng=True, usb3=True)
 _BSD: Final = _FIRST_VIRTIO._replace(vcpus=1)
-_WIN_OLD: Final = Hardware(windows=True)
-_WIN_7: Final = Hardware(windows=True, q35=True, vcpus=2)
+_WIN_OLD: Final = Hardware(windows=True, local_time=True)
+_WIN_7: Final = Hardware(windows=True, local_time=True, q35=True, vcpus=2)
 _WIN_10: Final = _WIN_7._replace(usb3=True)
 
 
@@ -121,6 +124,7 @@ FAMILIES: Final = (
     Family(r"ubuntu((?:18\.\d\d|19\.04))", "http://ubuntu.com/ubuntu/{}", _with(_MODERN, 2048, 15)),
     Family(r"ubuntu(17\.\d\d)", "http://ubuntu.com/ubuntu/{}", _with(_NO_GPU, 1024, 15)),
     Family(r"ubuntu(16\.04)", "http://ubuntu.com/ubuntu/{}", _with(_FIRST_VIRTIO, 2048, 15)),
+    Family(r"ubuntu(12\.04)", "http://ubuntu.com/ubuntu/{}", _with(_FIRST_VIRTIO, 512, 5)),
     Family(r"ubuntu(1[2-6]\.\d\d)", "http://ubuntu.com/ubuntu/{}", _with(_FIRST_VIRTIO, 1024, 15)),
     Family(r"ubuntu(1[01]\.\d\d)", "http://ubuntu.com/ubuntu/{}", _with(_FIRST_VIRTIO, 512, 5)),
     Family(r"opensuse(15\.\d|42\.[23])", "http://opensuse.org/opensuse/{}", _with(_MODERN, 2048, 16)),
@@ -137,8 +141,10 @@ FAMILIES: Final = (
         _with(_NO_GPU, 768, 4, 1)._replace(balloon=True),
     ),
     Family(r"freebsd(1[0-9]\.\d)", "http://freebsd.org/freebsd/{}", _BSD),
-    Family(r"openbsd([67]\.\d|5\.[4-9])", "http://openbsd.org/openbsd/{}", _BSD),
-    Family(r"openbsd(4\.\d|5\.[0-3])", "http://openbsd.org/openbsd/{}", Hardware(card="pcnet")),
+    Family(r"openbsd(7\.[1-9])", "http://openbsd.org/openbsd/{}", _BSD),
+    Family(r"openbsd(7\.0|6\.\d|5\.[4-9])", "http://openbsd.org/openbsd/{}", _BSD._replace(card="pcnet")),
+    Family(r"openbsd(4\.[2-58])", "http://openbsd.org/openbsd/{}", _PLAIN),
+    Family(r"openbsd(4\.[679]|5\.[0-3])", "http://openbsd.org/openbsd/{}", Hardware(card="pcnet")),
     Family(r"win(xp)", "http://microsoft.com/win/{}", _with(_WIN_OLD, 512, 10)),
     Family(r"win(vista)", "http://microsoft.com/win/{}", _with(_WIN_OLD, 1024, 40)),
     Family(r"win(2k3(?:r2)?)", "http://microsoft.com/win/{}", _with(_WIN_OLD, 1024, 8)),
@@ -174,18 +180,20 @@ _MICROSOFT: Final = "MICROSOFT CORPORATION"
 
 
 def find(name: str) -> System:
-    """The system of a name; one that the table does not have gets plain hardware."""
+    """The system of a name; one that neither the table nor the host's database has gets plain hardware."""
     if name == GENERIC:
         return System(GENERIC, None, _PLAIN)
     name = _CODENAMES.get(name, name)
     for family in FAMILIES:
         if match := re.fullmatch(family.pattern, name):
             return System(name, family.identifier.format(*match.groups()), family.hardware)
-    return System(name, None, _PLAIN, is_known=False)
+    from hostel.cli.virt_install import oshardware
+
+    return oshardware.named(name) or System(name, None, _PLAIN, is_known=False)
 
 
 def find_identifier(identifier: str) -> System | None:
-    """The system that libosinfo's identifier names; None where the table has none."""
+    """The system that libosinfo's identifier names; None where neither the table nor the host's database has it."""
     for family in FAMILIES:
         pattern = re.escape(family.identifier).replace(r"\{\}", r"([\w.]+)")
         if match := re.fullmatch(pattern, identifier):
@@ -195,7 +203,9 @@ def find_identifier(identifier: str) -> System | None:
             system = find(name)
             if system.identifier == identifier:
                 return system
-    return None
+    from hostel.cli.virt_install import oshardware
+
+    return oshardware.identified(identifier) if identifier else None
 
 
 def detect(path: str) -> str | None:
@@ -238,5 +248,9 @@ def _field(sector: bytes, offset: int, length: int) -> str:
 
 
 def listing() -> list[str]:
-    """What ``--osinfo list`` prints: one line a family, as patterns."""
+    """What ``--osinfo list`` prints: the names of the host's database; without one, one line a family, as patterns."""
+    from hostel.cli.virt_install import oshardware
+
+    if names := oshardware.names():
+        return [*names, "", "You can see additional information with:", "", "  osinfo-query os", ""]
     return [GENERIC, *(family.pattern.replace("(?:", "").replace("(", "").replace(")", "") for family in FAMILIES)]
