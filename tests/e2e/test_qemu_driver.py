@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -310,3 +310,32 @@ def test_machines_that_start_at_the_same_time_get_ports_of_their_own(driver: Qem
     for port in ports:
         with socket.create_connection(("127.0.0.1", port), 5) as vnc:
             assert vnc.recv(4) == b"RFB "
+
+
+def test_a_reference_to_a_domain_that_is_gone_is_to_no_other_of_its_name(home: Path, driver: QemuDriver) -> None:
+    gone = driver.domain_define_xml(xml(home))
+    driver.domain_undefine(gone)
+    other = driver.domain_define_xml(xml(home))
+
+    def refused(*calls: Callable[[DomainRef], object]) -> None:
+        for call in calls:
+            with pytest.raises(VirtError, match=f"no domain with matching uuid '{gone.uuid}'") as caught:
+                call(gone)
+            assert caught.value.code is ErrorCode.NO_DOMAIN
+
+    refused(
+        driver.domain_create,
+        driver.domain_get_xml_desc,
+        lambda ref: driver.domain_set_autostart(ref, autostart=True),
+        lambda ref: driver.domain_rename(ref, "third"),
+        driver.domain_undefine,
+    )
+    driver.domain_create(other, StartFlag.PAUSED)
+    refused(
+        driver.domain_get_state,
+        driver.domain_managed_save,
+        lambda ref: driver.domain_snapshot_create_xml(ref, "<domainsnapshot/>"),
+        driver.domain_destroy,
+        driver.domain_undefine,
+    )
+    assert driver.domain_get_state(other).state is DomainState.PAUSED

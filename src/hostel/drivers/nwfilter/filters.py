@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
 
-from hostel.drivers.document import reading
+from hostel.drivers.document import reading_file
 from hostel.drivers.nwfilter.standard import standard_filters
 from hostel.drivers.store import Directories, Store, is_usable_name
 from hostel.errors import ErrorDomain
@@ -33,7 +33,7 @@ class StoredFilters(MutableMapping[str, Filter]):
             raise KeyError(name)
         text = self._definitions.read(name)
         if text is not None:
-            with reading(ErrorDomain.NWFILTER):
+            with reading_file(self._definitions.path(name), ErrorDomain.NWFILTER):
                 return read_filter(text)
         if name in standard_filters() and name not in self._undefined.names():
             return standard_filters()[name]

@@ -25,9 +25,13 @@ class MemoryNwfilterDriver:
         self._lock = lock
 
     def connect_list_all_nwfilters(self) -> list[NwfilterRef]:
-        """Every filter, by name."""
+        """Every filter, by name; one whose file is broken is left out, and refused when it is asked for."""
+        found = []
         with self._lock:
-            return sorted(map(_ref, self._filters.values()))
+            for name in list(self._filters):
+                with contextlib.suppress(VirtError):
+                    found.append(_ref(self._filters[name]))
+        return sorted(found)
 
     def nwfilter_lookup_by_name(self, name: str) -> NwfilterRef:
         """Find by name."""
@@ -48,7 +52,7 @@ class MemoryNwfilterDriver:
     def nwfilter_get_xml_desc(self, nwfilter: NwfilterRef) -> str:
         """The document."""
         with self._lock:
-            return self._named(nwfilter.name).format()
+            return self._of(nwfilter).format()
 
     def nwfilter_define_xml(self, xml: str) -> NwfilterRef:
         """Have a filter, or have it otherwise.
@@ -67,7 +71,7 @@ class MemoryNwfilterDriver:
     def nwfilter_undefine(self, nwfilter: NwfilterRef) -> None:
         """Have it no more; filters that include it stay."""
         with self._lock:
-            self._named(nwfilter.name)
+            self._of(nwfilter)
             del self._filters[nwfilter.name]
 
     def close(self) -> None:
@@ -100,6 +104,13 @@ class MemoryNwfilterDriver:
         found = self._filters.get(name)
         if found is None:
             raise _fault(ErrorCode.NO_NWFILTER, f"no nwfilter with matching name '{name}'")
+        return found
+
+    def _of(self, nwfilter: NwfilterRef) -> Filter:
+        """The filter of a reference; another one may have its name by now."""
+        found = self._named(nwfilter.name)
+        if _ref(found).uuid != nwfilter.uuid:
+            raise _fault(ErrorCode.NO_NWFILTER, f"no nwfilter with matching uuid '{nwfilter.uuid}' ({nwfilter.name})")
         return found
 
 

@@ -68,8 +68,12 @@ class SystemNwfilterDriver(MemoryNwfilterDriver):
         name = filter.name or ""
         with self._locked():
             self._check_new(filter)
-            before = self._stored.get(name)
-            if before is not None and before.format() != filter.format():
+            try:
+                before = self._stored.get(name)
+                is_other = before is not None and before.format() != filter.format()
+            except VirtError:
+                is_other = True  # its file is broken
+            if is_other:
                 self._change(name, filter)
             else:
                 self._stored[name] = filter
@@ -82,7 +86,7 @@ class SystemNwfilterDriver(MemoryNwfilterDriver):
             VirtError: ``OPERATION_INVALID``: an interface has it.
         """
         with self._locked():
-            self._named(nwfilter.name)
+            self._of(nwfilter)
             if self._users(nwfilter.name):
                 raise _fault(ErrorCode.OPERATION_INVALID, "nwfilter is in use")
             super().nwfilter_undefine(nwfilter)

@@ -98,6 +98,7 @@ class Calls:
             timeout: how many seconds QEMU has for each answer; what is to be put right has more.
         """
         status = self._machines.live(domain.name)
+        self._check_is(domain)
         if status is None:
             yield None
             return
@@ -120,6 +121,16 @@ class Calls:
             yield None if machine.is_gone else machine
         finally:
             machine.close()
+
+    def _check_is(self, domain: DomainRef) -> None:
+        """Refuse a domain that is gone, and whose name another one has by now; the caller holds its lock.
+
+        Raises:
+            VirtError: ``NO_DOMAIN``.
+        """
+        found = self._machines.uuid_of(domain.name)
+        if found and domain.uuid and found != domain.uuid.lower():
+            raise no_domain(f"uuid '{domain.uuid}' ({domain.name})")
 
     @contextlib.contextmanager
     def _both(self, domain: DomainRef, affect: Affect, *, moving: bool = False) -> Iterator[Both]:

@@ -287,7 +287,9 @@ class QemuDriver(
     def domain_create(self, domain: DomainRef, flags: StartFlag = StartFlag.NONE) -> DomainRef:
         """Start a defined domain."""
         with self._machines.locked(domain.name):
-            if self._machines.live(domain.name) is not None:
+            live = self._machines.live(domain.name)
+            self._check_is(domain)
+            if live is not None:
                 raise invalid("domain is already running")
             self._settle_snapshots(domain.name)
             stored = self._machines.definition(domain.name)
@@ -361,6 +363,7 @@ class QemuDriver(
             raise invalid("cannot both keep and delete TPM")
         with self._machines.locked(domain.name), self._machines.definitions.locked():
             live = self._machines.live(domain.name)
+            self._check_is(domain)
             saved = self._machines.saved(domain.name)
             if live is None and savefile.is_kept(saved) and not flags & UndefineFlag.MANAGED_SAVE:
                 raise invalid("Refusing to undefine while domain managed save image exists")
@@ -491,6 +494,7 @@ class QemuDriver(
     def domain_set_autostart(self, domain: DomainRef, autostart: bool) -> None:
         """Set whether it starts with the driver."""
         with self._machines.locked(domain.name):
+            self._check_is(domain)
             if self._machines.definition(domain.name) is None:
                 if self._machines.live(domain.name) is None:
                     raise no_domain(f"name '{domain.name}'")

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ _STOPPED: Final = {
     ShutoffReason.DAEMON: Stopped.FAILED,
 }
 _GOES_ON: Final = (ShutoffReason.FROM_SNAPSHOT, ShutoffReason.FAILED)  # a transient machine may: from a snapshot
+_UUID: Final = re.compile("<uuid>([^<]*)</uuid>")  # the first is the domain's own
 _SOCKET_ROOM: Final = 80  # of the 108 bytes that a unix socket's path may have
 
 
@@ -236,6 +238,14 @@ class Machines:
         if domain.uuid is None:
             raise VirtError(ErrorCode.XML_ERROR, f"definition file '{self.definitions.path(name)}' has no <uuid>")
         return domain
+
+    def uuid_of(self, name: str) -> str:
+        """The UUID of the domain that has a name, running or not; empty where there is none, or it cannot be read."""
+        for store in (self.statuses, self.definitions):
+            with contextlib.suppress(VirtError):
+                if found := _UUID.search(store.read(name) or ""):
+                    return found[1].lower()
+        return ""
 
     def live(self, name: str) -> Status | None:
         """The running machine, or None; what died since is reaped. The caller holds the domain's lock."""

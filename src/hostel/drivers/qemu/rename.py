@@ -34,7 +34,9 @@ class RenameCalls(Calls):
             raise fault(ErrorCode.XML_ERROR, f"name {new_name} cannot contain '/'", ErrorDomain.QEMU)
         machines.definitions.path(new_name)
         with both_locked(machines, old, new_name):
-            if machines.live(old) is not None:
+            live = machines.live(old)
+            self._check_is(domain)
+            if live is not None:
                 raise invalid("cannot rename active domain")
             definition = machines.definition(old)
             if definition is None:

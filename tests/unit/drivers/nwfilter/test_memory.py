@@ -52,6 +52,17 @@ def test_a_filter_is_found_by_name_and_by_uuid_until_it_is_undefined(driver: Mem
         assert caught.value.code is ErrorCode.NO_NWFILTER
 
 
+def test_a_reference_to_a_filter_that_is_gone_is_to_no_other_of_its_name(driver: MemoryNwfilterDriver) -> None:
+    gone = driver.nwfilter_define_xml(document("quiet", UUID))
+    driver.nwfilter_undefine(gone)
+    ref = driver.nwfilter_define_xml(document("quiet", OTHER))
+    for call in (driver.nwfilter_get_xml_desc, driver.nwfilter_undefine):
+        with pytest.raises(VirtError, match=f"no nwfilter with matching uuid '{UUID}'") as caught:
+            call(gone)
+        assert caught.value.code is ErrorCode.NO_NWFILTER
+    assert driver.connect_list_all_nwfilters() == [ref]
+
+
 def test_a_filter_is_changed_under_its_own_uuid_only(driver: MemoryNwfilterDriver) -> None:
     driver.nwfilter_define_xml(document("quiet", UUID))
     driver.nwfilter_define_xml(document("quiet", UUID, "clean"))

@@ -63,6 +63,20 @@ def test_standard_filters_are_there_until_they_are_changed_or_undefined(director
     assert SystemNwfilterDriver(directories).nwfilter_lookup_by_uuid(ref.uuid) == ref
 
 
+@pytest.mark.parametrize("damage", [b"<filter", b"\xff\xfe", b""])
+def test_a_filter_whose_file_is_damaged_hides_no_other(directories: Directories, damage: bytes) -> None:
+    driver = SystemNwfilterDriver(directories)
+    ref = driver.nwfilter_define_xml(OWN)
+    path = directories.config / "nwfilter/own.xml"
+    path.write_bytes(damage)
+    assert [known.name for known in driver.connect_list_all_nwfilters()] == sorted(standard_filters())
+    with pytest.raises(VirtError, match=f"'{path}' is broken"):
+        driver.nwfilter_lookup_by_name("own")
+    driver.nwfilter_define_xml(OWN.replace("own", "other").replace(UUID, UUID[::-1]))
+    assert driver.nwfilter_define_xml(OWN) == ref
+    assert driver.nwfilter_lookup_by_name("own") == ref
+
+
 def test_filters_are_kept(directories: Directories) -> None:
     driver = SystemNwfilterDriver(directories)
     driver.nwfilter_define_xml(OWN)

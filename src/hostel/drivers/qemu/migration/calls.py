@@ -200,6 +200,7 @@ class MigrationCalls(Calls):
         if not cancelled and self._is_following(domain):
             self._await_rest(domain.name, "out")
         with self._machines.locked(domain.name):
+            self._check_is(domain)
             if flags & MigrateFlag.OFFLINE:
                 if not cancelled and flags & MigrateFlag.UNDEFINE_SOURCE:
                     undefine(self._machines, domain.name)
@@ -364,6 +365,7 @@ class MigrationCalls(Calls):
         if bandwidth > _MOST_MIB:
             raise fault(ErrorCode.OVERFLOW, f"bandwidth must be less than {_MOST_MIB + 1}", ErrorDomain.QEMU)
         with self._machines.locked(domain.name):
+            self._check_is(domain)
             is_kept = self._machines.definition(domain.name) is not None
             if is_kept and not postcopy:
                 self._machines.speeds.write(domain.name, str(bandwidth))
