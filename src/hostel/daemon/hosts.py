@@ -7,6 +7,7 @@ import threading
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from hostel.drivers.boot import Missed, nobody
 from hostel.drivers.fault import fault
 from hostel.drivers.registry import Drivers, open_drivers
 from hostel.drivers.store import Directories
@@ -36,10 +37,12 @@ class Hosts:
 
     Args:
         directories: where the machines, pools and networks are kept.
+        missed: is told what was to start by itself and did not.
     """
 
-    def __init__(self, directories: Directories) -> None:
+    def __init__(self, directories: Directories, missed: Missed = nobody) -> None:
         self._directories = directories
+        self._missed = missed
         self._lock = threading.Lock()
         self._open: dict[str, Host] = {}
 
@@ -67,7 +70,7 @@ class Hosts:
         with self._lock:
             host = self._open.get(key)
             if host is None:
-                host = self._open[key] = Host(key, _drivers(key, self._directories))
+                host = self._open[key] = Host(key, _drivers(key, self._directories, self._missed))
             host.users += 1
             return name, host
 
@@ -93,13 +96,13 @@ def local_uri() -> str:
     return _QEMU[0 if os.geteuid() == 0 else 1]
 
 
-def _drivers(key: str, directories: Directories) -> Drivers:
+def _drivers(key: str, directories: Directories, missed: Missed) -> Drivers:
     if key not in _QEMU:
         return open_drivers(key, directories)
     from hostel.drivers.session import open_session
 
     # Not by the daemon that answers for the host's machines: that is this one.
-    drivers = open_session(urlsplit(key), directories)
+    drivers = open_session(urlsplit(key), directories, missed=missed)
     assert drivers is not None
     return drivers
 

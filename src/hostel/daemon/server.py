@@ -89,7 +89,7 @@ class Daemon:
         self.config = config
         self.log = log
         self.reactor = Reactor(self.failed)
-        self.hosts = Hosts(directories)
+        self.hosts = Hosts(directories, lambda what, why: self.log("not started by itself", what=what, reason=why))
         self.workers = Workers(config.limits.workers, _URGENT_WORKERS, self.failed)
         self.events = Events(self.reactor.call_soon)
         self.access = Access(config.rules)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +13,7 @@ from hostel.errors import VirtError
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _MARK: Final = "boot"
+Missed = Callable[[str, str], None]  # is told what was to start by itself and did not, and why
 
 
 class Start(enum.Enum):
@@ -43,6 +46,19 @@ def claim_start(directories: Directories) -> Start:
     except VirtError:
         return Start.ANOTHER
     return Start.FIRST if known is None else Start.AFTER_REBOOT
+
+
+def nobody(_what: str, _why: str) -> None:
+    """Tell nobody what did not start."""
+
+
+@contextlib.contextmanager
+def noting(what: str, missed: Missed) -> Iterator[None]:
+    """Start something by itself; where it fails that is told, and keeps nothing else from being started."""
+    try:
+        yield
+    except VirtError as error:
+        missed(what, error.message)
 
 
 def _boot_id() -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult
 
 from hostel.drivers.announcing import announcing
-from hostel.drivers.boot import Start, claim_start
+from hostel.drivers.boot import Missed, Start, claim_start, nobody
 from hostel.drivers.deferred import deferred
 from hostel.drivers.events import EventBus, EventSource, Subject
 from hostel.drivers.fault import fault
@@ -34,8 +34,16 @@ if TYPE_CHECKING:
 _PATHS = ("/session", "/system")
 
 
-def open_session(uri: SplitResult, directories: Directories, asking: Asking | None = None) -> Drivers | None:
+def open_session(
+    uri: SplitResult, directories: Directories, asking: Asking | None = None, missed: Missed = nobody
+) -> Drivers | None:
     """Open the drivers of this process; None for another scheme.
+
+    Args:
+        uri: ``qemu:///session`` or ``qemu:///system``.
+        directories: where everything is kept.
+        asking: nobody is asked for anything here.
+        missed: is told what was to start by itself and did not.
 
     Raises:
         VirtError: the URI has another path.
@@ -61,9 +69,9 @@ def open_session(uri: SplitResult, directories: Directories, asking: Asking | No
         _forget_ephemeral_secrets(directories)
     if start is not Start.ANOTHER:
         # What libvirt's daemon does as it starts; machines last, since they need the others.
-        storage.connect_autostart()
-        network.connect_autostart()
-        hypervisor.connect_autostart()
+        storage.connect_autostart(missed)
+        network.connect_autostart(missed)
+        hypervisor.connect_autostart(missed)
     node_device = deferred(lambda: _node_device(hypervisor))
     host = (node_device, deferred(_interface), nwfilter, deferred(_host))
     events = deferred(lambda: _events(hypervisor, node_device))

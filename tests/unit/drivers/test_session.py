@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 import hostel
 from hostel.drivers import boot
+from hostel.drivers.session import open_session
 from hostel.drivers.store import Directories
 
 
@@ -41,6 +43,24 @@ def test_the_first_opening_starts_what_is_marked_and_later_ones_leave_it(directo
     with hostel.open("qemu:///session", directories) as connection:
         connection.pool("p").stop()
     assert not is_active(directories)
+
+
+@pytest.mark.usefixtures("marked")
+def test_what_does_not_start_by_itself_is_told(directories: Directories, tmp_path: Path) -> None:
+    (tmp_path / "p").rmdir()
+    machines = directories.config / "qemu"
+    (machines / "autostart").mkdir(parents=True)
+    for name in ("b", "c"):
+        (machines / f"{name}.xml").write_text("<domain")
+        (machines / "autostart" / name).touch()
+    shutil.rmtree(directories.state)
+    told: list[tuple[str, str]] = []
+    opened = open_session(urlsplit("qemu:///session"), directories, missed=lambda *said: told.append(said))
+    assert opened is not None
+    opened.close()
+    assert [what for what, _ in told] == ["storage pool 'p'", "domain 'b'", "domain 'c'"]
+    assert f"'{tmp_path}/p'" in told[0][1] and "is broken" in told[1][1]
+    assert "not started by itself: definition file" in (directories.cache / "qemu/log/b.log").read_text()
 
 
 @pytest.mark.usefixtures("marked")

@@ -16,6 +16,7 @@ from typing import Final
 
 from hostel.drivers.base import NetworkRef
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.boot import Missed, nobody, noting
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.fault import fault
 from hostel.drivers.network.document import (
@@ -45,12 +46,14 @@ class LocalNetworkDriver(ABC):
         with self._networks.locked():
             self._networks.drop_all_started()
 
-    def connect_autostart(self) -> list[NetworkRef]:
+    def connect_autostart(self, missed: Missed = nobody) -> list[NetworkRef]:
         """Activate the networks marked for it whose bridges exist; one that fails does not keep the others."""
         started = []
         for network in self._networks.all():
             if self._networks.autostart(network.current.name) and not self._is_active(network):
-                with contextlib.suppress(VirtError):
+                name = network.current.name
+                # Of the one that is there from the beginning nobody has said that it is to start.
+                with noting(f"network '{name}'", nobody if self._networks.is_as_installed(name) else missed):
                     self.network_create(_ref(network.current))
                     started.append(_ref(network.current))
         return started

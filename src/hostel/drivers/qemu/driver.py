@@ -25,6 +25,7 @@ from hostel.drivers.base import (
 )
 from hostel.drivers.base.nwfilter import NwfilterDriver
 from hostel.drivers.base.saving import SaveFlag
+from hostel.drivers.boot import Missed, nobody, noting
 from hostel.drivers.deferred import deferred
 from hostel.drivers.events import Defined, Event, EventSource, Lifecycle, Subject
 from hostel.drivers.fault import fault, system_fault
@@ -504,14 +505,25 @@ class QemuDriver(
             else:
                 self._machines.autostarts.remove(domain.name)
 
-    def connect_autostart(self) -> list[DomainRef]:
-        """Start every domain marked for it that is not running; one that fails does not keep the others."""
+    def connect_autostart(self, missed: Missed = nobody) -> list[DomainRef]:
+        """Start every domain marked for it that is not running; one that fails does not keep the others.
+
+        Why it did not start is in its log, too.
+        """
         started: list[DomainRef] = []
-        for ref in self._machines.refs():
-            if ref.id < 0 and self.domain_get_autostart(ref):
-                with contextlib.suppress(VirtError):
-                    bypasses = self._launcher.settings().autostart_bypass_cache
-                    started.append(self.domain_create(ref, StartFlag.BYPASS_CACHE if bypasses else StartFlag.NONE))
+
+        def note(what: str, why: str) -> None:
+            with contextlib.suppress(OSError):
+                process.write_log(self._machines.log(name), [f"not started by itself: {why}"])
+            missed(what, why)
+
+        for name in self._machines.autostarts.names():
+            with noting(f"domain '{name}'", note):
+                ref = self._machines.ref(name)
+                if ref is None or ref.id >= 0:
+                    continue
+                bypasses = self._launcher.settings().autostart_bypass_cache
+                started.append(self.domain_create(ref, StartFlag.BYPASS_CACHE if bypasses else StartFlag.NONE))
         return started
 
     def close(self) -> None:

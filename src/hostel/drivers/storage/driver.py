@@ -22,6 +22,7 @@ from hostel.drivers.base import (
     VolumeRow,
     WipeAlgorithm,
 )
+from hostel.drivers.boot import Missed, nobody, noting
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.fault import fault
 from hostel.drivers.storage.backends.base import BACKENDS, Backend, Host, Listed, Overwrite, Source, backend_for
@@ -56,11 +57,11 @@ class SessionStorageDriver:
         with self._pools.locked():
             self._pools.drop_all_running()
 
-    def connect_autostart(self) -> list[PoolRef]:
+    def connect_autostart(self, missed: Missed = nobody) -> list[PoolRef]:
         """Start the pools marked for it that are not running; one that fails does not keep the others."""
         started = []
         for name in self._pools.autostarts():
-            with contextlib.suppress(VirtError):
+            with noting(f"storage pool '{name}'", missed):
                 pool = self._find(name)
                 if not self._is_active(pool):
                     self.storage_pool_create(_ref(pool.current))
