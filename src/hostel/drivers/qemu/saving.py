@@ -26,6 +26,7 @@ from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.pause import Pause
 from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.source import leave_out_told
 from hostel.drivers.qemu.status import Ending
 from hostel.drivers.qemu.transient import check_can_be_saved
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
@@ -259,6 +260,8 @@ def may_have_run(error: VirtError) -> bool:
 def lasting(domain: Domain) -> str:
     """The document of a machine that runs, as it is written beside its memory: without what only this run has."""
     kept = domain.copy()
+    for disk in kept.devices.disks:
+        leave_out_told(disk)
     name_volumes(kept)
     forget_run(kept)
     return kept.format()

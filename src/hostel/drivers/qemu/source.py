@@ -282,6 +282,57 @@ def chain_behind(path: Path, fmt: str, target: str, part: Slice | None = None) -
     raise unsupported(f"disk '{target}': the backing chain is longer than {_CHAIN_LIMIT} images")
 
 
+def leave_out_told(disk: Disk) -> None:
+    """Leave out of a document what a disk's images tell themselves of what they stand on: it may be changed until then.
+
+    What only the document says stays: another chain than the images name, and what opens with a secret.
+    """
+    places: list[Disk | BackingStore] = [disk]
+    while (below := places[-1].backing_store) is not None:
+        places.append(below)
+    for place in places:
+        rest = place.backing_store
+        if rest is not None and place.source is not None and not _opens_with_secret(rest) and _tells(disk, place, rest):
+            place.backing_store = None
+            return
+
+
+def _opens_with_secret(below: BackingStore | None) -> bool:
+    while below is not None:
+        if below.source is not None and (below.source.encryption or below.source.auth):
+            return True
+        below = below.backing_store
+    return False
+
+
+def _tells(disk: Disk, place: Disk | BackingStore, rest: BackingStore) -> bool:
+    """Whether the image of a place names the rest of the chain as it is."""
+    source = place.source
+    path = _path(place.type or SourceType.FILE, source) if source is not None and source.fdgroup is None else None
+    if not path or source is None:
+        return False
+    fmt = place.image_format
+    name = fmt if isinstance(fmt, str) else fmt.type if fmt is not None else "raw"
+    try:
+        found = chain_behind(Path(path), name, disk.target.dev, source.slice)
+    except (VirtError, OSError, ValueError):
+        return False
+    return found is not None and _plain(found) == _plain(rest)
+
+
+def _plain(below: BackingStore) -> str:
+    """A chain without the numbers of a run."""
+    copy = below.copy()
+    place: BackingStore | None = copy
+    while place is not None:
+        place.index = None
+        if place.source is not None:
+            place.source.index = None
+            place.source.file = os.path.realpath(place.source.file) if place.source.file else None
+        place = place.backing_store
+    return copy.format()
+
+
 def _open_end(first: BackingStore, end: BackingStore) -> BackingStore:
     """Leave to QEMU what is behind the last image that is known."""
     place = first

@@ -30,6 +30,7 @@ from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent, as_kind
+from hostel.drivers.qemu.source import leave_out_told
 from hostel.drivers.qemu.status import Status
 from hostel.drivers.qemu.transient import check_can_be_saved, take_off
 from hostel.drivers.snapshot_listing import select
@@ -171,6 +172,8 @@ class SnapshotCalls(Calls):
             refresh(machine)
             held = machine.domain.copy()
             take_off(held)
+            for disk in held.devices.disks:
+                leave_out_told(disk)
             forget_run(held)
             if definition is not None:
                 snapshot.inactive_domain = as_kind(InactiveDomain, definition)
