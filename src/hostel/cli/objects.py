@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block import objects
-from hostel.block.options import split_options
+from hostel.block.options import split_commas
 from hostel.cli.img.arguments import Failure
+from hostel.cli.keyval import parse
 from hostel.codec.qobject import parse_json
 from hostel.errors import BlockError, NetworkError
 
 if TYPE_CHECKING:
     from hostel.net.authorization import ListAuthorization
 
-_SECRET: Final = ("data", "file", "format", "iv", "keyid")
+_SECRET: Final = ("data", "file", "format", "iv", "keyid", "loaded")
 _LIMITS: Final = tuple(f"{unit}-{direction}" for unit in ("bps", "iops") for direction in ("total", "read", "write"))
 _THROTTLE: Final = (
     *(f"x-{name}{suffix}" for name in _LIMITS for suffix in ("", "-max", "-max-length")),
@@ -26,6 +27,15 @@ _TLS: Final = ("dir", "endpoint", "verify-peer", "priority", "passwordid", "sani
 # The types that QEMU's tools can create, and the properties of those that are made; the rest is accepted for scripts
 # that name it and do not need it.
 _OF_DAEMONS: Final = ("iothread",)
+# Types of the machine emulator: known by name, and made by no tool.
+_OF_MACHINES: Final = (
+    "authz-pam", "can-bus", "can-host-socketcan", "colo-compare", "cryptodev-backend", "cryptodev-backend-builtin",
+    "cryptodev-backend-lkcf", "cryptodev-vhost-user", "dbus-vmstate", "filter-buffer", "filter-dump", "filter-mirror",
+    "filter-redirector", "filter-replay", "filter-rewriter", "input-barrier", "input-linux", "iothread",
+    "memory-backend-epc", "memory-backend-file", "memory-backend-memfd", "memory-backend-ram", "pef-guest", "qtest",
+    "rng-builtin", "rng-egd", "rng-random", "s390-pv-guest", "sev-guest", "x-remote-object", "x-vfio-user-server",
+)  # fmt: skip
+_IDENTIFIERS: Final = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter."
 _LOOP: Final = ("aio-max-batch", "thread-pool-min", "thread-pool-max")
 TYPES: Final[Mapping[str, tuple[str, ...] | None]] = {
     "authz-list": ("policy", "rules"),
@@ -45,6 +55,7 @@ TYPES: Final[Mapping[str, tuple[str, ...] | None]] = {
 }
 # What GnuTLS is told where nothing special is wanted.
 _PRIORITIES: Final = ("NORMAL", "SYSTEM", "@SYSTEM")
+_BASE64: Final = re.compile(rb"[A-Za-z0-9+/=\n]*")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
 
 
@@ -52,24 +63,36 @@ def create_objects(texts: Iterable[str]) -> str | None:
     """Make what the definitions say, in their order, for :mod:`hostel.block.objects`; what was there before goes.
 
     Returns:
-        The list of types where one of them asks for help.
+        What one of them asks for, by ``help``.
 
     Raises:
         Failure: a definition is wrong; the text is QEMU's.
     """
     objects.clear()
     for text in texts:
-        if text in ("help", "?"):
-            return list_types()
-        make_object(read_object(text))
+        told = create_object(text)
+        if told is not None:
+            return told
     return None
 
 
-def list_types(also: Sequence[str] = ()) -> str:
-    """What ``--object help`` prints; ``also`` are types beside those of all tools."""
-    return "List of user creatable objects:\n" + "".join(
-        f"  {name}\n" for name in sorted(TYPES) if name not in _OF_DAEMONS or name in also
-    )
+def create_object(text: str, also: Sequence[str] = ()) -> str | None:
+    """Make what a definition says; ``also`` are types beside those of all tools.
+
+    Returns:
+        What it asks for, by ``help``: nothing is made then.
+
+    Raises:
+        Failure: the definition is wrong; the text is QEMU's.
+    """
+    if not text.startswith("{") and any(part in ("help", "?") for part in split_commas(text)):
+        from hostel.cli.object_help import object_help
+
+        first = split_commas(text)[0]
+        types = [name for name in TYPES if name not in _OF_DAEMONS or name in also]
+        return object_help(first.removeprefix("qom-type="), types)
+    make_object(read_object(text), also)
+    return None
 
 
 def make_object(tree: Mapping[str, Any], also: Sequence[str] = ()) -> None:
@@ -98,34 +121,37 @@ def read_object(text: str) -> dict[str, Any]:
     Raises:
         Failure: they are malformed; the text is QEMU's.
     """
-    if text.startswith("{"):
-        try:
-            tree = parse_json(text)
-        except ValueError as error:
-            raise Failure(str(error)) from None
-        return dict(tree)
-    head, comma, tail = text.partition(",")
-    if head and "=" not in head:
-        text = f"qom-type={head}{comma}{tail}"
-    return dict(split_options(text))
+    return parse(text, "qom-type")[0]
 
 
 def _check(given: dict[str, Any], also: Sequence[str]) -> str:
     kind = str(given.pop("qom-type", ""))
     if not kind:
         raise Failure("Parameter 'qom-type' is missing")
-    if kind not in TYPES or (kind in _OF_DAEMONS and kind not in also):
+    if kind not in TYPES and kind not in _OF_MACHINES:
         raise Failure(f"Parameter 'qom-type' does not accept value '{kind}'")
     if "id" not in given:
         raise Failure("Parameter 'id' is missing")
-    properties = TYPES.get(kind)
+    if kind not in TYPES or (kind in _OF_DAEMONS and kind not in also):
+        raise Failure(f"invalid object type: {kind}")
+    properties = TYPES[kind]
     if properties is not None:
         for name in given:
             if name != "id" and name.partition(".")[0] not in properties:
                 raise Failure(f"Parameter '{name}' is unexpected")
+    _check_text(kind, given)
     if not _IDENTIFIER.fullmatch(str(given["id"])):
-        raise Failure("Parameter 'id' expects an identifier")
+        raise Failure("Parameter 'id' expects an identifier", hint=_IDENTIFIERS)
+    if "loaded" in given:
+        raise Failure(f"Property '{kind}.loaded' is not writable")
     return kind
+
+
+def _check_text(kind: str, given: Mapping[str, Any]) -> None:
+    """JSON gives values of other types, which a text is not made of."""
+    for name, value in given.items():
+        if not isinstance(value, str) and (name == "id" or (kind == "secret" and name != "loaded")):
+            raise Failure(f"Invalid parameter type for '{name}', expected: string")
 
 
 def _secret(given: Mapping[str, Any]) -> objects.Secret:
@@ -140,17 +166,22 @@ def _secret(given: Mapping[str, Any]) -> objects.Secret:
             with open(file, "rb") as stream:
                 content = stream.read()
         except OSError as error:
-            raise Failure(f"Unable to read {file}: {error.strerror}") from None
+            raise Failure(f"Unable to read {file}: Failed to open file “{file}”: {error.strerror}") from None
     else:
         content = str(data).encode("utf-8", "surrogateescape")
     if format == "base64":
-        try:
-            content = binascii.a2b_base64(content, strict_mode=True)
-        except (binascii.Error, ValueError):
-            raise Failure("Base64 data contains invalid characters") from None
+        content = _from_base64(content)
     if "keyid" in given:
         content = _decrypted(content, str(given["keyid"]), given.get("iv"))
     return objects.Secret(content)
+
+
+def _from_base64(text: bytes) -> bytes:
+    """What is encoded; like QEMU's decoder, without a complaint about an end that is missing."""
+    if _BASE64.fullmatch(text) is None:
+        raise Failure("Base64 data contains invalid characters")
+    digits = text.translate(None, b"=\n")
+    return binascii.a2b_base64(digits[: len(digits) - (len(digits) % 4 == 1)] + b"==")
 
 
 def _decrypted(content: bytes, key_name: str, vector: Any) -> bytes:
@@ -167,10 +198,7 @@ def _decrypted(content: bytes, key_name: str, vector: Any) -> bytes:
         raise Failure("Key should be 32 bytes in length")
     if vector is None:
         raise Failure("IV is required to decrypt secret")
-    try:
-        start = binascii.a2b_base64(str(vector), strict_mode=True)
-    except (binascii.Error, ValueError):
-        raise Failure("Base64 data contains invalid characters") from None
+    start = _from_base64(str(vector).encode())
     if len(start) != cipher.block_length:
         raise Failure(f"IV should be 16 bytes in length not {len(start)}")
     if not content or len(content) % cipher.block_length:

@@ -102,7 +102,7 @@ class ThrottleGroup:
                 raise OptionError(f"Parameter '{name}' is unexpected")
             text = str(value)
             if not text.isascii() or not text.removeprefix("-").isdigit():
-                raise OptionError(f"Parameter '{name}' expects a number from 0 to {_MAX}")
+                raise OptionError(f"Parameter '{name}' expects integer")
             values[key] = int(text)
         return cls(values)
 

@@ -31,12 +31,26 @@ class Failure(HostelError):
     Attributes:
         message: one line, or several that each begin with the tool's name.
         code: the exit code.
+        hint: a line that follows, without the tool's name.
     """
 
-    def __init__(self, message: str, code: int = 1) -> None:
+    def __init__(self, message: str, code: int = 1, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
+        self.hint = hint
+
+
+class Answered(HostelError):
+    """An option asked what there is: that is the answer, and nothing else is done.
+
+    Attributes:
+        text: what is printed.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
 
 
 class Flag(NamedTuple):
@@ -76,7 +90,23 @@ class Flag(NamedTuple):
 
 
 HELP: Final = Flag("help", "h", "help")
-OBJECT: Final = Flag("object", long="object", value="objectdef")
+
+
+def make_object(text: str) -> None:
+    """Make an object where its option is met, as QEMU does.
+
+    Raises:
+        Failure: its definition is wrong.
+        Answered: it asks for help.
+    """
+    from hostel.cli.objects import create_object
+
+    told = create_object(text)
+    if told is not None:
+        raise Answered(told)
+
+
+OBJECT: Final = Flag("object", long="object", value="objectdef", check=make_object)
 FORMAT: Final = Flag("format", "f", value="fmt", newer=("format",))
 IMAGE_OPTS: Final = Flag("image-opts", long="image-opts")
 FORCE_SHARE: Final = Flag("force-share", "U", "force-share")

@@ -16,6 +16,7 @@ from hostel.cli.img.arguments import (
     Command,
     Failure,
     Flag,
+    make_object,
 )
 from hostel.cli.img.opening import cache_mode, open_image
 from hostel.cli.img.output import Output
@@ -28,10 +29,18 @@ _NOT_OPEN: Final = 2
 _NO_STATUS: Final = 3
 _NOT_READ: Final = 4
 
+
+def _make_object(text: str) -> None:
+    try:
+        make_object(text)
+    except Failure as error:
+        raise Failure(error.message, _NOT_OPEN, error.hint) from None
+
+
 COMMAND: Final = Command(
     "compare",
     (
-        OBJECT,
+        OBJECT._replace(check=_make_object),
         IMAGE_OPTS,
         Flag("format", "f", value="fmt", newer=("a-format",)),
         Flag("second-format", "F", value="fmt", newer=("b-format",)),

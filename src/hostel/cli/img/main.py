@@ -6,8 +6,8 @@ import importlib
 import sys
 from typing import Any, Final
 
-from hostel.block import notice
-from hostel.cli.img.arguments import HELP, Command, Failure, Flag, HelpAsked, parse
+from hostel.block import notice, objects
+from hostel.cli.img.arguments import HELP, Answered, Command, Failure, Flag, HelpAsked, parse
 from hostel.cli.img.output import Output
 from hostel.cli.img.release import QEMU_VERSION, release
 from hostel.errors import BlockError, HostelError, UsageError
@@ -70,11 +70,14 @@ def main(words: list[str], prog: str) -> int:
     except VersionAsked:
         output.text(version())
         return 0
+    except Answered as answered:
+        output.text(answered.text)
+        return 0
     except UsageError as error:
         output.error(str(error), f"Try '{prog} --help' for more information")
         return 1
     except Failure as error:
-        output.error(error.message)
+        output.error(error.message, error.hint)
         return error.code
     except BlockError as error:
         output.failed(error)
@@ -91,14 +94,8 @@ def _main(words: list[str], output: Output) -> int:
     if name not in COMMANDS:
         raise UsageError(f"Command not found: {name}")
     module = _command(name)
+    objects.clear()
     arguments = module.COMMAND.parse(rest[1:])
-    if arguments.has("object"):
-        from hostel.cli.objects import create_objects
-
-        text = create_objects(arguments.all("object"))
-        if text is not None:
-            output.text(text)
-            return 0
     output.quiet = arguments.has("quiet")
     return int(module.run(arguments, output))
 

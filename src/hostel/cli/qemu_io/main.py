@@ -96,7 +96,7 @@ def main(words: list[str], prog: str) -> int:
         output.text(usage(prog))
         return 1
     except Failure as error:
-        output.error(error.message)
+        output.error(error.message, error.hint)
         return error.code
     except BlockError as error:
         output.failed(error)

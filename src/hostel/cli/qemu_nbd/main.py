@@ -52,7 +52,7 @@ def main(words: list[str], prog: str) -> int:
     except UsageError as error:
         output.error(f"{error}\nTry `{prog} --help' for more information.")
     except Failure as error:
-        output.error(error.message)
+        output.error(error.message, error.hint)
     except (BlockError, NetworkError) as error:
         output.error(error.message, error.hint)
     except RemoteProtocolError as error:

@@ -141,22 +141,22 @@ def _make(daemon: Daemon, name: str, value: str, output: Output) -> None:
 
 
 def _blockdev(daemon: Daemon, value: str, output: Output) -> None:
-    from hostel.cli.storage_daemon.keyval import parse
+    from hostel.cli.keyval import parse
 
     tree, is_text = parse(value, "driver")
     daemon.nodes.add(tree, text=is_text)
 
 
 def _export(daemon: Daemon, value: str, output: Output) -> None:
+    from hostel.cli.keyval import parse
     from hostel.cli.storage_daemon import exports
-    from hostel.cli.storage_daemon.keyval import parse
 
     tree, is_text = parse(value, "type")
     exports.add(daemon, tree, text=is_text)
 
 
 def _nbd_server(daemon: Daemon, value: str, output: Output) -> None:
-    from hostel.cli.storage_daemon.keyval import parse
+    from hostel.cli.keyval import parse
     from hostel.cli.storage_daemon.monitor.export import start_server
 
     tree, is_text = parse(value)
@@ -164,13 +164,13 @@ def _nbd_server(daemon: Daemon, value: str, output: Output) -> None:
 
 
 def _object(daemon: Daemon, value: str, output: Output) -> None:
-    from hostel.cli.objects import list_types, make_object, read_object
+    from hostel.cli.objects import create_object
     from hostel.cli.storage_daemon.monitor.object import OWN_TYPES
 
-    if value in ("help", "?"):
-        output.text(list_types(OWN_TYPES))
+    told = create_object(value, also=OWN_TYPES)
+    if told is not None:
+        output.text(told)
         raise _Done
-    make_object(read_object(value), also=OWN_TYPES)
 
 
 def _chardev(daemon: Daemon, value: str, output: Output) -> None:
@@ -187,7 +187,7 @@ def _chardev(daemon: Daemon, value: str, output: Output) -> None:
 
 
 def _monitor(daemon: Daemon, value: str, output: Output) -> None:
-    from hostel.cli.storage_daemon.keyval import parse
+    from hostel.cli.keyval import parse
     from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, needed
     from hostel.cli.storage_daemon.monitor.server import MonitorServer
 

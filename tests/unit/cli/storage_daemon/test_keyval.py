@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hostel.cli.img.arguments import Failure
-from hostel.cli.storage_daemon.keyval import parse
+from hostel.cli.keyval import parse
 
 
 @pytest.mark.parametrize(
