@@ -6,6 +6,7 @@ QEMU's sizes follow ``qemu_strtosz()`` and ``size_to_str()`` of its ``util/cutil
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 KiB: Final = 1024
@@ -17,6 +18,12 @@ SECTOR: Final = 512
 INT64_MAX: Final = 2**63 - 1
 
 _QEMU_SUFFIXES: Final = {"B": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
+_SIZE: Final = re.compile(
+    r"[ \t\n\v\f\r]*\+?(?:(0[xX][0-9a-fA-F]+)|([0-9]+)(?:\.([0-9]*))?)(B?|[KMGTPE](?:I?B)?)", re.ASCII | re.IGNORECASE
+)
+_UINT64_MAX: Final = 2**64 - 1
+_FRACTION_BITS: Final = 64
+_HALF: Final = 1 << _FRACTION_BITS - 1
 _SIZE_NAMES: Final = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 
 
@@ -32,46 +39,30 @@ def parse_size(text: str, *, default_suffix: str = "B") -> int:
         ValueError: the text is not a size; the message says why.
         OverflowError: the size is over 2**63 - 1 bytes.
     """
-    body = text.strip()
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"'{text}' is {'negative' if text.startswith('-') else 'not a size'}")
+    hexadecimal, whole, fraction, suffix = match.groups()
     # People write 2GB and 2GiB for 2G; QEMU itself refuses them, which helps nobody.
-    upper = body.upper()
-    is_hex = upper.startswith("0X")
-    if len(body) > 2 and upper.endswith("IB") and upper[-3] in "KMGTPE":
-        body = body[:-2]
-    elif len(body) > 1 and upper.endswith("B") and upper[-2] in "KMGTPE" and not is_hex:
-        body = body[:-1]
-    suffix = default_suffix
-    if body and body[-1].upper() in _QEMU_SUFFIXES and not (is_hex and body[-1].upper() in "BE"):
-        suffix = body[-1].upper()
-        body = body[:-1]
-    scale = 1 << 10 * _QEMU_SUFFIXES[suffix]
-    try:
-        value = _scaled(body, scale)
-    except ValueError:
-        raise ValueError(f"'{text}' is not a size") from None
-    if value < 0:
-        raise ValueError(f"'{text}' is negative")
+    unit = suffix[:1].upper() or default_suffix
+    if hexadecimal and len(suffix) > 1:
+        raise ValueError(f"'{text}' is not a size")
+    number = int(hexadecimal, 16) if hexadecimal else int(whole)
+    if number > _UINT64_MAX and suffix:  # QEMU reads no further than the number
+        raise ValueError(f"'{text}' is not a size")
+    scale = 1 << 10 * _QEMU_SUFFIXES[unit]
+    part = _fixed_point(fraction)
+    if part and scale == 1:
+        raise ValueError(f"'{text}' is not a size")
+    value = number * scale + (part * scale + _HALF >> _FRACTION_BITS)
     if value > INT64_MAX:
         raise OverflowError(f"'{text}' is too large: the limit is {INT64_MAX} bytes")
     return value
 
 
-def _scaled(digits: str, scale: int) -> int:
-    """Multiply a decimal, fractional or hexadecimal literal by ``scale``, without rounding up."""
-    if digits[:2].lower() == "0x":
-        return int(digits, 16) * scale
-    if not digits.isascii() or "_" in digits:
-        raise ValueError(digits)
-    whole, point, fraction = digits.partition(".")
-    if not point:
-        return int(whole) * scale
-    if (fraction and not fraction.isdigit()) or not (whole + fraction).isdigit():
-        raise ValueError(digits)
-    if scale == 1 and fraction.strip("0"):
-        raise ValueError(digits)
-    if not fraction:
-        return int(whole) * scale
-    return int(whole or "0") * scale + int(fraction) * scale // int("1" + "0" * len(fraction))
+def _fixed_point(fraction: str | None) -> int:
+    """The digits after a point in units of 2**-64, by way of a ``double`` as in QEMU: 0.1M rounds up."""
+    return min(int(float(f"0.{fraction}") * 2.0**_FRACTION_BITS), _UINT64_MAX) if fraction else 0
 
 
 def format_size(length: int) -> str:

@@ -20,9 +20,10 @@ from hostel.units import GiB, KiB, MiB, TiB, format_size, parse_size, scale_libv
         ("0xE", 14),
         ("7E", 7 * 2**60),
         ("9223372036854775807", 2**63 - 1),
-        (".5K", 512),
         ("1.K", 1024),
         ("0.1G", GiB // 10),
+        ("0.1M", 104858),
+        (" +1.5e", 3 * 2**59),
         ("5B", 5),
     ],
 )
@@ -31,7 +32,28 @@ def test_size_is_parsed_in_powers_of_1024(text: str, length: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "G", "1Q", "-1", "1.5", "1_0", "0x", "1.2.3G", "1e3", "nan", "inf", "1 0", "K1", "٣"]
+    "text",
+    [
+        "",
+        "G",
+        "1Q",
+        "-1",
+        "1.5",
+        "1_0",
+        "0x",
+        "1.2.3G",
+        "1e3",
+        "nan",
+        "inf",
+        "1 0",
+        "K1",
+        "٣",
+        ".5K",
+        "-0",
+        "1 ",
+        "1_0",
+        "0x٣",
+    ],
 )
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a size|is negative"):
