@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from support.twins import Twins
@@ -97,11 +99,99 @@ def test_options_are_read_as_getopt_reads_them(twins: Twins, command: str) -> No
         '{"qom-type":"secret","id":"x","data":"1"}',
         '{"qom-type":"secret","id":"x"',
         '{"id":"x"}',
+        '{"qom-type":"secret","id":"x","data":1}',
+        "secret,id=x,data",
+        "secret,id=1x,data=1",
+        "secret,id=x,data=1,loaded=on",
+        "secret,id=x,data=abc,format=base64",
+        "secret,id=x,file=missing",
+        "memory-backend-ram,id=x,size=1M",
+        "iothread,id=x",
+        "throttle-group,id=x,x-iops-total=y",
+        "secret,help",
+        "throttle-group,help",
+        "tls-creds-psk,help",
+        "qom-type=thread-context,?",
     ],
 )
 def test_objects_are_checked(twins: Twins, object_: str) -> None:
     twins.truncate("a", 1 << 20)
     twins.same(f"info -f raw --object '{object_}' a")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "info --object foo --output=xx",
+        "info --object secret,help --nonsense",
+        "compare --object foo a a",
+        "compare --object secret,help --nonsense",
+        "create --object foo -f bar",
+    ],
+)
+def test_objects_are_made_where_their_option_is_met(twins: Twins, command: str) -> None:
+    twins.same(command)
+
+
+@pytest.mark.parametrize(
+    "size", ["0.1M", "-0", ".5M", "1 ", "+1.5k", "1.k", "1.0000000001M", "0x10", "18446744073709551616"]
+)
+def test_sizes_are_read_as_qemu_reads_them(twins: Twins, size: str) -> None:
+    twins.truncate("a", 1 << 20)
+    twins.same(f"map -f raw --output=json -s '{size}' a")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "json:",
+        'json:{"driver":}',
+        "json:{a: 1}",
+        'json:{"driver":"foo","file.filename":"a"}',
+        'json:{"driver":"qcow2","lazy-refcounts":true,"file":{"driver":"file","filename":"a"}}',
+        "file:a",
+    ],
+)
+def test_names_are_understood_beside_a_format(twins: Twins, name: str) -> None:
+    twins.truncate("a", 1 << 20)
+    twins.same(f"map -f raw '{name}'")
+    twins.same(f"info -f raw '{name}'")
+
+
+@pytest.mark.parametrize("command", ["create '' 1M", "convert a ''", "dd if=a of=''", "create -f qcow2 '' 1M"])
+def test_nothing_is_created_without_a_name(twins: Twins, command: str) -> None:
+    twins.truncate("a", 1 << 20)
+    twins.same(command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "convert -W -F vdi -t foo a b",
+        "convert --bitmaps -O nbd a b",
+        "convert a nbd:unix:nosock",
+        "convert -t '' a b",
+        "compare -T '' a a",
+        "bench -n missing",
+        "commit -p missing",
+        "commit -p a",
+        "amend -o = -f qcow2 a",
+    ],
+)
+def test_the_first_of_several_mistakes_is_told(twins: Twins, command: str) -> None:
+    twins.truncate("a", 1 << 20)
+    expected, found = (run(shlex.split(command)) for run in (twins.run_real, twins.run_ours))
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    "backing", ["backing=null", "backing.foo=1", "backing.driver=qcow2,backing.file.filename=missing"]
+)
+def test_mistakes_about_a_backing_file_name_it(twins: Twins, backing: str) -> None:
+    twins.prepare("qemu-img create -q -f raw a 1M")
+    twins.prepare("qemu-img create -q -f qcow2 -b a -F raw b")
+    twins.same(f"map --image-opts driver=qcow2,file.filename=b,{backing}")
 
 
 def test_objects_of_one_name_are_refused(twins: Twins) -> None:
@@ -118,6 +208,8 @@ def test_objects_of_one_name_are_refused(twins: Twins) -> None:
         "driver=raw",
         "driver=file",
         "driver=foo,file.filename=raw",
+        "=",
+        "driver=file,filename=raw",
         "driver=raw,file.filename=raw",
         "driver=raw,file.filename=missing",
         "driver=raw,file.filename=",

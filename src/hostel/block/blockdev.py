@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hostel.block import filename as names
 from hostel.block import registry
 from hostel.block.options import Kind, Option, OptionError, Options, Value, as_text
-from hostel.errors import UnknownFormat
+from hostel.errors import BlockError, UnknownFormat
 
 if TYPE_CHECKING:
     from hostel.block.node import BlockNode
@@ -96,13 +97,14 @@ _NONE: Final[Mapping[str, BlockNode]] = {}
 _UNNAMED: Final = Described("", None, {}, "")
 
 
-def from_json(name: str) -> Described:
-    """Read a ``json:{...}`` name.
+def from_json(name: str, driver: str | None = None) -> Described:
+    """Read a ``json:{...}`` name; a driver that was named beside it is the one that counts.
 
     Raises:
         OptionError: it is no JSON object, or an option is unknown or wrong.
     """
-    return from_options(_parse(name))
+    options = _parse(name)
+    return from_options(options if driver is None else {**options, "driver": driver})
 
 
 def _parse(name: str) -> dict[str, Any]:
@@ -179,7 +181,7 @@ def from_options(given: Mapping[str, Any], nodes: Mapping[str, BlockNode] = _NON
         file = {"": _reference(node, nodes)}
     format = rest.pop("driver", None)
     if format in registry.FILES:
-        return _file_alone({**rest, "driver": format})
+        return _file_alone({**rest, "driver": format})._replace(format=str(format))
     if format in registry.PROTOCOLS:
         return _protocol_alone(format, rest)
     if format is None and not file:
@@ -236,13 +238,11 @@ def _format(
     parts = registry.FORMATS[format].parts if format is not None else ()
     for edge in ("backing", "data-file", *parts):
         if edge in rest:
-            children[edge] = _reference(rest.pop(edge), nodes)
+            with as_backing(edge):
+                children[edge] = _reference(rest.pop(edge), nodes)
         elif options := _take(rest, edge):
-            has_name = edge != "backing" or any(key.split(".")[-1] == "filename" or key == "file" for key in options)
             children[edge] = (
-                child(options, probes=edge == "backing", nodes=nodes)
-                if has_name
-                else _UNNAMED._replace(partial=options)
+                _backing(options, nodes) if edge == "backing" else child(options, probes=False, nodes=nodes)
             )
     settled = _common(rest)
     rest = {key: value for key, value in rest.items() if key not in NODE_OPTIONS}
@@ -272,6 +272,25 @@ def _format(
         pending=rest,
     )
     return image if format is None else settle(image, format)
+
+
+def _backing(options: dict[str, Any], nodes: Mapping[str, BlockNode]) -> Described:
+    """A backing file; one without a name has the one that the image gives it."""
+    if not any(key.split(".")[-1] == "filename" or key == "file" for key in options):
+        return _UNNAMED._replace(partial=options)
+    with as_backing("backing"):
+        return child(options, probes=True, nodes=nodes)
+
+
+@contextlib.contextmanager
+def as_backing(edge: str) -> Iterator[None]:
+    """Say of an error that it is about the backing file, where that is the child in question."""
+    try:
+        yield
+    except BlockError as error:
+        if edge == "backing":
+            error.message = f"Could not open backing file: {error.message}"
+        raise
 
 
 def settle(image: Described, format: str) -> Described:

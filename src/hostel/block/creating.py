@@ -39,7 +39,7 @@ def creation(filename: str) -> Creation:
     """What becomes of an image that is created under a name; ``Creation.NONE`` is never the answer.
 
     Raises:
-        BlockError: the name is empty, or of a protocol that we do not have, or of one that only reads.
+        BlockError: the name is of a protocol that we do not have, or of one that only reads.
     """
     protocol = registry.filter_of(names.protocol(filename) or "") or registry.protocol_name(filename)
     if protocol in registry.FILES:
@@ -48,6 +48,12 @@ def creation(filename: str) -> Creation:
     if found is Creation.NONE:
         raise UnsupportedFeature(f"Protocol driver '{protocol}' does not support image creation")
     return found
+
+
+def in_place(path: str) -> str:
+    """The words before the reason why what is to be used in place of a new image cannot be opened."""
+    protocol = registry.protocol_name(path)
+    return f"Protocol driver '{protocol}' does not support image creation, and opening the image failed: "
 
 
 def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] | None = None) -> BlockNode:
@@ -75,9 +81,6 @@ def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] 
         driver = driver_class.open(driver_class.parse_filename(path), mode, creating=True)
     except BlockError as error:
         if how is Creation.IN_PLACE:
-            error.message = (
-                f"Protocol driver '{protocol}' does not support image creation, and opening the image failed: "
-                f"{error.message}"
-            )
+            error.message = in_place(path) + error.message
         raise
     return BlockNode(driver, driver.filename, read_only=False, cache=cache)

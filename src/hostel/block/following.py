@@ -41,9 +41,10 @@ def describe(filename: str, format: str | None, options: Mapping[str, Value] | N
         name = filename.removeprefix(f"{scheme}:") if scheme in registry.FILES else filename
         if name != filename and names.protocol(name) is not None:
             name = f"./{name}"
-        return Described(filename, format, dict(options or {}), name or filename)
-    image = blockdev.from_json(filename)
-    return image._replace(format=format or image.format, options={**image.options, **(options or {})})
+        # "file:" says nothing about a path, and is no part of the name that it is called by.
+        return Described(name if scheme == "file" else filename, format, dict(options or {}), name or filename)
+    image = blockdev.from_json(filename, format)
+    return image._replace(options={**image.options, **(options or {})})
 
 
 def follow(holder: BlockNode, reference: Reference) -> Described:
@@ -75,10 +76,11 @@ def follow(holder: BlockNode, reference: Reference) -> Described:
 
 def complete(holder: BlockNode, reference: Reference, given: Described) -> Described:
     """A backing file by its options and, for what they leave open, by the image's own claim."""
-    if not reference.filename:
-        return blockdev.complete(given, "", None)
-    followed = follow(holder, reference)
-    return blockdev.complete(given, followed.name, reference.format)
+    with blockdev.as_backing(reference.child):
+        if not reference.filename:
+            return blockdev.complete(given, "", None)
+        followed = follow(holder, reference)
+        return blockdev.complete(given, followed.name, reference.format)
 
 
 def untrusted(node: BlockNode, reference: Reference) -> UntrustedReference:

@@ -139,9 +139,6 @@ def split_options(text: str) -> dict[str, str]:
     """Split ``a=1,b=x,,y,flag,nodebug`` into names and values, of which the last of a name counts.
 
     ``,,`` is a comma; a bare name is ``on``, or ``off`` for what follows when it begins with ``no``.
-
-    Raises:
-        OptionError: a name is empty.
     """
     return {given.name: given.value for given in given_options(text)}
 
@@ -162,8 +159,6 @@ def given_options(text: str) -> Iterator[Given]:
         name, equals, value = part.partition("=")
         if not equals:
             name, value = (name[2:], "off") if name.startswith("no") else (name, "on")
-        if not name:
-            raise OptionError(f"Expected a parameter name before '={value}'")
         yield Given(name, value, not equals)
 
 

@@ -185,13 +185,11 @@ def protocol_of(scheme: str) -> str | None:
 
 
 def protocol_name(filename: str) -> str:
-    """The protocol that a file name is of: ``file`` for a plain path.
+    """The protocol that a file name is of: ``file`` for a plain path, and for no name at all.
 
     Raises:
-        BlockError: the name is empty, or of a protocol that we do not have.
+        BlockError: the name is of a protocol that we do not have.
     """
-    if not filename:
-        raise BlockError("The 'file' block driver requires a file name", errno=errno.EINVAL)
     scheme = names.protocol(filename)
     found = "file" if scheme is None else protocol_of(scheme)
     if found is None:

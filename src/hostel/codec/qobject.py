@@ -100,7 +100,21 @@ def parse_json(text: str) -> Any:
     except RecursionError:
         raise ValueError("JSON parse error, maximum nesting exceeded") from None
     except json.JSONDecodeError as error:
-        if error.pos >= len(error.doc):
-            raise ValueError("JSON parse error, premature EOI") from None
-        found = error.doc[error.pos]
-        raise ValueError(f"JSON parse error, stray '{found}'") from None
+        if not error.doc.strip():
+            raise ValueError("Expecting a JSON value") from None
+        raise ValueError(f"JSON parse error, {_mistake(error.msg, error.doc[error.pos :])}") from None
+
+
+def _mistake(told: str, rest: str) -> str:
+    """What QEMU's parser calls a mistake; ``rest`` is the text from it on."""
+    if not rest:
+        return "premature EOI"
+    if told.startswith("Expecting property name") and rest[0].isdigit():
+        return "key is not a string in object"
+    if told.startswith("Expecting ':'"):
+        return "missing : in object pair"
+    if told == "Expecting value" and rest[0] in "}],:":
+        return "expecting value"
+    if rest[0].islower():
+        return f"invalid keyword '{rest[: next((i for i, char in enumerate(rest) if not char.isalpha()), len(rest))]}'"
+    return f"stray '{rest[0]}'"

@@ -11,7 +11,7 @@ import errno
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from hostel.block import creating, graph
+from hostel.block import creating, graph, registry
 from hostel.block.composing import AlwaysCompressing
 from hostel.block.driver import CACHE_MODES, Cache
 from hostel.block.node import BlockNode
@@ -123,7 +123,10 @@ def convert(
         is_device(target.filename) or creating.creation(target.filename) is Creation.IN_PLACE
     ):
         # It is there already, and holds whatever it held.
-        with reported(f"Could not open '{target.filename}': "):
+        is_path = registry.protocol_name(target.filename) == "file"
+        with reported(
+            f"Could not open '{target.filename}': " if is_path else what + creating.in_place(target.filename)
+        ):
             node = graph.open(target.filename, "raw", read_only=False, cache=cache)
         convert_into(sources, node, settings, feedback, bitmaps=bitmaps)
         return
@@ -180,6 +183,17 @@ def check_bitmaps(sources: Sequence[BlockNode], target: object, format: str, bit
     Raises:
         BlockError: with QEMU's text.
     """
+    check_sources(sources, bitmaps)
+    if bitmaps is not Bitmaps.NONE and not isinstance(target, BitmapStore):
+        raise _without_bitmaps(format)
+
+
+def check_sources(sources: Sequence[BlockNode], bitmaps: Bitmaps) -> None:
+    """Refuse bitmaps that cannot be read; whether the target keeps them is not known yet.
+
+    Raises:
+        BlockError: with QEMU's text.
+    """
     if bitmaps is Bitmaps.NONE:
         return
     if len(sources) > 1:
@@ -194,8 +208,6 @@ def check_bitmaps(sources: Sequence[BlockNode], target: object, format: str, bit
                 errno=errno.EINVAL,
                 hint="Try --skip-broken-bitmaps, or use 'qemu-img bitmap --remove' to delete it",
             )
-    if not isinstance(target, BitmapStore):
-        raise _without_bitmaps(format)
 
 
 def _check_store(target: BlockNode, bitmaps: Bitmaps) -> None:

@@ -81,9 +81,15 @@ def test_strings_may_be_in_single_quotes(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "JSON parse error, premature EOI"),
+        ("", "Expecting a JSON value"),
         ('{"a": 1', "JSON parse error, premature EOI"),
-        ("{a: 1}", "JSON parse error, stray 'a'"),
+        ("{a: 1}", "JSON parse error, invalid keyword 'a'"),
+        ("{1: 1}", "JSON parse error, key is not a string in object"),
+        ('{"a" 1}', "JSON parse error, missing : in object pair"),
+        ('{"a":}', "JSON parse error, expecting value"),
+        ("[1,]", "JSON parse error, expecting value"),
+        ('{"a": yes}', "JSON parse error, invalid keyword 'yes'"),
+        ("[@]", "JSON parse error, stray '@'"),
         ("[" * 100_000, "JSON parse error, maximum nesting exceeded"),
     ],
 )

@@ -96,11 +96,6 @@ def run(arguments: Arguments, output: Output) -> int:
     name = arguments.operands[0]
     pattern = _pattern(arguments)
     cache = CACHE_MODES[arguments.get("cache") or "writeback"]
-    if (arguments.has("native") or arguments.get("aio") == "native") and not cache.direct:
-        raise Failure(
-            f"Could not open '{name}': aio=native was specified, but it requires cache.direct=on, "
-            "which was not specified."
-        )
     write = pattern.fill is not None
     if write and arguments.has("force-share"):
         raise Failure(f"Could not open '{name}': force-share=on can only be used with read-only images")
@@ -113,6 +108,11 @@ def run(arguments: Arguments, output: Output) -> int:
         force_share=arguments.has("force-share"),
         cache=cache,
     ) as node:
+        if (arguments.has("native") or arguments.get("aio") == "native") and not cache.direct:
+            raise Failure(
+                f"Could not open '{name}': aio=native was specified, but it requires cache.direct=on, "
+                "which was not specified."
+            )
         output.line(
             f"Sending {pattern.requests} {'write' if write else 'read'} requests, {pattern.length} bytes each, "
             f"{pattern.depth} in parallel (starting at offset {pattern.offset}, step size {pattern.step})"

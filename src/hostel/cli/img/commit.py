@@ -41,14 +41,14 @@ def run(arguments: Arguments, output: Output) -> int:
     cache = cache_mode(arguments, "cache", "writeback", "cache option")
     image_opts = arguments.has("image-opts")
     with ExitStack() as stack:
-        progress = stack.enter_context(Progress(output, arguments, step=1.0))
-        progress.percent(0)
         # Which image of the chain is to be written must be known before any is opened for writing.
         with open_image(
             output, filename, arguments.get("format"), image_opts=image_opts, no_io=True, force_share=True, unmap=True
         ) as node:
             if node.probed and node.format == "raw":
                 warn_of_guess(output, (node.file or node).filename)
+            progress = stack.enter_context(Progress(output, arguments, step=1.0))
+            progress.percent(0)
             depth = commit.find_base(node, base, filename)
             found = node.format
         node = open_image(

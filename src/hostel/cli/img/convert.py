@@ -111,7 +111,6 @@ def run(arguments: Arguments, output: Output) -> int:
     if not source_names:
         raise Failure("Must specify image file name")
     source_cache = cache_mode(arguments, "source-cache", "writeback", "source cache option")
-    target_cache = cache_mode(arguments, "cache", "unsafe", "cache option")
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(output, arguments, step=1.0))
         progress.percent(0)
@@ -121,7 +120,7 @@ def run(arguments: Arguments, output: Output) -> int:
         sources = [stack.enter_context(_source(arguments, output, name, source_cache)) for name in source_names]
         _load_snapshot(arguments, sources)
         if arguments.has("no-create"):
-            _convert_into(arguments, output, sources, target_name, target_format, target_cache, feedback)
+            _convert_into(arguments, output, sources, target_name, target_format, feedback)
         else:
             plan = convert.plan_target(
                 sources,
@@ -132,8 +131,8 @@ def run(arguments: Arguments, output: Output) -> int:
                 backing_format=arguments.get("backing-format"),
                 compress=arguments.has("compress"),
             )
-            settings, bitmaps = _settings(arguments), _bitmaps(arguments)
-            convert.convert(sources, plan, settings, feedback, cache=target_cache, bitmaps=bitmaps)
+            cache, bitmaps = _target_cache(arguments, sources), _bitmaps(arguments)
+            convert.convert(sources, plan, _settings(arguments), feedback, cache=cache, bitmaps=bitmaps)
         progress.percent(100)
     return 0
 
@@ -152,6 +151,12 @@ def _check(arguments: Arguments) -> None:
     ):
         if is_wrong:
             raise Failure(message)
+
+
+def _target_cache(arguments: Arguments, sources: Sequence[BlockNode]) -> Cache:
+    """How the target is written: looked at when all is known of what is copied, as in QEMU."""
+    convert.check_sources(sources, _bitmaps(arguments))
+    return cache_mode(arguments, "cache", "unsafe", "cache option")
 
 
 def _settings(arguments: Arguments) -> CopySettings:
@@ -185,13 +190,13 @@ def _convert_into(
     sources: Sequence[BlockNode],
     name: str,
     format: str | None,
-    cache: Cache,
     feedback: Feedback,
 ) -> None:
     if arguments.has("target-is-zero") and arguments.has("backing"):
         raise Failure("Cannot use --target-is-zero when the destination image has a backing file")
     if len(sources) > 1 and arguments.has("backing"):
         raise Failure("Having a backing file for the target makes no sense when concatenating multiple input images")
+    cache = _target_cache(arguments, sources)
     try:
         refuse_source(sources, name)
     except OSError as error:

@@ -118,7 +118,8 @@ def cache_mode(arguments: Arguments, name: str, default: str, what: str) -> Cach
     Raises:
         Failure: there is no such mode.
     """
-    text = arguments.get(name) or default
+    given = arguments.get(name)
+    text = default if given is None else given
     try:
         return CACHE_MODES[text]
     except KeyError:
