@@ -278,7 +278,7 @@ def test_a_group_must_be_there(tmp_path: Path) -> None:
     ("given", "message"),
     [
         ({"iops-total": 1}, "Parameter 'iops-total' is unexpected"),
-        ({"limits.iops-total": "x"}, "Parameter 'limits.iops-total' expects a number"),
+        ({"limits.iops-total": "x"}, "Parameter 'limits.iops-total' expects integer"),
         ({"limits.iops-total": 1, "limits.iops-read": 1}, "cannot be used at the same time"),
         ({"limits.bps-total-max": 1}, "require corresponding bps/iops values"),
         ({"limits.bps-total": 2, "limits.bps-total-max": 1}, "cannot be lower than bps/iops"),
