@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support import hosteld, libvirtd
+from support.additions import without_additions
 
 pytestmark = [
     pytest.mark.qemu,
@@ -94,7 +95,12 @@ off.saveParams({'total_bytes_sec': 1}); c.restoreParams({'weight': 1}); c.networ
 off.snapshotCreateXML('<domainsnapshot/>', 64); off.snapshotCurrent(); c.interfaceLookupByName('lo').create(5)
 c.changeBegin(5)
 pool.createXML('<volume><name>v</name><capacity>1</capacity></volume>'); c.lookupByName('')
-off.blockInfo('')
+off.blockInfo(''); off.setTime({'seconds': 1}); c.getFreePages([5], 0, 1); c.getFreePages([4], 9, 1)
+c.suspendForDuration(0, 60); c.suspendForDuration(9, 60)
+off.detachDeviceFlags("<disk type='file'><target dev='nosuch'/></disk>", 2)
+on.detachDeviceFlags("<disk type='file'><target dev='vdz'/></disk>", 1)
+on.detachDeviceFlags("<disk type='file'><target dev=''/></disk>", 1)
+c.createXML((xml % 'i').replace('<rng', "<sound model='ich7'/><rng", 1))
 c.networkEventDeregisterAny(77); c.storagePoolEventDeregisterAny(77); c.nodeDeviceEventDeregisterAny(77)
 """
 
@@ -106,7 +112,7 @@ def run(interpreter: str, module: str, uri: str, folder: Path, home: Path) -> li
         capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "HOSTEL_HOME": str(home)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+    return [without_additions(line) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ _LINK: Final = r"(?:, where the link '[^']*' leads)?"
 _ADDED: Final = re.compile(
     rf"; there is no (?:directory )?'[^']*'{_LINK}"
     rf"|(?<=\n)There is no (?:directory )?'[^']*'{_LINK}\.\n"
+    r"|(?<= rtc-reset-reinjection command): domain is not running"
     r"|\n(?:error: )?virsh pool-build \S+ makes the directory"
     r"|(?<= is not active); start it with net-start"
     r"|; install qemu-system-\S+"

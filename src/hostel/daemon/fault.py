@@ -55,14 +55,17 @@ _ELSEWHERE: Final = {
     "virDomainRevertToSnapshot": "qemuSnapshotRevert",
     "virDomainSnapshotCreateXML": "qemuSnapshotCreateXML",
     "virDomainSnapshotDelete": "qemuSnapshotDelete",
+    "virNodeAllocPages": "virHostMemAllocPages",
     "virNodeGetCPUMap": "virHostCPUGetMap",
     "virNodeGetCPUStats": "virHostCPUGetStats",
+    "virNodeGetFreePages": "virHostMemGetFreePages",
     "virNodeGetMemoryParameters": "virHostMemGetParameters",
     "virNodeGetMemoryStats": "virHostMemGetStats",
     "virNodeSetMemoryParameters": "virHostMemSetParameters",
     "virStorageVolDelete": "virStorageBackendVolDeleteLocal",
     "virStorageVolWipe": "storageVolWipePattern",
 }
+_OF_NOBODY: Final = ("virNodeSuspendForDuration",)
 _METADATA: Final = ("virDomainGetMetadata", "virDomainSetMetadata")  # of what all drivers share
 _PARAMETER: Final = re.compile(r"argument unsupported: parameter '.*' not supported")
 _FLAGS_TOGETHER: Final = re.compile(r"Flags? 'VIR_\w+' (and|is required by flag) 'VIR_")
@@ -127,7 +130,8 @@ def _say_who_looks(error: VirtError, function: str, driver: ErrorDomain) -> None
 
 def _speaks_for_nobody(error: VirtError, function: str, driver: ErrorDomain) -> bool:
     """Whether what fails is of no part of libvirt's: what reads the host's files, and what checks parameters."""
-    if driver != ErrorDomain.TEST and _ELSEWHERE.get(function, "").startswith("virHost"):
+    is_of_host = function in _OF_NOBODY or _ELSEWHERE.get(function, "").startswith("virHost")
+    if driver != ErrorDomain.TEST and is_of_host:
         return True
     return error.code == ErrorCode.ARGUMENT_UNSUPPORTED and _PARAMETER.fullmatch(error.message) is not None
 

@@ -23,6 +23,7 @@ from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.guestinfo import GuestCpu
 from hostel.drivers.qemu.running import Running
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
+from hostel.model.domain.platform import X86, arch_of
 from hostel.model.numberset import format_numbers, parse_numbers
 
 _NANO: Final = 1_000_000_000
@@ -107,10 +108,18 @@ class InsideCalls(Calls):
         """Set the guest's clock; QEMU then gives up what interrupts its clock still owed."""
         if seconds > _LONGEST // _NANO:
             raise fault(ErrorCode.INVALID_ARG, f"Time '{seconds}' is too big for guest agent", ErrorDomain.QEMU)
+        self._check_clock(domain)
         with self._running(domain) as machine:
             with open_agent(machine) as agent:
                 agent.execute("guest-set-time", **({} if sync else {"time": seconds * _NANO + nseconds}))
             machine.ask("rtc-reset-reinjection")
+
+    def _check_clock(self, domain: DomainRef) -> None:
+        """Refuse, as libvirt does, of what does not run: it asks QEMU what it can, and then there is none to ask."""
+        stored = self._machines.definition(domain.name)
+        if stored is not None and self._machines.seen(domain.name) is None and arch_of(stored) in X86:
+            missing = "cannot set time: qemu doesn't support rtc-reset-reinjection command"
+            raise fault(ErrorCode.OPERATION_UNSUPPORTED, f"{missing}: domain is not running", ErrorDomain.QEMU)
 
     def domain_authorized_ssh_keys_get(self, domain: DomainRef, user: str) -> list[str]:
         """Keys by which a user of the guest's is let in."""

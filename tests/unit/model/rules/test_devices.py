@@ -128,6 +128,10 @@ REFUSED: dict[str, Refused] = {
         document("<sound model='ich7'><address type='pci' slot='9'/></sound>"), "/domain/devices/sound[1]/@model",
         "sound card model 'ich7' is not supported by qemu",
     ),
+    "sound that fits no slot": Refused(
+        document("<sound model='ich7'/>"), "/domain/devices/sound[1]",
+        "Cannot automatically add a new PCI bus for a device with connect flags 00", INTERNAL,
+    ),
     "sound over SPICE without it": Refused(
         document("<audio id='1' type='spice'/>"), "/domain/devices/audio[1]/@type",
         "Spice audio is not supported without spice graphics",
@@ -227,6 +231,11 @@ REFUSED: dict[str, Refused] = {
     "TPM 1.2 by crb": Refused(
         "<tpm model='tpm-crb'><backend type='emulator' version='1.2'/></tpm>", "/domain/devices/tpm[1]/@model",
         "Unsupported interface 'tpm-crb' for TPM 1.2",
+    ),
+    "TPM of another machine": Refused(
+        document("<tpm model='tpm-spapr'><backend type='emulator' version='2.0'/></tpm>"),
+        "/domain/devices/tpm[1]/@model",
+        "The QEMU executable /usr/bin/qemu-system-x86_64 does not support TPM model tpm-spapr",
     ),
     "IOMMU of another machine": Refused(
         "<iommu model='intel'/>", "/domain/devices/iommu[1]/@model",

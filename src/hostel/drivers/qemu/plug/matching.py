@@ -190,7 +190,12 @@ _STORED: Final = {
 
 def missing(given: tuple[Element, str], *, live: bool) -> VirtError:
     """What libvirt says of a device that is not there."""
-    code, what = _missing(given[0], live=live)
+    device = given[0]
+    if isinstance(device, Disk) and device.address is None and device.target.position is None:
+        # libvirt wants to know where it would be before it looks for it.
+        what = f"Unknown disk name '{device.target.dev}' and no address specified"
+        return fault(ErrorCode.XML_ERROR, what, ErrorDomain.DOMAIN)
+    code, what = _missing(device, live=live)
     prefix = "device not found: " if code is ErrorCode.DEVICE_MISSING else ""
     return fault(code, prefix + what, ErrorDomain.QEMU)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain.completing.interface import CARDS
 from hostel.model.domain.devices.address import PciAddress
 from hostel.model.domain.devices.character import Serial
@@ -25,12 +26,24 @@ from hostel.model.domain.platform import Platform, board_of, has_pcie_root
 _TRANSITIONAL: Final = "virtio-transitional"
 _EXPRESS_USB: Final = ("nec-xhci", "qemu-xhci")
 _NOT_PCI_SOUND: Final = ("sb16", "pcspk", "usb", "ich7")
+_NO_PLACE: Final = "ich7"  # a card of PCI that no QEMU has: it fits no slot
 
 
 def is_wanted(device: Device) -> bool:
     """Whether a device that is on PCI has no address yet."""
     address = device.address
     return address is None or (isinstance(address, PciAddress) and not address.is_chosen)
+
+
+def check_fits(domain: Domain, device: Device) -> None:
+    """Refuse a device of PCI that fits no slot.
+
+    Raises:
+        ModelError: ``INTERNAL_ERROR``.
+    """
+    if isinstance(device, Sound) and device.model == _NO_PLACE and is_wanted(device):
+        reason = "Cannot automatically add a new PCI bus for a device with connect flags 00"
+        raise ModelError(domain.devices.path(device), reason, code=ErrorCode.INTERNAL_ERROR)
 
 
 class Slots:

@@ -18,7 +18,7 @@ from hostel.model.domain.devices.interface import HostdevAddress, Interface, Int
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.placing.bus import CONTROLLER_NEEDS, PCI, PCIE, Bus, Buses, Connect, spoken
 from hostel.model.domain.placing.chipset import place_chipset
-from hostel.model.domain.placing.connection import Slots, is_wanted
+from hostel.model.domain.placing.connection import Slots, check_fits, is_wanted
 from hostel.model.domain.placing.virtio import in_libvirt_order
 from hostel.model.domain.platform import Board, Platform, board_of, has_pci_root, has_pcie_root, supports_pci
 
@@ -144,6 +144,7 @@ class _Layout:
         for device in _in_turn(domain):
             needs = self._slots.connection(device)
             if needs == Connect.NOTHING or not is_wanted(device):
+                check_fits(domain, device)
                 continue
             if isinstance(device, Controller) and device.type == ControllerType.IDE and device.index == 0:
                 continue

@@ -72,6 +72,13 @@ QEMU_TPM_RULES: Final[tuple[MachineRule[Tpm], ...]] = (
         "/backend/@type",
     ),
     MachineRule(
+        lambda tpm, machine: (
+            machine.platform.features and not (machine.has(_model(tpm)) or machine.has(f"{tpm.model}-device"))
+        ),
+        lambda tpm, machine: f"The QEMU executable {_program(machine)} does not support TPM model {_model(tpm)}",
+        "/@model",
+    ),
+    MachineRule(
         lambda tpm, machine: _is_second(tpm, machine, is_proxy=True),
         "only a single TPM Proxy device is supported",
     ),
@@ -80,6 +87,14 @@ QEMU_TPM_RULES: Final[tuple[MachineRule[Tpm], ...]] = (
         "only a single TPM non-proxy device is supported",
     ),
 )
+
+
+def _model(tpm: Tpm) -> str:
+    return tpm.model or "tpm-tis"
+
+
+def _program(machine: Machine) -> str:
+    return machine.domain.devices.emulator or machine.platform.emulator or "(null)"
 
 
 def _is_second(tpm: Tpm, machine: Machine, *, is_proxy: bool) -> bool:
