@@ -129,6 +129,11 @@ class Arguments:
         """An option's value, the last where it was repeated; None where it was not given."""
         return next((value for key, value in reversed(self.given) if key == name), None)
 
+    def text(self, name: str, default: str) -> str:
+        """An option's value, the last where it was repeated and be it empty; the default where it was not given."""
+        given = self.get(name)
+        return default if given is None else given
+
     def all(self, name: str) -> list[str]:
         """Every value of a repeated option, in order."""
         return [value for key, value in self.given if key == name]

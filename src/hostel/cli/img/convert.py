@@ -125,7 +125,7 @@ def run(arguments: Arguments, output: Output) -> int:
             plan = convert.plan_target(
                 sources,
                 target_name,
-                target_format or "raw",
+                "raw" if target_format is None else target_format,
                 given=given_options(options or ""),
                 backing=arguments.get("backing"),
                 backing_format=arguments.get("backing-format"),

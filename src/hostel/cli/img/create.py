@@ -38,7 +38,7 @@ COMMAND: Final = Command(
 
 def run(arguments: Arguments, output: Output) -> int:
     """Create an image."""
-    format = arguments.get("format") or "raw"
+    format = arguments.text("format", "raw")
     options = arguments.options()
     operands = arguments.operands
     if asks_for_help(options):

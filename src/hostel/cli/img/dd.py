@@ -62,7 +62,7 @@ def run(arguments: Arguments, output: Output) -> int:
             None if count is None else int(count),
             int(given.get("skip", 0)),
         )
-        plan = dd.plan_target(target_name, arguments.get("target-format") or "raw", chosen.end - chosen.start)
+        plan = dd.plan_target(target_name, arguments.text("target-format", "raw"), chosen.end - chosen.start)
         dd.dd(source, chosen, plan, progress.report)
         if chosen.beyond:
             output.error(f"{name}: cannot skip to specified offset")

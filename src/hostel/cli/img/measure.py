@@ -70,7 +70,7 @@ def _check(arguments: Arguments) -> None:
 
 
 def _measure(arguments: Arguments, output: Output, source: BlockNode | int) -> tuple[Measured, int | None]:
-    format = arguments.get("target-format") or "raw"
+    format = arguments.text("target-format", "raw")
     driver = creatable(format)
     try:
         values = measuring.options(driver, given_options(arguments.options() or ""))

@@ -118,8 +118,7 @@ def cache_mode(arguments: Arguments, name: str, default: str, what: str) -> Cach
     Raises:
         Failure: there is no such mode.
     """
-    given = arguments.get(name)
-    text = default if given is None else given
+    text = arguments.text(name, default)
     try:
         return CACHE_MODES[text]
     except KeyError:

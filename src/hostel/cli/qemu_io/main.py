@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from hostel.block import notice
+from hostel.block import notice, objects
 from hostel.block.driver import CACHE_MODES
-from hostel.cli.img.arguments import HELP, Failure, Flag, HelpAsked
+from hostel.cli.img.arguments import HELP, Answered, Failure, Flag, HelpAsked, make_object
 from hostel.cli.img.arguments import parse as parse_options
 from hostel.cli.img.main import QEMU_VERSION, VersionAsked, show_version
 from hostel.cli.img.opening import image_options
@@ -33,7 +33,7 @@ _FLAGS: Final = (
     Flag("discard", "d", "discard", "MODE"),
     Flag("cache", "t", "cache", "MODE"),
     Flag("trace", "T", "trace", "PATTERN"),
-    Flag("object", long="object", value="OBJECTDEF"),
+    Flag("object", long="object", value="OBJECTDEF", check=make_object),
     Flag("image-opts", long="image-opts"),
     Flag("force-share", "U", "force-share"),
 )
@@ -76,6 +76,7 @@ def main(words: list[str], prog: str) -> int:
         The exit code: 1 when any command failed.
     """
     output = Output(prog)
+    objects.clear()
     try:
         given, operands = parse_options(_FLAGS, words)
         if len(operands) > 1:
@@ -89,6 +90,9 @@ def main(words: list[str], prog: str) -> int:
         from hostel import __version__
 
         output.text(f"{prog} version {QEMU_VERSION} (Hostel {__version__})\n")
+        return 0
+    except Answered as answered:
+        output.text(answered.text)
         return 0
     except UsageError as error:
         if str(error):
@@ -107,13 +111,6 @@ def main(words: list[str], prog: str) -> int:
 
 def _run(output: Output, given: list[tuple[str, str]], operands: list[str]) -> int:
     values = dict(given)
-    if "object" in values:
-        from hostel.cli.objects import create_objects
-
-        text = create_objects([value for name, value in given if name == "object"])
-        if text is not None:
-            output.text(text)
-            return 0
     if "format" in values and "image-opts" in values:
         raise Failure("--image-opts and -f are mutually exclusive")
     session = Session(output, image_opts="image-opts" in values)

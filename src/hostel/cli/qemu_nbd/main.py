@@ -12,9 +12,10 @@ from typing import Final
 from hostel.block import notice, objects
 from hostel.block.rewiring import unrestrained
 from hostel.cli import pidfile
-from hostel.cli.img.arguments import Failure, HelpAsked
+from hostel.cli.img.arguments import Answered, Failure, HelpAsked
 from hostel.cli.img.main import QEMU_VERSION, VersionAsked
 from hostel.cli.img.output import Output
+from hostel.cli.qemu_nbd import device
 from hostel.cli.qemu_nbd import settings as options
 from hostel.cli.qemu_nbd.background import Background, fork
 from hostel.cli.qemu_nbd.image import find_bitmaps, open_image
@@ -38,9 +39,13 @@ def main(words: list[str], prog: str) -> int:
         The exit code.
     """
     output = Output(prog)
+    objects.clear()
     try:
         with notice.listening(output.noticed):
             return _main(options.read(words), output)
+    except Answered as answered:
+        output.text(answered.text)
+        return 0
     except HelpAsked:
         output.text(options.usage(prog))
         return 0
@@ -61,19 +66,6 @@ def main(words: list[str], prog: str) -> int:
 
 
 def _main(settings: Settings, output: Output) -> int:
-    if settings.objects:
-        from hostel.cli.objects import create_objects
-
-        text = create_objects(settings.objects)
-        if text is not None:
-            output.text(text)
-            return 0
-    for name in ("connect", "disconnect"):
-        if settings.has(name) and not settings.has("list"):
-            raise Failure(
-                f"--{name} needs the kernel's NBD client, which is not driven from here: "
-                "serve the image, and use nbd-client"
-            )
     if settings.has("list"):
         _check_list(settings)
     elif len(settings.operands) != 1:
@@ -83,9 +75,17 @@ def _main(settings: Settings, output: Output) -> int:
     if handed_over:
         _check_handed_over(settings, handed_over)
     security = _security(settings)
+    if settings.has("selinux-label") and not settings.has("socket") and not settings.has("connect"):
+        raise Failure("--selinux-label is not permitted without --socket")
     if settings.has("list"):
         _list(settings, output, security)
         return 0
+    if settings.has("disconnect"):
+        device.disconnect(settings.operands[0])
+        output.line(f"{settings.operands[0]} disconnected")
+        return 0
+    if settings.has("connect"):
+        device.refuse_connection(settings.values["connect"])
     background = fork() if settings.has("fork") else None
     if isinstance(background, int):
         return background
@@ -107,6 +107,7 @@ def _check_handed_over(settings: Settings, number: int) -> None:
         ("bind", "The interface can't be set when using socket activation"),
         ("port", "TCP port number can't be set when using socket activation"),
         ("selinux-label", "SELinux label can't be set when using socket activation"),
+        ("connect", "NBD device can't be set when using socket activation"),
         ("list", "List mode is incompatible with socket activation"),
     ):
         if settings.has(name):
@@ -119,6 +120,8 @@ def _security(settings: Settings) -> Security | None:
     """TLS as the options want it, for either side."""
     listing = settings.has("list")
     credentials, authorization = settings.get("tls-creds"), settings.get("tls-authz")
+    if credentials is not None and settings.has("connect"):
+        raise Failure("TLS is not supported with a host device")
     if credentials is None:
         for name in ("tls-authz", "tls-hostname"):
             if settings.has(name):
@@ -200,8 +203,6 @@ def _serve(
 
 def _listen(settings: Settings, handed_over: int) -> Sequence[socket.socket]:
     label = settings.get("selinux-label")
-    if label is not None and not settings.has("socket"):
-        raise Failure("--selinux-label is not permitted without --socket")
     if handed_over:
         try:
             return systemd.listeners(handed_over)

@@ -9,7 +9,7 @@ from typing import Final
 from hostel.block.driver import CACHE_MODES, WRITEBACK
 from hostel.block.options import OptionError, split_options
 from hostel.cli.getopt import GetOpt
-from hostel.cli.img.arguments import Failure, Flag, HelpAsked
+from hostel.cli.img.arguments import Failure, Flag, HelpAsked, make_object
 from hostel.cli.img.main import VersionAsked
 from hostel.wire.nbd.protocol import MAX_STRING
 
@@ -50,8 +50,8 @@ _TABLE: Final = (
     ("pid-file", "", "pid-file", "PATH", "write the server's process id there"),
     ("selinux-label", "", "selinux-label", "LABEL", "the socket's SELinux label"),
     ("trace", "T", "trace", "PATTERN", "accepted for scripts that trace QEMU; nothing is traced"),
-    ("connect", "c", "connect", "DEV", "refused: the kernel's client is not driven from here"),
-    ("disconnect", "d", "disconnect", "", "refused, likewise"),
+    ("connect", "c", "connect", "DEV", "refused: the kernel's client is not connected from here"),
+    ("disconnect", "d", "disconnect", "", "FILE is an NBD device of the kernel's: disconnect it"),
     ("help", "h", "help", "", "show this page"),
     ("version", "V", "version", "", "show the version"),
 )
@@ -83,7 +83,6 @@ class Settings:
         self.given: set[str] = set()
         self.operands: list[str] = []
         self.values: dict[str, str] = {}
-        self.objects: list[str] = []
         self.bitmaps: list[str] = []
         self.offset = 0
         self.shared = 1
@@ -198,7 +197,7 @@ def _bitmap(settings: Settings, value: str) -> None:
 
 
 def _object(settings: Settings, value: str) -> None:
-    settings.objects.append(value)
+    make_object(value)
 
 
 def _socket(settings: Settings, value: str) -> None:
