@@ -13,7 +13,7 @@ import pytest
 
 from support.block_subjects import SUBJECTS, record, replayed, workload
 from support.crash import Recording, State, Version, judge_content, sample
-from support.fault import faults
+from support.fault import every_fault, faults
 from support.format_crash import judge_use
 from support.format_fault import let_creation_fail, perform, version
 from support.format_workload import FormatWorkload
@@ -78,6 +78,27 @@ def test_a_power_cut_while_a_log_is_done_again(seed: int, tried: Counter[str]) -
                 entry.apply(disk)
             tried["disks after power cuts"] += 1
             judge(recording, state._replace(data=bytes(disk.data)), "vhdx")
+
+
+@pytest.mark.parametrize("seed", range(SOAK))
+def test_a_fault_while_a_log_is_done_again_is_reported_and_the_next_does_it(seed: int, tried: Counter[str]) -> None:
+    rng = random.Random(f"replay {seed}")
+    recording = record("vhdx", rng, 6)
+    states = recording.states(rng, samples=1)
+    state = next(each for each in states if replayed("vhdx", each.data) != each.data)
+
+    def run(drivers: list[FaultyDriver]) -> None:
+        SUBJECTS["vhdx"].attach(drivers[0]).close()
+
+    for _, fault, failing in sample(every_fault([state.data], run), rng, 16):
+        tried["faults"] += 1
+        with pytest.raises(OSError, match="injected"):
+            run(failing)
+        try:
+            judge(recording, state._replace(data=bytes(failing[0].data)), "vhdx")
+        except BaseException as error:
+            error.add_note(str(fault))
+            raise
 
 
 # ---- faults
