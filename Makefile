@@ -47,5 +47,6 @@ bench:
 SOAK = 20
 
 soak:
-	HOSTEL_SOAK=$(SOAK) ./test tests/property tests/fuzz tests/conformance/test_qcow2_crash.py tests/conformance/test_luks_keyslots.py \
+	HOSTEL_SOAK=$(SOAK) ./test tests/property tests/fuzz tests/conformance/test_qcow2_crash.py \
+		tests/conformance/test_format_crash.py tests/conformance/test_luks_keyslots.py \
 		tests/conformance/test_qcow2_grid.py tests/conformance/test_qcow2_repair.py tests/e2e/test_daemon_lives.py tests/e2e/test_walk.py

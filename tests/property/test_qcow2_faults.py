@@ -10,7 +10,7 @@ import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -27,6 +27,7 @@ from support import qcow2
 from support.crash import Recording, Version, judge_bitmaps, judge_content, judge_snapshots, opened
 from support.crash import judge as judge_crash
 from support.fault import Fault, faults
+from support.luks import many_volumes
 from support.memory import FaultyDriver, Kind, MemoryDriver, memory_node
 from support.qcow2_workload import Workload
 from support.tally import tried
@@ -40,6 +41,7 @@ IMAGES: dict[str, dict[str, Value]] = {
     "lazy": {"cluster_size": 512, "refcount_bits": 16, "lazy_refcounts": True},
     "version 2": {"cluster_size": 1024, "compat": "0.10"},
     "subclusters": {"cluster_size": 16384, "extended_l2": True, "compression_type": "zstd"},
+    "encrypted": {"cluster_size": 512, "refcount_bits": 16, "encrypt.format": "aes", "encrypt.key-secret": "first"},
 }
 OPERATIONS = (
     "write",
@@ -63,8 +65,13 @@ OPERATIONS = (
     "amend to lazy refcounts",
     "amend to 32 bits",
 )
+# What writes what the guest has written anew, or in another place.
+ENCRYPTING = ("write", "zero", "grow", "create_snapshot", "amend to 0.10")
 COMBINATIONS = [
-    (image, name) for image in IMAGES for name in OPERATIONS if image != "version 2" or not name.endswith("bitmap")
+    (image, name)
+    for image in IMAGES
+    for name in (OPERATIONS if image != "encrypted" else ENCRYPTING)
+    if image != "version 2" or not name.endswith("bitmap")
 ]
 AMENDMENTS: dict[str, dict[str, Value]] = {
     "amend to 1.1": {"compat": "1.1"},
@@ -72,6 +79,13 @@ AMENDMENTS: dict[str, dict[str, Value]] = {
     "amend to lazy refcounts": {"compat": "1.1", "lazy_refcounts": True},
     "amend to 32 bits": {"compat": "1.1", "refcount_bits": 32},
 }
+
+
+@pytest.fixture(autouse=True)
+def passphrases() -> Iterator[None]:
+    """Those of the encrypted images."""
+    with many_volumes():
+        yield
 
 
 def base(options: dict[str, Value], seed: int, *, resizable: bool, bitmaps: bool = False) -> Workload:
@@ -82,6 +96,8 @@ def base(options: dict[str, Value], seed: int, *, resizable: bool, bitmaps: bool
     rng = random.Random(f"base {seed}")
     workload = Workload(rng, options=options, size=150 * int(options["cluster_size"]), aligned=True)
     for name in ("write", "compress", "write", "create_snapshot", "write", "zero", "discard", "compress", "write"):
+        if name == "compress" and name not in workload.operations():
+            continue
         if name != "create_snapshot" or workload.version > 2 or not resizable:
             getattr(workload, name)()
     if workload.version > 2:
