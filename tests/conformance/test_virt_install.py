@@ -202,6 +202,7 @@ def test_xml_for_qemu_is_that_of_virt_install(
         "--install bootdev=network",
         "--install no_install=yes",
         "--disk {dir}/disk.img --cloud-init user-data={dir}/cd.iso",
+        "--pxe --disk {dir}/disk.img --cloud-init user-data={dir}/cd.iso",
         "--disk {dir}/disk.img --cloud-init user-data={dir}/cd.iso --sysinfo system.serial=a",
     ],
 )

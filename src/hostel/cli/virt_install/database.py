@@ -230,12 +230,6 @@ class System:
                 return int(ram) // 1024
         return 0
 
-    def least_memory(self, arch: str) -> int:
-        """The memory that it cannot do without, in KiB; 0 where nothing is said."""
-        said = {each.get("arch"): each.findtext("minimum/ram") for each in self.children("resources")}
-        ram = said.get(arch) or said.get("all") or ""
-        return int(ram) // 1024 if ram.isdigit() else 0
-
     def drivers(self, arch: str) -> list[Node]:
         """Its drivers for an architecture that its installer takes."""
         return [

@@ -38,7 +38,7 @@ def choose(given: dict[str, str | None]) -> Edit:
         if where := given.get(f"xpath.{verb}"):
             return Edit(verb, where)
     where, value = given.get("xpath.set") or "", given.get("xpath.value")
-    return setting(where) if value is None else Edit("set", where, value)
+    return Edit("set", where, value) if value else setting(where)
 
 
 def setting(text: str) -> Edit:

@@ -11,7 +11,7 @@ from typing import Final
 
 import hostel
 from hostel.cli.output import Output
-from hostel.cli.virt_install import disk, existing, general, network, osinfo, registry, storage
+from hostel.cli.virt_install import disk, existing, general, network, oshardware, osinfo, registry, storage
 from hostel.cli.virt_install.arguments import parser
 from hostel.cli.virt_install.console import warn
 from hostel.cli.virt_install.database import Database, name_of
@@ -316,7 +316,8 @@ class _Command:
         if options.pxe:
             return Method(boot="network", installs=True, is_chosen=True)
         if given:
-            return Method(boot=given.get("bootdev"), installs=not no_install, is_chosen=True)
+            device = given.get("bootdev")
+            return Method(boot=device, installs=bool(device) and not no_install, is_chosen=bool(device) or no_install)
         chosen = bool(options.import_install or options.xmlonly or options.boot or self._unattended)
         return Method(is_chosen=chosen)
 
@@ -438,7 +439,7 @@ class _Command:
             )
         mebibytes = int(guest.domain.get("currentMemory") or guest.domain.get("memory") or 0) // 1024
         system = self._database.system(guest.system.name) if mebibytes and not guest.system.is_generic else None
-        least = system.least_memory(guest.arch) // 1024 if system is not None else 0
+        least = oshardware.least_memory(self._database, system, guest.arch) if system is not None else 0
         if 0 < mebibytes < least:
             doubts.append(
                 f"Requested memory {mebibytes} MiB is less than the recommended {least} MiB for OS {guest.system.name}"

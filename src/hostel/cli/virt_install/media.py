@@ -139,7 +139,7 @@ class Media:
         if extra:
             raise UsageError("Kernel arguments are only supported with location or kernel installs.")
         if self._options.initrd_inject:
-            raise UsageError("Install method does not support initrd injection.")
+            raise UsageError("Install method does not support initrd injections.")
 
     def _from_tree(self, arch: str, extra: list[str], given: Given) -> Start:
         unknown = [name for name in given if location.LOCATION.find(name) is None]
@@ -204,7 +204,7 @@ class Media:
         assert kernel is not None
         if self._options.initrd_inject:
             if initrd is None:
-                raise UsageError("Install method does not support initrd injection.")
+                raise UsageError("Install method does not support initrd injections.")
             location.inject(Path(initrd), location.contents(self._options.initrd_inject))
         return Start(kernel, initrd, " ".join(extra))
 
@@ -215,7 +215,7 @@ class Media:
             UsageError: there is nothing to put it into.
         """
         if start.initrd is None:
-            raise UsageError("Install method does not support initrd injection.")
+            raise UsageError("Install method does not support initrd injections.")
         location.inject(Path(start.initrd), answers.files)
         if start.overwrites:
             return start

@@ -50,6 +50,11 @@ def identified(identifier: str) -> Known | None:
     return None if found is None else _known(database, found, (found.short_names() or [""])[0])
 
 
+def least_memory(database: Database, system: System, arch: str) -> int:
+    """The memory that a system cannot do without, in MiB; 0 where nothing is said."""
+    return _Lineage(database, system).amount("minimum", "ram", arch) // MiB
+
+
 def names() -> list[str]:
     """All names of the host's database, those of a system in one line, as ``virt-install --osinfo list`` sorts them."""
     lines = [*Database.of_host(os.environ).names(), [GENERIC]]
@@ -125,13 +130,14 @@ class _Lineage:
 
     def wanted(self, what: str) -> int:
         """How much of something is recommended, or twice of what is needed at least; 0 where nothing is said."""
-        return self._amount("recommended", what) or 2 * self._amount("minimum", what)
+        return self.amount("recommended", what, _ARCH) or 2 * self.amount("minimum", what, _ARCH)
 
-    def _amount(self, kind: str, what: str) -> int:
+    def amount(self, kind: str, what: str, arch: str) -> int:
+        """How much of something is ``recommended`` or the ``minimum`` on an architecture; 0 where nothing is said."""
         for system in self._related(_FAMILIES):
             said = {node.get("arch"): node for node in system.children("resources")}
-            for arch in (_ARCH, "all"):
-                text = said[arch].findtext(f"{kind}/{what}") if arch in said else None
+            for place in (arch, "all"):
+                text = said[place].findtext(f"{kind}/{what}") if place in said else None
                 if text and text.isdigit():
                     return int(text)
             if not any(_inherits(node, kind) for node in said.values()):

@@ -146,9 +146,7 @@ class Plan:
 
     def _for_installation(self, root: Node) -> None:
         """Boot from the medium, and stop at the guest's reboot: then the installation is over."""
-        system = root.find("os")
-        assert system is not None
-        for boot in system.findall("boot"):
+        for boot in root.findall("os/boot"):
             tree.remove(boot)
         if self.is_again:
             self._give_way(root)
@@ -159,7 +157,6 @@ class Plan:
                     tree.set_value(root, f"os/{name}", value)
         if self.method.seed is not None:
             _add_drive(self.guest, root, self.method.seed)
-            _tell_of_seed(self.guest, root)
         elif self.method.answers is not None:
             _add_drive(self.guest, root, self.method.answers)
         if self.method.memory:
@@ -171,6 +168,8 @@ class Plan:
         if self.method.boot is not None and start is None and may_order:
             for index, device in enumerate(_order(self.guest, self.method.boot)):
                 tree.set_value(root, f"os/boot[{index}]/@dev", device)
+        if self.method.seed is not None:
+            _tell_of_seed(self.guest, root)
         tree.set_value(root, "on_reboot", "destroy")
 
     def _give_way(self, root: Node) -> None:
