@@ -43,7 +43,7 @@ DOMAIN: Final = (
     "<disk type='file' device='cdrom'><target dev='hdc' bus='ide'/><readonly/></disk></devices></domain>"
 )
 # How overlays were made, and when, differs, and so do the numbers of images; an ejected drive keeps its own there.
-_NUMBERS: Final = re.compile(r"(reqs|bytes|times|allocation|physical)=\d+|\n *block\.\d+\.backingIndex=\d+")
+_NUMBERS: Final = re.compile(r"(reqs|bytes|times|physical)=\d+|\n *block\.\d+\.backingIndex=\d+")
 _SEEN: Final = "domblklist w --details; domstats w --block --raw --backing"
 LINES: Final = f"""
 define HOME/domain.xml; {_SEEN}

@@ -30,10 +30,7 @@ DOMAIN: Final = (
     f"<disk type='block' device='cdrom'><target dev='hdd' bus='ide'/>{_LIMIT}</disk>"
     "<disk type='file' device='floppy'><target dev='fda' bus='fdc'/></disk></devices></domain>"
 )
-# Which image an ejected drive had is told there, and when something is said it depends on how overlays were made.
-_NUMBERS: Final = re.compile(
-    r"(reqs|bytes|times|allocation|physical)=\d+|\n *<source index=.\d+./>|\n *block\.\d+\.backingIndex=\d+"
-)
+_NUMBERS: Final = re.compile(r"(reqs|bytes|times|physical)=\d+|\n *block\.\d+\.backingIndex=\d+")
 _DISKS: Final = "dumpxml w --xpath //devices/disk; dumpxml w --xpath //devices/disk --inactive"
 LINES: Final = f"""
 define HOME/domain.xml; start w --paused; {_DISKS}; blkdeviotune w vda; blkdeviotune w vdz

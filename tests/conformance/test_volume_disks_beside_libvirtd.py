@@ -57,7 +57,7 @@ FILES: Final = {
     ),
 }
 # What they have of each image by the way, and when.
-_NUMBERS: Final = re.compile(r"(reqs|bytes|times|allocation|physical)=\d+")
+_NUMBERS: Final = re.compile(r"(reqs|bytes|times|physical)=\d+")
 _DISKS: Final = "dumpxml w --xpath //disk; domblklist w --details; domblklist w --details --inactive"
 _VDA: Final = """dumpxml w --xpath '//disk[target/@dev="vda"]'"""
 _OVERLAYS: Final = " ".join(

@@ -71,6 +71,7 @@ from hostel.drivers.qemu.vcpu import VcpuCalls
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.actual import actual
+from hostel.model.domain.devices.source import DiskSource
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run, hide_chains, hide_finding
 from hostel.model.domain.secure import hide_passwords
@@ -424,6 +425,8 @@ class QemuDriver(
         if found is not None:
             name_volumes(found)
             hide_chains(found)
+            if found is live and not flags & (DomainXmlFlag.INACTIVE | DomainXmlFlag.MIGRATABLE):
+                self._show_ejected(found)
         if found is None:
             raise no_domain(f"name '{domain.name}'")
         if flags & DomainXmlFlag.UPDATE_CPU and (live is None or flags & DomainXmlFlag.INACTIVE):
@@ -436,6 +439,14 @@ class QemuDriver(
         interfaces[:] = map(actual, interfaces)
         hide_finding(found)
         return found.format()
+
+    def _show_ejected(self, live: Domain) -> None:
+        """Write into a live document that is shown the numbers that drives have which had a medium before."""
+        known = self._machines.seen(live.name)
+        for disk in live.devices.disks if known is not None and known.ejected else ():
+            number = known.ejected_number(disk.alias or "") if known is not None else None
+            if number is not None and disk.source is None:
+                disk.source = DiskSource(index=number)
 
     def _live(self, domain: DomainRef) -> Domain | None:
         """The live document as it is now; as it was last written down where QEMU does not answer."""

@@ -239,6 +239,15 @@ class Running:
             self.save(taints=f"{self.status.taints} {why}".lstrip())
             process.write_log(self._machines.log(self.name), [note(self.status.id, Finding(why))])
 
+    def note_written(self, number: int, path: str | None) -> None:
+        """Remember how far an image was written that was just made; kept with the next :meth:`save`.
+
+        libvirt has QEMU make it, whose statistics begin there.
+        """
+        with contextlib.suppress(OSError):
+            written = f"{number}={os.stat(path or '').st_size}"
+            self.status = self.status._replace(written=(*self.status.written, written))
+
     def next_node(self) -> int:
         """A number for an image that no other of this run has had; kept with the next :meth:`save`."""
         self.status = self.status._replace(nodes=self.status.nodes + 1)

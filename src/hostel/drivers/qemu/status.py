@@ -15,7 +15,7 @@ from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
 
 _I64 = 2**63 - 1
-_LISTS = ("jobs", "plugs", "deprecations", "overlays", "locks")
+_LISTS = ("jobs", "plugs", "deprecations", "overlays", "written", "ejected", "locks")
 
 
 class BlockJob(Element, tag="blockjob"):
@@ -173,6 +173,8 @@ class StatusDocument(Element, tag="domstatus"):
     nodeset: str = attr(default="")
     deprecations: list[str] = texts(STRING, tag="deprecation", factory=list)
     overlays: list[str] = texts(STRING, tag="overlay", factory=list)
+    written: list[str] = texts(STRING, tag="written", factory=list)
+    ejected: list[str] = texts(STRING, tag="ejected", factory=list)
     locks: list[Lock] = children(Lock, factory=list)
     jobs: list[BlockJob] = children(BlockJob, factory=list)
     plugs: list[Plug] = children(Plug, factory=list)
@@ -208,6 +210,8 @@ class Status(NamedTuple):
         taints: why it is beyond what is supported, each a ``Taint``, with blanks between.
         deprecations: what of it will be given up.
         overlays: files of transient disks, which go with the machine.
+        written: how far images were written when they were made in this run, each as ``NUMBER=BYTES``.
+        ejected: which numbers drives have that had a medium in this run and have none, each as ``ALIAS=NUMBER``.
         group: the path of its control group; empty where it has none.
         lock_manager: who keeps its locks, as it was when it was started; empty for nobody.
         lock_state: what the lock manager said of them when it let go of them, for whoever takes them next.
@@ -241,6 +245,8 @@ class Status(NamedTuple):
     taints: str = ""
     deprecations: tuple[str, ...] = ()
     overlays: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
+    ejected: tuple[str, ...] = ()
     group: str = ""
     lock_manager: str = ""
     lock_state: str = ""
@@ -249,6 +255,14 @@ class Status(NamedTuple):
     denies_devices: bool = False
     cpuset: str = ""
     nodeset: str = ""
+
+    def written_to(self, number: int) -> int:
+        """How many bytes of an image's file were written when it was made; 0 where it was not in this run."""
+        return next((int(size) for key, _, size in map(_pair, self.written) if key == str(number)), 0)
+
+    def ejected_number(self, alias: str) -> int | None:
+        """The number that an ejected drive has in libvirt's documents; None where it has none."""
+        return next((int(number) for key, _, number in map(_pair, self.ejected) if key == alias), None)
 
     @property
     def advice(self) -> Advice:
@@ -273,6 +287,10 @@ class Status(NamedTuple):
             raise ValueError(str(error)) from error
         values = {name: getattr(document, name) for name in cls._fields}
         return cls(**{**values, **{name: tuple(values[name]) for name in _LISTS}})
+
+
+def _pair(text: str) -> tuple[str, str, str]:
+    return text.rpartition("=")
 
 
 class Ending(NamedTuple):

@@ -135,6 +135,9 @@ def _prepare(machine: Running, disk: Disk, target: Image, flags: BlockCopyFlag) 
         if is_made:
             size = _size(machine, top.number)
             create_image(target, size, machine.find_secret, backing=below[0] if is_shallow else None)
+            if target.format != "raw":
+                machine.note_written(target.number, target.file)
+                machine.save()
         holding.hold_if_running(machine)
         with machine.supplied(disk_of(target, disk)):
             _open(machine, disk, target, mirror.backing_store)

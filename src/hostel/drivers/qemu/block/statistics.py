@@ -13,6 +13,7 @@ from hostel.drivers.qemu.block.chain import Image, images
 from hostel.drivers.qemu.block.sizes import counters, stored_info
 from hostel.drivers.qemu.command.disk import format_node, storage_node
 from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.status import Status
 from hostel.errors import VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import SourceType
@@ -34,6 +35,7 @@ class _Told(NamedTuple):
     counters: dict[str, dict[str, int]]
     highest: dict[str, int]
     nodes: dict[str, dict[str, Any]]
+    status: Status
 
     @classmethod
     def of(cls, machine: Running) -> _Told:
@@ -43,7 +45,7 @@ class _Told(NamedTuple):
             if "node-name" in item
         }
         nodes = {item["node-name"]: item for item in machine.ask("query-named-block-nodes", flat=True)}
-        return cls(counters(machine), highest, nodes)
+        return cls(counters(machine), highest, nodes, machine.status)
 
 
 def block_statistics(machine: Running | None, document: Domain, *, backing: bool) -> dict[str, int | str]:
@@ -101,7 +103,7 @@ def _sizes(image: Image, told: _Told | None) -> Row:
     if node is None:
         return {}
     found: Row = {
-        "allocation": told.highest.get(format_node(image.number), 0),
+        "allocation": max(told.highest.get(format_node(image.number), 0), told.status.written_to(image.number)),
         "capacity": int(node["image"]["virtual-size"]),
         "physical": int(node["image"].get("actual-size", 0)),
     }

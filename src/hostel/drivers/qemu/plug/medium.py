@@ -136,7 +136,9 @@ def settle(machine: Running, alias: str) -> None:
         if inside == block.top_node(plug.disk):
             disks = machine.domain.devices.disks
             disks[:] = [plug.disk if item is disk else item for item in disks]
-            machine.save()
+            others = tuple(item for item in machine.status.ejected if not item.startswith(f"{alias}="))
+            is_out = is_empty(plug.disk)
+            machine.save(ejected=(*others, f"{alias}={machine.status.nodes}") if is_out else others)
     sweep_nodes(machine, settled=[alias])
     machine.save(plugs=tuple(item for item in machine.status.plugs if item.alias != alias))
     holding.settle(machine)

@@ -53,12 +53,15 @@ def take(machine: Running, external: list[tuple[Disk, SnapshotDisk]], *, reuse: 
             raise failed(f"disk '{disk.target.dev}' has no image")
         if not reuse:
             create_image(top, sizes[below], machine.find_secret, backing=next(images(disk)))
+            if top.format != "raw":
+                machine.note_written(top.number, top.file)
         specs = image_nodes(mark.disk, top.type, top.source, top.format, top.number)
         specs[-1]["backing"] = None  # the exchange puts it on what the disk was
         with machine.supplied(disk_of(top, disk)):
             add_nodes(machine, specs)
         carrying.clear(machine, format_node(top.number))
         actions.append({"type": "blockdev-snapshot", "data": {"node": below, "overlay": image_node(mark.disk)}})
+    machine.save()
     nodes = carrying.known_nodes(machine)
     for (disk, _), mark in zip(external, marks, strict=True):
         assert mark.disk is not None
