@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hostel.block import notice, objects
 from hostel.block.rewiring import unrestrained
@@ -15,7 +15,6 @@ from hostel.cli import pidfile
 from hostel.cli.img.arguments import Answered, Failure, HelpAsked
 from hostel.cli.img.main import QEMU_VERSION, VersionAsked
 from hostel.cli.img.output import Output
-from hostel.cli.qemu_nbd import device
 from hostel.cli.qemu_nbd import settings as options
 from hostel.cli.qemu_nbd.background import Background, fork
 from hostel.cli.qemu_nbd.image import find_bitmaps, open_image
@@ -27,6 +26,9 @@ from hostel.net import address, systemd
 from hostel.net.address import Address, TcpAddress, UnixAddress
 from hostel.net.server import Server
 from hostel.wire.nbd.protocol import DEFAULT_PORT
+
+if TYPE_CHECKING:
+    from hostel.cli.qemu_nbd.disk import Disk
 
 _EVERYWHERE: Final = "0.0.0.0"
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -81,12 +83,10 @@ def _main(settings: Settings, output: Output) -> int:
         _list(settings, output, security)
         return 0
     if settings.has("disconnect"):
-        device.disconnect(settings.operands[0])
-        output.line(f"{settings.operands[0]} disconnected")
-        return 0
-    if settings.has("connect"):
-        device.refuse_connection(settings.values["connect"])
-    background = fork() if settings.has("fork") else None
+        from hostel.cli.qemu_nbd import disk
+
+        return disk.disconnect(settings.operands[0], output)
+    background = fork() if settings.has("fork") or (settings.has("connect") and not settings.has("verbose")) else None
     if isinstance(background, int):
         return background
     return _serve(settings, output, security, handed_over, background)
@@ -103,11 +103,11 @@ def _check_list(settings: Settings) -> None:
 
 def _check_handed_over(settings: Settings, number: int) -> None:
     for name, message in (
+        ("connect", "NBD device can't be set when using socket activation"),
         ("socket", "Unix socket can't be set when using socket activation"),
         ("bind", "The interface can't be set when using socket activation"),
         ("port", "TCP port number can't be set when using socket activation"),
         ("selinux-label", "SELinux label can't be set when using socket activation"),
-        ("connect", "NBD device can't be set when using socket activation"),
         ("list", "List mode is incompatible with socket activation"),
     ):
         if settings.has(name):
@@ -154,17 +154,26 @@ def _list(settings: Settings, output: Output, security: Security | None) -> None
 
 
 def _address(settings: Settings) -> Address:
-    path = settings.get("socket")
+    path = _socket_path(settings)
     if path is not None:
         return UnixAddress(path)
     return TcpAddress(settings.get("bind") or _EVERYWHERE, settings.get("port") or str(DEFAULT_PORT))
+
+
+def _socket_path(settings: Settings) -> str | None:
+    device = settings.get("connect")
+    if settings.has("socket") or device is None:
+        return settings.get("socket")
+    from hostel.cli.qemu_nbd import disk
+
+    return disk.socket_path(device)
 
 
 def _serve(
     settings: Settings, output: Output, security: Security | None, handed_over: int, background: Background | None
 ) -> int:
     """Serve until the end; signals end it as the last client does."""
-    path = settings.get("socket")
+    path = _socket_path(settings)
     with ExitStack() as stack:
         listeners = _listen(settings, handed_over)
         for listener in listeners:
@@ -184,10 +193,14 @@ def _serve(
         )
         service = NbdService([export], security=security, report=output.error)
         server = Server(listeners, service.serve, limit=settings.shared, once=not settings.has("persistent"))
+        disk = _disk(settings, output)
 
         def end(*_: object) -> None:
             stack.enter_context(unrestrained(node))  # what is under way is done at once
-            server.stop()
+            if disk is None:
+                server.stop()
+            else:
+                disk.end(server.stop)
 
         for number in _ENDING:
             signal.signal(number, end)
@@ -195,10 +208,29 @@ def _serve(
         if pid_file is not None:
             stack.callback(os.close, pidfile.write(pid_file))
         os.chdir("/")
-        if background is not None:
+        if disk is not None:
+            disk.start(lambda: _tell_of_disk(settings, output, background), server.stop)
+        elif background is not None:
             background.ready()
         server.run()
-    return 0
+        return 0 if disk is None else disk.wait()
+
+
+def _disk(settings: Settings, output: Output) -> Disk | None:
+    """The device that is to be connected with this server."""
+    device, path = settings.get("connect"), _socket_path(settings)
+    if device is None or path is None:
+        return None
+    from hostel.cli.qemu_nbd.disk import Disk
+
+    return Disk(device, UnixAddress(path), settings.get("export-name") or "", output)
+
+
+def _tell_of_disk(settings: Settings, output: Output, background: Background | None) -> None:
+    if background is not None:
+        background.ready()
+    else:
+        output.diagnostic(f"NBD device {settings.get('connect')} is now connected to {settings.operands[0]}")
 
 
 def _listen(settings: Settings, handed_over: int) -> Sequence[socket.socket]:
