@@ -87,7 +87,17 @@ MOMENTS = [
     "checkpoint-create-as test c1; undefine test; destroy test; undefine test; undefine test --checkpoints-metadata",
     "list --with-checkpoint",
 ]
+# What "virsh dumpxml" printed of a running machine.
+LIVE = """<domain type='test' id='7'><name>live</name><uuid>08721f99-3d1d-4aec-96eb-97803297bb40</uuid>
+<memory>65536</memory><os><type>hvm</type></os><devices>
+<disk type='file'><source file='/a' index='3'/><target dev='vda'/><alias name='virtio-disk0'/></disk>
+<interface type='bridge'><mac address='52:54:00:00:00:02'/><source bridge='br0'/><target dev='vnet3'/></interface>
+<interface type='bridge'><mac address='52:54:00:00:00:03'/><source bridge='br0'/><target dev='mytap'/></interface>
+<serial type='pty'><source path='/dev/pts/3'/><target port='0'/><alias name='serial0'/></serial>
+<channel type='unix'><source mode='bind' path='/x'/><target type='virtio' name='a' state='connected'/></channel>
+<graphics type='vnc' port='5905' autoport='yes'/></devices></domain>"""
 MACHINES = [
+    "define live.xml; dumpxml live; start live; dumpxml live; domiflist live",
     "domhostname test",
     "domhostname test; destroy test; domhostname test",
     "domtime test; domtime test --pretty; domtime test --now; domtime test 12345; domtime test; "
@@ -199,5 +209,6 @@ def theirs(line: str) -> tuple[int, str, str]:
 def test_a_line_gives_what_virsh_gives(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "drawn.xml").write_text(DRAWN)
+    (tmp_path / "live.xml").write_text(LIVE)
     (tmp_path / "moment.xml").write_text("<domainsnapshot><name>m</name></domainsnapshot>")
     assert normal(run_lines(URI, open_uri, [[line]])[0]) == normal(theirs(line))

@@ -11,6 +11,7 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.defaults import complete
 from hostel.model.domain.devices.interface import InterfaceTarget
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.platform import Platform
 from hostel.model.domain.secure import hide_passwords
 from hostel.model.domain.validate import validate
@@ -80,7 +81,7 @@ def parse_domain(xml: str) -> DomainDefinition:
     with reading(ErrorDomain.DOMAIN, _WORDS):
         domain = Domain.parse(xml, "domain_definition")
         _check(domain)
-        domain.id = None
+        forget_run(domain)
         complete(domain, _PLATFORM)
         validate(domain, _PLATFORM)
     _name_interfaces(domain)
