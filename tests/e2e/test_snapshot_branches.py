@@ -530,3 +530,29 @@ def test_killed_while_it_is_undefined_nothing_is_left_to_another_of_its_name(mac
             break
         step += 13
     assert {(True, 0, False), (False, 1, True), (False, 0, False)} <= outcomes
+
+
+@pytest.mark.parametrize("how", ["gone", "no image", "another"])
+def test_image_that_is_not_what_a_snapshot_kept_leaves_the_guest_where_it_is(
+    tmp_path: Path, driver: QemuDriver, how: str
+) -> None:
+    still = Still(tmp_path, driver)
+    still.write(1)
+    still.start()
+    one = still.create("one", DISK_ONLY)
+    base = tmp_path / "vda.qcow2"
+    base.rename(tmp_path / "aside")
+    words = {"gone": "No such file", "no image": "not in qcow2 format", "another": "has 2097152 bytes, and had 1048576"}
+    if how == "no image":
+        base.write_bytes(bytes(MIB))
+    elif how == "another":
+        image.qemu_img("create", "-q", "-f", "qcow2", base, 2 * MIB)
+    with pytest.raises(VirtError, match=words[how]) as caught:
+        driver.domain_revert_to_snapshot(one)
+    assert driver.domain_get_state(still.ref).state is DomainState.RUNNING
+    assert caught.value.code is not ErrorCode.SNAPSHOT_REVERT_RISKY or how == "another"
+    if how == "another":
+        driver.domain_revert_to_snapshot(one, SnapshotRevertFlag.FORCE)
+    (tmp_path / "aside").rename(base)
+    still.revert(one)
+    assert still.read() == 1

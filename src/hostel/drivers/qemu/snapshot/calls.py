@@ -222,7 +222,7 @@ class SnapshotCalls(Calls):
     ) -> None:
         """Do it; whatever fails or dies in between is settled by the record that is written first."""
         from hostel.drivers.qemu.agent import freeze
-        from hostel.drivers.qemu.snapshot import inside
+        from hostel.drivers.qemu.snapshot import inside, lengths
         from hostel.drivers.qemu.snapshot.overlay import image_of
         from hostel.drivers.qemu.snapshot.settle import settle
 
@@ -233,6 +233,7 @@ class SnapshotCalls(Calls):
         files = (
             [] if reuse else [w.source.file for _, w in plan.of("external") if w.source is not None and w.source.file]
         )
+        below = [disk.copy() for disk in plan.disks_of("external")]
         memory = snapshot.memory.file if snapshot.memory is not None else None
         if memory is not None and Path(memory).exists():
             what = f"the file '{memory}' of the snapshot's memory exists; remove it, or name another"
@@ -260,6 +261,8 @@ class SnapshotCalls(Calls):
                 for path in made:
                     Path(path).unlink(missing_ok=True)
         settle(self, catalog, machine, machine.name if machine is not None else self._name_of(snapshot))
+        if name in catalog.names():
+            lengths.remember(catalog, name, below)
         if failure is not None and (flags & SnapshotCreateFlag.NO_METADATA or name not in catalog.names()):
             raise failure
 

@@ -23,6 +23,7 @@ Kind = TypeVar("Kind", bound=Domain)
 _CURRENT: Final = "current"
 _INTENT: Final = "intent"
 _OWN: Final = "own"  # overlays and copies that were made here
+_LENGTHS: Final = "lengths"  # of the images that external snapshots leave as they are
 _LEFT: Final = "left"  # snapshots inside images that are given up, and could not be dropped yet
 
 
@@ -118,6 +119,8 @@ class Catalog:
             self.put(document)
         if self.current() == name:
             self.set_current(parent)
+        if self.lengths(name):
+            self.set_lengths(name, [])
         self._documents.remove(name)
 
     def clear(self) -> None:
@@ -191,6 +194,15 @@ class Catalog:
     def set_own(self, paths: Iterable[str]) -> None:
         """Say which images were made here."""
         self._marks.write(_OWN, json.dumps(sorted(paths)))
+
+    def lengths(self, name: str) -> list[tuple[str, str, int]]:
+        """Of a snapshot the disks, where these were, and how many bytes there were; empty where nobody knows."""
+        return [(disk, path, length) for known, disk, path, length in self._list(_LENGTHS) if known == name]
+
+    def set_lengths(self, name: str, found: Iterable[tuple[str, str, int]]) -> None:
+        """Say that of a snapshot."""
+        others = [known for known in self._list(_LENGTHS) if known[0] != name]
+        self._marks.write(_LENGTHS, json.dumps([*others, *((name, *known) for known in found)]))
 
     def left(self) -> list[tuple[str, str, str]]:
         """Path and format of images, and the name of a snapshot inside each that is given up."""

@@ -26,7 +26,7 @@ from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.saving import may_have_run
-from hostel.drivers.qemu.snapshot import inside
+from hostel.drivers.qemu.snapshot import inside, lengths
 from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent
 from hostel.drivers.qemu.snapshot.copies import define, free, onto, onto_copies
 from hostel.drivers.qemu.snapshot.overlay import remove
@@ -71,6 +71,8 @@ def revert(
     saved = None
     if memory == "external" and snapshot.memory is not None:
         saved = savefile.read_of(Path(snapshot.memory.file or ""), document)
+    if external:
+        lengths.check(calls, catalog, snapshot, force=bool(flags & SnapshotRevertFlag.FORCE))
     if not external and (machine is None or not inside.tags(machine, name)):
         _check_stored(calls, document, snapshot)
     files = spare(calls, catalog, machine, document.name)
