@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,9 +100,9 @@ class SnapshotCalls(Calls):
 
         return inside.kept(document, disks, self._machines.variables(document.name))
 
-    def resolved_disks(self, document: Domain) -> list[Disk]:
-        """The disks of a document, with files in place of volumes, and with what they stand on."""
-        disks = [disk.copy() for disk in document.devices.disks]
+    def resolved_disks(self, document: Domain, names: Collection[str] | None = None) -> list[Disk]:
+        """The disks of a document, all or those with these targets, with files in place of volumes and their chains."""
+        disks = [disk.copy() for disk in document.devices.disks if names is None or disk.target.dev in names]
         for disk in disks:
             self._launcher.prepare(disk)
         return disks

@@ -54,9 +54,7 @@ def check(calls: SnapshotCalls, catalog: Catalog, snapshot: Snapshot, *, force: 
     names = {disk.name for disk in snapshot.disks.disks if disk.snapshot == "external"}
     known = {disk: Length(disk, path, length) for disk, path, length in catalog.lengths(snapshot.name or "")}
     assert isinstance(snapshot.domain, Domain)
-    chosen = snapshot.domain.copy()
-    chosen.devices.disks = [disk for disk in chosen.devices.disks if disk.target.dev in names]
-    for disk in calls.resolved_disks(chosen):
+    for disk in calls.resolved_disks(snapshot.domain, names):
         top = next(images(disk), None)
         if top is None:
             continue

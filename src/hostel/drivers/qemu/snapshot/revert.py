@@ -60,7 +60,6 @@ def revert(
     """
     snapshot = catalog.get(name)
     document = _check(snapshot, machine, flags)
-    _check_volumes(calls, launcher, document)
     saved_memory = _check_start(calls, snapshot, document.name, flags)
     external = [disk for disk in snapshot.disks.disks if disk.snapshot == "external"]
     memory = snapshot.memory.snapshot if snapshot.memory is not None else "no"
@@ -75,9 +74,12 @@ def revert(
         lengths.check(calls, catalog, snapshot, force=bool(flags & SnapshotRevertFlag.FORCE))
     if not external and (machine is None or not inside.tags(machine, name)):
         _check_stored(calls, document, snapshot)
+    before = machine.domain if machine is not None else calls.definition_of(document.name)
+    if external:
+        document = _with_excluded(document, snapshot, before)
+    _check_others(launcher, document, {disk.name for disk in external}, starts=starts)
     files = spare(calls, catalog, machine, document.name)
     standing = calls.standing(catalog, machine, document.name)
-    before = machine.domain if machine is not None else calls.definition_of(document.name)
     if machine is not None:
         stop(machine)
         drop_left(catalog)
@@ -85,7 +87,7 @@ def revert(
     started = _Started()
     with _given_up(saved_memory, catalog), _taken_back(calls, catalog, document.name, files, started):
         if external:
-            document = _onto_overlays(calls, catalog, snapshot, _with_excluded(document, snapshot, before), files)
+            document = _onto_overlays(calls, catalog, snapshot, document, files)
         elif copied := _shared(calls, document, snapshot, standing):
             copies = onto_copies(calls, catalog, snapshot, document, copied, files)
         elif memory == "internal":
@@ -204,11 +206,16 @@ def _check(snapshot: Snapshot, machine: Running | None, flags: SnapshotRevertFla
     return snapshot.domain.copy()
 
 
-def _check_volumes(calls: SnapshotCalls, launcher: Launcher, document: Domain) -> None:
-    """Make sure before the machine is stopped that its volumes are found."""
-    for disk in calls.resolved_paths(document):
-        if disk.type == SourceType.VOLUME:
-            launcher.prepare(disk)
+def _check_others(launcher: Launcher, document: Domain, kept: set[str], *, starts: bool) -> None:
+    """Make sure before the machine is stopped that there is what it has besides: what it cannot start without.
+
+    Raises:
+        VirtError: as its start would.
+    """
+    for disk in document.devices.disks:
+        is_optional = disk.source is not None and disk.source.startup_policy == "optional"
+        if disk.target.dev not in kept and (disk.type == SourceType.VOLUME or (starts and not is_optional)):
+            launcher.prepare(disk.copy())
 
 
 def _check_start(calls: SnapshotCalls, snapshot: Snapshot, name: str, flags: SnapshotRevertFlag) -> Path:
@@ -253,7 +260,7 @@ def stop(machine: Running) -> None:
 
 def _internal(calls: SnapshotCalls, document: Domain, snapshot: Snapshot) -> list[inside.Kept]:
     names = {disk.name for disk in snapshot.disks.disks if disk.snapshot == "internal"}
-    return calls.kept(document, [disk for disk in calls.resolved_disks(document) if disk.target.dev in names])
+    return calls.kept(document, calls.resolved_disks(document, names))
 
 
 def apply_internal(calls: SnapshotCalls, catalog: Catalog, snapshot: Snapshot) -> None:
@@ -292,9 +299,9 @@ def _onto_overlays(
     stamp = int(time.time())
     wanted: dict[str, Image] = {}
     below: dict[str, Disk] = {}
-    for disk in calls.resolved_disks(document):
+    for disk in calls.resolved_disks(document, names):
         top = next(images(disk), None)
-        if disk.target.dev in names and top is not None:
+        if top is not None:
             source = DiskSource(file=free(top, f"{snapshot.name}-{stamp}"))
             after = over(disk, Image(0, SourceType.FILE, source, "qcow2", None))
             wanted[disk.target.dev] = Image(0, SourceType.FILE, source, "qcow2", untold(after.backing_store))
@@ -311,9 +318,9 @@ def _shared(
     """The disks of a snapshot inside images, where other snapshots need one of these as it is; with who needs it."""
     names = {disk.name for disk in snapshot.disks.disks if disk.snapshot == "internal"}
     found = []
-    for disk in calls.resolved_disks(document):
+    for disk in calls.resolved_disks(document, names):
         top = next(images(disk), None)
-        if disk.target.dev in names and top is not None:
+        if top is not None:
             found.append((disk, top, standing.who_needs(top.path, snapshot.name or "")))
     return found if any(who for _, _, who in found) else []
 
