@@ -323,3 +323,17 @@ def test_qemu_has_the_name_and_the_limits_that_the_host_wants(tmp_path: Path, dr
     told = {line[:26].strip(): line[26:].split()[:2] for line in limits}
     assert told["Max open files"] == ["777", "777"] and told["Max core file size"] == ["0", "0"]
     goes_on(driver, ref, tmp_path)
+
+
+def test_memory_is_not_written_over_the_image_of_a_disk(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = start(driver, tmp_path)
+    path = tmp_path / "disk.img"
+    (tmp_path / "link").symlink_to(path)
+    before = path.read_bytes()
+    for name in ("disk.img", "link"):
+        for call in (driver.domain_save_flags, lambda ref, to: driver.domain_core_dump_with_format(ref, to, 0)):
+            with pytest.raises(VirtError, match=f"{name}' is the image of a disk, in use by .*name another file"):
+                call(ref, str(tmp_path / name))
+            assert driver.domain_get_state(ref).state == DomainState.RUNNING
+    assert path.read_bytes()[: guest.state_offset()] == before[: guest.state_offset()]
+    goes_on(driver, ref, tmp_path)

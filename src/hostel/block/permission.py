@@ -7,6 +7,7 @@ other's writers.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import fcntl
 import os
@@ -59,6 +60,14 @@ def unlock(fd: int) -> None:
     """Give up all locks that were taken through an open file."""
     whole = struct.pack("hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, _PERMISSION_BASE, 2 * _PERMISSION_BASE, 0)
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, whole)
+
+
+def is_used(fd: int) -> bool:
+    """Whether anybody else has an open file as an image; nobody can tell where the file system has no locks."""
+    places = [base + _bit(permission) for base in (_PERMISSION_BASE, _UNSHARED_BASE) for permission in _NAMES]
+    with contextlib.suppress(OSError):
+        return any(_held(fd, place) for place in places)
+    return False
 
 
 def _bit(permission: Permission) -> int:

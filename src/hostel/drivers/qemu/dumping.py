@@ -63,6 +63,7 @@ class DumpCalls(Calls):
             self._dump(machine, path, name, flags, progress)
 
     def _dump(self, machine: Running, path: Path, format: str, flags: DumpFlag, progress: Progress | None) -> None:
+        savefile.refuse_image(path)
         was_running = bool(machine.ask("query-status").get("running"))
         machine.save(dump=str(path), resumes=was_running)
         try:

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
+from hostel.block import permission
+from hostel.cause.holder import find_holders
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu import document
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -129,6 +131,8 @@ def opened(path: Path, *, is_there: bool = False) -> Iterator[BinaryIO]:
     Raises:
         VirtError: the host refused, or memory is being written to it; it is as it was then. As the block ends with.
     """
+    if is_there:
+        refuse_image(path)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (0 if is_there else os.O_CREAT | os.O_EXCL), 0o600)
         with open(descriptor, "r+b") as file:
@@ -148,6 +152,26 @@ def _take(file: BinaryIO, path: Path) -> None:
         raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.QEMU) from None
     except OSError:
         return  # a file system without locks
+
+
+def refuse_image(path: Path) -> None:
+    """Refuse to write memory over an image that somebody has open: the disk would be gone.
+
+    Raises:
+        VirtError: ``OPERATION_INVALID``.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return  # there is nothing, or who writes says why not
+    try:
+        is_used = permission.is_used(descriptor)
+    finally:
+        os.close(descriptor)
+    if is_used:
+        holders = ", ".join(find_holders(str(path))) or "another process"
+        what = f"'{path}' is the image of a disk, in use by {holders}; name another file"
+        raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.QEMU)
 
 
 def begin(file: BinaryIO, xml: str, *, running: bool, way: Packing = UNPACKED) -> None:
