@@ -5,12 +5,14 @@ What a snapshot keeps stays, whatever is done to others: gone back to, dropped, 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from pathlib import Path
 
 import pytest
 
+from hostel.block import graph
 from hostel.drivers.base import DomainRef, DomainState, UndefineFlag
 from hostel.drivers.base.block import BlockCommitFlag, BlockCopyFlag, BlockJobAbortFlag
 from hostel.drivers.base.domain import Affect
@@ -579,3 +581,23 @@ def test_medium_that_is_gone_does_not_end_a_guest_that_cannot_go_back(
             driver.domain_revert_to_snapshot(one, running)
         assert driver.domain_get_xml_desc(ref) == before
     assert driver.domain_get_state(ref).state is DomainState.RUNNING
+
+
+@pytest.mark.parametrize("how", ["broken", "in use"])
+def test_snapshot_that_cannot_be_made_keeps_nobody_from_the_domain(
+    tmp_path: Path, driver: QemuDriver, how: str
+) -> None:
+    still = Still(tmp_path, driver)
+    path = tmp_path / "vdb.qcow2"
+    with contextlib.ExitStack() as stack:
+        if how == "broken":
+            path.write_bytes(bytes(MIB))
+        else:
+            stack.enter_context(graph.open(str(path), "qcow2", read_only=False))
+        with pytest.raises(VirtError, match="not in qcow2 format" if how == "broken" else 'Failed to get "write" lock'):
+            still.create("one")
+        assert still.names() == []
+        image.assert_clean(tmp_path / "vda.qcow2", "qcow2")
+        assert "snapshots" not in json.loads(image.real_qemu_img("info", "--output=json", tmp_path / "vda.qcow2"))
+        driver.domain_define_xml(domain_xml(tmp_path, disk(tmp_path / "vda.qcow2", "qcow2")))
+    driver.domain_undefine(still.ref)

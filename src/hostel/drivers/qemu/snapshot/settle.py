@@ -21,7 +21,7 @@ from hostel.drivers.qemu.snapshot.inside import (
     tags,
 )
 from hostel.drivers.qemu.snapshot.overlay import drop_marks, image_of, is_overlay, remove, settle_overlays
-from hostel.errors import VirtError
+from hostel.errors import InvalidImage, UnknownFormat, VirtError
 from hostel.model.domain.devices.source import SourceType
 from hostel.model.domain.domain import Domain
 from hostel.model.snapshot import Snapshot, SnapshotDisk
@@ -155,10 +155,25 @@ def _is_there(calls: SnapshotCalls, snapshot: Snapshot, machine: Running | None,
     disks = calls.resolved_disks(stored) if stored is not None else []
     chosen = [disk for disk in disks if disk.target.dev in internal]
     tops = calls.kept(stored, chosen) if stored is not None else []
-    if tops and all(has_stored(top, intent.snapshot) for top in tops):
+    having = [top for top in tops if _keeps(top, intent.snapshot)]
+    if tops and len(having) == len(tops):
         return True
-    drop_stored(tops, intent.snapshot)
+    drop_stored(having, intent.snapshot)
     return False
+
+
+def _keeps(top: Kept, name: str) -> bool:
+    """Whether an image has a snapshot inside: none where it is none of its format, or is not there any more.
+
+    Raises:
+        VirtError: it cannot be opened now.
+    """
+    try:
+        return has_stored(top, name)
+    except VirtError as error:
+        if isinstance(error.__cause__, UnknownFormat | InvalidImage | FileNotFoundError):
+            return False
+        raise
 
 
 def _are_whole(calls: SnapshotCalls, snapshot: Snapshot, external: list[SnapshotDisk], intent: Intent) -> bool:
