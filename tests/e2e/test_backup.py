@@ -340,6 +340,14 @@ def test_checkpoints_say_what_changed_and_are_forgotten(machine: Machine) -> Non
     driver.domain_undefine(machine.ref, UndefineFlag.NONE)
 
 
+def test_checkpoint_is_not_made_of_a_bitmap_that_was_there(machine: Machine) -> None:
+    machine.ref = machine.driver.domain_create(machine.ref)
+    machine.driver.domain_checkpoint_delete(machine.checkpoint("one"), CheckpointDeleteFlag.METADATA_ONLY)
+    with pytest.raises(VirtError, match="Bitmap already exists: one"):
+        machine.checkpoint("one")
+    assert machine.driver.domain_list_all_checkpoints(machine.ref) == []
+
+
 def test_checkpoint_from_before_an_overlay_is_forgotten_below_it(machine: Machine) -> None:
     driver = machine.driver
     machine.boot(start=True)

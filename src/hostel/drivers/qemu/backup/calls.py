@@ -255,6 +255,10 @@ def prepare_checkpoint(found: Checkpoints, machine: Running, checkpoint: Checkpo
             if disk.image_format != "qcow2":
                 what = f"checkpoint for disk {wanted.name} unsupported for storage type {disk.image_format}"
                 raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
+    if set(_tracked(machine, checkpoint)) & set(_nodes_with(machine, checkpoint.name or "")):
+        # QEMU says so too, but then it looks as if the bitmap were the new checkpoint's.
+        what = f"unable to execute QEMU command 'transaction': Bitmap already exists: {checkpoint.name}"
+        raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
     newest = found.newest()
     checkpoint.parent = MomentParent(name=newest) if newest is not None else None
     held = machine.domain.copy()
@@ -280,11 +284,15 @@ def bitmap_actions(machine: Running, checkpoint: Checkpoint) -> list[dict[str, A
     ]
 
 
-def _has_bitmaps(machine: Running, checkpoint: Checkpoint) -> bool:
+def _nodes_with(machine: Running, name: str) -> list[str]:
     from hostel.drivers.qemu.backup.bitmap import nodes_with
 
+    return nodes_with(machine, name)
+
+
+def _has_bitmaps(machine: Running, checkpoint: Checkpoint) -> bool:
     wanted = set(_tracked(machine, checkpoint))
-    return bool(wanted) and wanted <= set(nodes_with(machine, checkpoint.name or ""))
+    return bool(wanted) and wanted <= set(_nodes_with(machine, checkpoint.name or ""))
 
 
 def bitmap_sizes(machine: Running, name: str) -> dict[str, int]:
