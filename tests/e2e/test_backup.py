@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -338,6 +339,26 @@ def test_checkpoints_say_what_changed_and_are_forgotten(machine: Machine) -> Non
         driver.domain_undefine(machine.ref)
     driver.domain_checkpoint_delete(one, CheckpointDeleteFlag.CHILDREN | CheckpointDeleteFlag.METADATA_ONLY)
     driver.domain_undefine(machine.ref, UndefineFlag.NONE)
+
+
+@pytest.mark.parametrize("how", ["base", "both", "neither"])
+def test_disk_whose_base_was_replaced_is_backed_up_whole(tmp_path: Path, machine: Machine, how: str) -> None:
+    top, base = tmp_path / "vda.qcow2", tmp_path / "base"
+    top.rename(base)
+    image.qemu_img("create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", top)
+    machine.boot(start=True)
+    machine.checkpoint("one")
+    machine.driver.domain_destroy(machine.ref, DestroyFlag.GRACEFUL)
+    for path in {"base": [base], "both": [base, top], "neither": []}[how]:
+        shutil.copy(path, tmp_path / "new")
+        (tmp_path / "new").rename(path)
+    if how == "base":
+        image.write(base, "qcow2", (3 * MIB, b"\x77" * 65536))
+    machine.boot(start=True)
+    machine.push(tmp_path / "backup", since="one")
+    said = json.loads(image.real_qemu_img("map", "--output=json", "-f", "qcow2", str(tmp_path / "backup")))
+    held = sum(item["length"] for item in said if item["data"])
+    assert (held > 3 * 65536) == (how == "base"), "what was not touched since is in the backup of a disk as a whole"
 
 
 def test_checkpoint_is_not_made_of_a_bitmap_that_was_there(machine: Machine) -> None:

@@ -90,6 +90,7 @@ class BackupCalls(Calls):
                     with contextlib.suppress(VirtError):
                         thaw(machine)
                 found.over(keep=is_made or _has_bitmaps(machine, checkpoint))
+            found.remember_images(checkpoint.name or "", machine.domain.devices.disks)
         return CheckpointRef(checkpoint.name or "", domain)
 
     def domain_list_all_checkpoints(
@@ -196,11 +197,13 @@ class BackupCalls(Calls):
             is_begun = False
             try:
                 reuse = bool(flags & BackupBeginFlag.REUSE_EXTERNAL)
-                begin(machine, backup, actions, suffix or str(int(time.time())), reuse=reuse)
+                begin(machine, backup, actions, suffix or str(int(time.time())), reuse=reuse, knows=found.knows)
                 is_begun = True
             finally:
                 if checkpoint is not None:
                     found.over(keep=is_begun or _has_bitmaps(machine, checkpoint))
+            if checkpoint is not None:
+                found.remember_images(checkpoint.name or "", machine.domain.devices.disks)
 
     def domain_backup_get_xml_desc(self, domain: DomainRef) -> str:
         """The document of the backup that is under way."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+import os
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from hostel.drivers.document import reading_file
 from hostel.drivers.fault import fault
+from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.store import Store
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.checkpoint import Checkpoint
+from hostel.model.domain.devices.disk import Disk
 from hostel.model.moment import MomentParent
 
 _INTENT: Final = "new"
@@ -24,6 +28,7 @@ class Checkpoints:
         directory = machines.definitions.directory / "checkpoint" / name
         self._documents = Store(directory)
         self._pending = Store(directory, suffix=".pending")
+        self._images = Store(directory, suffix=".images")
 
     def get(self, name: str) -> Checkpoint:
         """A checkpoint's document.
@@ -84,10 +89,11 @@ class Checkpoints:
             document.parent = MomentParent(name=gone.parent.name) if gone.parent is not None else None
             self.put(document)
         self._documents.remove(name)
+        self._images.remove(name)
 
     def clear(self) -> None:
         """Drop every document."""
-        for store in (self._documents, self._pending):
+        for store in (self._documents, self._pending, self._images):
             for name in store.names():
                 store.remove(name)
         self._documents.sweep()
@@ -103,6 +109,24 @@ class Checkpoints:
         for child in self.children(name):
             yield child
             yield from self.descendants(child)
+
+    def remember_images(self, name: str, disks: Iterable[Disk]) -> None:
+        """Write down which files the disks of a new checkpoint are made of, for :meth:`knows`."""
+        found = {disk.target.dev: {image.path: _file_number(image.path) for image in images(disk)} for disk in disks}
+        with contextlib.suppress(VirtError):  # what nobody knows is not looked at
+            self._images.write(name, json.dumps(found))
+
+    def knows(self, name: str, disk: Disk) -> bool:
+        """Whether a checkpoint can say what has changed of a disk: not where an image of the chain was replaced since.
+
+        Where all are other files the disk was brought somewhere else; and nobody notices what is written into a file.
+        """
+        try:
+            known = json.loads(self._images.read(name) or "{}").get(disk.target.dev, {})
+            same = [known[image.path] == _file_number(image.path) for image in images(disk) if image.path in known]
+        except (ValueError, AttributeError):
+            return True
+        return all(same) or not any(same)
 
     def begin(self, checkpoint: Checkpoint) -> None:
         """Write down what is about to be there."""
@@ -122,6 +146,13 @@ class Checkpoints:
         if pending is not None and keep:
             self.put(pending)
         self._pending.remove(_INTENT)
+
+
+def _file_number(path: str) -> int:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return 0  # it is on a server
 
 
 def _by_age(found: dict[str, Checkpoint]) -> dict[str, Checkpoint]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,8 +40,24 @@ _PORT: Final = "10809"
 _TLS: Final = "objlibvirt_backup_tls0"
 
 
-def begin(machine: Running, backup: Backup, checkpoint: list[dict[str, Any]], suffix: str, *, reuse: bool) -> None:
+def begin(
+    machine: Running,
+    backup: Backup,
+    checkpoint: list[dict[str, Any]],
+    suffix: str,
+    *,
+    reuse: bool,
+    knows: Callable[[str, Disk], bool],
+) -> None:
     """Begin a backup, and a checkpoint at the same moment.
+
+    Args:
+        machine: which.
+        backup: what is asked for; it says everything afterwards.
+        checkpoint: what of a transaction makes a checkpoint.
+        suffix: what names of new files end with.
+        reuse: whether the files are there.
+        knows: whether a checkpoint of a name can say what has changed of a disk.
 
     Raises:
         VirtError: nothing has begun then, and what was made is gone.
@@ -52,6 +69,9 @@ def begin(machine: Running, backup: Backup, checkpoint: list[dict[str, Any]], su
         raise fault(ErrorCode.XML_ERROR, "a pull backup needs a <server>", ErrorDomain.DOMAIN)
     _align(machine, backup, suffix)
     sizes = known_nodes(machine)
+    for item in backup.disks.disks:
+        if item.backup and item.incremental and not knows(item.incremental, find_disk(machine.domain, item.name)):
+            item.incremental = None  # all of it
     chosen = [(find_disk(machine.domain, item.name), item) for item in backup.disks.disks if item.backup]
     if not chosen:
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, "no disk is to be backed up", ErrorDomain.QEMU)
