@@ -560,29 +560,6 @@ def test_image_that_is_not_what_a_snapshot_kept_leaves_the_guest_where_it_is(
     assert still.read() == 1
 
 
-@pytest.mark.parametrize("policy", ["mandatory", "optional"])
-@pytest.mark.parametrize("flags", [DISK_ONLY, SnapshotCreateFlag.NONE], ids=["external", "internal"])
-def test_medium_that_is_gone_does_not_end_a_guest_that_cannot_go_back(
-    tmp_path: Path, driver: QemuDriver, policy: str, flags: SnapshotCreateFlag
-) -> None:
-    image.qemu_img("create", "-q", "-f", "qcow2", tmp_path / "vda.qcow2", MIB)
-    (tmp_path / "medium").write_bytes(bytes(4096))
-    drive = cdrom(tmp_path / "medium").replace("<source ", f"<source startupPolicy='{policy}' ")
-    xml = domain_xml(tmp_path, disk(tmp_path / "vda.qcow2", "qcow2"), drive)
-    ref = driver.domain_create(driver.domain_define_xml(xml))
-    one = driver.domain_snapshot_create_xml(ref, "<domainsnapshot><name>one</name></domainsnapshot>", flags)
-    (tmp_path / "medium").unlink()
-    running = SnapshotRevertFlag.RUNNING
-    if policy == "optional":
-        driver.domain_revert_to_snapshot(one, running)
-    else:
-        before = driver.domain_get_xml_desc(ref)
-        with pytest.raises(VirtError, match=f"Cannot access storage file '{tmp_path}/medium'"):
-            driver.domain_revert_to_snapshot(one, running)
-        assert driver.domain_get_xml_desc(ref) == before
-    assert driver.domain_get_state(ref).state is DomainState.RUNNING
-
-
 @pytest.mark.parametrize("how", ["broken", "in use"])
 def test_snapshot_that_cannot_be_made_keeps_nobody_from_the_domain(
     tmp_path: Path, driver: QemuDriver, how: str

@@ -28,7 +28,7 @@ from hostel.model.domain.domain import Domain
 from hostel.objects import Connection
 from support import image
 from support.kill_step import MAX_STEPS, killed_at
-from support.session import disk, domain_xml, reports, session, wait_for_report
+from support.session import cdrom, disk, domain_xml, reports, session, wait_for_report
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 MIB = 1 << 20
@@ -330,3 +330,26 @@ def test_killed_at_any_step_a_snapshot_is_there_or_not(
             break
         step += 173 if name == "drop" else 113
     assert len(outcomes) >= (1 if name in ("revert", "drop") else 2)
+
+
+@pytest.mark.parametrize("policy", ["mandatory", "optional"])
+@pytest.mark.parametrize("flags", [DISK_ONLY, SnapshotCreateFlag.NONE], ids=["external", "internal"])
+def test_medium_that_is_gone_does_not_end_a_guest_that_cannot_go_back(
+    tmp_path: Path, driver: QemuDriver, policy: str, flags: SnapshotCreateFlag
+) -> None:
+    image.qemu_img("create", "-q", "-f", "qcow2", tmp_path / "vda.qcow2", MIB)
+    (tmp_path / "medium").write_bytes(bytes(4096))
+    drive = cdrom(tmp_path / "medium").replace("<source ", f"<source startupPolicy='{policy}' ")
+    xml = domain_xml(tmp_path, disk(tmp_path / "vda.qcow2", "qcow2"), drive)
+    ref = driver.domain_create(driver.domain_define_xml(xml))
+    one = driver.domain_snapshot_create_xml(ref, "<domainsnapshot><name>one</name></domainsnapshot>", flags)
+    (tmp_path / "medium").unlink()
+    running = SnapshotRevertFlag.RUNNING
+    if policy == "optional":
+        driver.domain_revert_to_snapshot(one, running)
+    else:
+        before = driver.domain_get_xml_desc(ref)
+        with pytest.raises(VirtError, match=f"Cannot access storage file '{tmp_path}/medium'"):
+            driver.domain_revert_to_snapshot(one, running)
+        assert driver.domain_get_xml_desc(ref) == before
+    assert driver.domain_get_state(ref).state is DomainState.RUNNING

@@ -70,13 +70,12 @@ def revert(
     saved = None
     if memory == "external" and snapshot.memory is not None:
         saved = savefile.read_of(Path(snapshot.memory.file or ""), document)
-    if external:
-        lengths.check(calls, catalog, snapshot, force=bool(flags & SnapshotRevertFlag.FORCE))
-    if not external and (machine is None or not inside.tags(machine, name)):
-        _check_stored(calls, document, snapshot)
     before = machine.domain if machine is not None else calls.definition_of(document.name)
     if external:
+        lengths.check(calls, catalog, snapshot, force=bool(flags & SnapshotRevertFlag.FORCE))
         document = _with_excluded(document, snapshot, before)
+    elif machine is None or not inside.tags(machine, name):
+        _check_stored(calls, document, snapshot)
     _check_others(launcher, document, {disk.name for disk in external}, starts=starts)
     files = spare(calls, catalog, machine, document.name)
     standing = calls.standing(catalog, machine, document.name)
