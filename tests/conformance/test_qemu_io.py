@@ -404,3 +404,20 @@ def test_zeroes_that_would_have_to_be_written_out(tmp_path: Path) -> None:
     ]
     assert answers[1] == answers[0]
     assert "Operation not supported" in answers[0][1] + answers[0][2]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--foo disk", "-Z disk", "-c", "--cmd", "--read-only=x disk", "--n disk", "-t foo -Z disk", "-Z -t foo disk",
+        "-i foo --foo disk",
+        "-d foo -t bar disk", "-t foo --cache=none disk", "--object foo -t bar disk", "--object secret,help --foo",
+        "-f qcow2 disk disk", "-c length -- -c", "-f raw --image-opts driver=qcow2,file.filename=disk",
+    ],
+)  # fmt: skip
+def test_the_first_mistake_of_a_command_line_is_told(tmp_path: Path, words: str) -> None:
+    answers = []
+    for command in (("qemu-io",), OURS):
+        code, out, errors = run(command, tmp_path, *words.split())
+        answers.append((code, out if not out.startswith("Usage") else "", errors))
+    assert answers[1] == answers[0]

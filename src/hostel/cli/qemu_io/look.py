@@ -134,6 +134,10 @@ def _cache(session: Session, text: str) -> Cache:
     return CACHE_MODES[text]
 
 
+AIO: Final = ("threads", "native", "io_uring")
+DISCARD: Final = ("ignore", "off", "unmap", "on")
+
+
 def with_settings(opening: Opening, discard: str | None, aio: str | None) -> Opening:
     """An opening with the options that ``-d`` and ``-i`` stand for.
 
@@ -142,10 +146,10 @@ def with_settings(opening: Opening, discard: str | None, aio: str | None) -> Ope
     """
     options = dict(opening.options)
     if discard is not None:
-        if discard not in ("ignore", "off", "unmap", "on"):
+        if discard not in DISCARD:
             raise OptionError(f"Invalid discard option: {discard}")
         options.setdefault("discard", discard)
-    if aio is not None and aio not in ("threads", "native", "io_uring"):
+    if aio is not None and aio not in AIO:
         raise OptionError(f"Invalid aio option: {aio}")
     return opening._replace(options=options, aio=aio or "")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Final
 
 from hostel.block import notice, objects
 from hostel.block.driver import CACHE_MODES
+from hostel.cli.getopt import GetOpt
 from hostel.cli.img.arguments import HELP, Answered, Failure, Flag, HelpAsked, make_object
-from hostel.cli.img.arguments import parse as parse_options
 from hostel.cli.img.main import QEMU_VERSION, VersionAsked, show_version
 from hostel.cli.img.opening import image_options
 from hostel.cli.img.output import Output
@@ -17,6 +17,15 @@ from hostel.cli.qemu_io import aio, look, request
 from hostel.cli.qemu_io.command import BadUsage, Command, CommandError, Given, parse
 from hostel.cli.qemu_io.session import WRITETHROUGH, Opening, Session
 from hostel.errors import BlockError, UsageError
+
+
+def _one_of(what: str, modes: Container[str]) -> Callable[[str], None]:
+    def check(text: str) -> None:
+        if text not in modes:
+            raise Failure(f"Invalid {what} option: {text}")
+
+    return check
+
 
 _FLAGS: Final = (
     HELP,
@@ -29,9 +38,9 @@ _FLAGS: Final = (
     Flag("copy-on-read", "C", "copy-on-read"),
     Flag("misalign", "m", "misalign"),
     Flag("native-aio", "k", "native-aio"),
-    Flag("aio", "i", "aio", "MODE"),
-    Flag("discard", "d", "discard", "MODE"),
-    Flag("cache", "t", "cache", "MODE"),
+    Flag("aio", "i", "aio", "MODE", _one_of("aio", look.AIO)),
+    Flag("discard", "d", "discard", "MODE", _one_of("discard", look.DISCARD)),
+    Flag("cache", "t", "cache", "MODE", _one_of("cache", CACHE_MODES)),
     Flag("trace", "T", "trace", "PATTERN"),
     Flag("object", long="object", value="OBJECTDEF", check=make_object),
     Flag("image-opts", long="image-opts"),
@@ -78,7 +87,7 @@ def main(words: list[str], prog: str) -> int:
     output = Output(prog)
     objects.clear()
     try:
-        given, operands = parse_options(_FLAGS, words)
+        given, operands = _read(words)
         if len(operands) > 1:
             raise UsageError("")
         with notice.listening(output.noticed):
@@ -109,16 +118,28 @@ def main(words: list[str], prog: str) -> int:
         return 1
 
 
+def _read(words: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """The options with their values, each looked at when its turn comes, and the operands."""
+    options = GetOpt(_FLAGS, words)
+    given = []
+    for flag, value in options:
+        if flag is HELP:
+            raise HelpAsked
+        if flag.check is not None:
+            flag.check(value)
+        given.append((flag.name, value))
+    return given, options.operands
+
+
 def _run(output: Output, given: list[tuple[str, str]], operands: list[str]) -> int:
     values = dict(given)
     if "format" in values and "image-opts" in values:
         raise Failure("--image-opts and -f are mutually exclusive")
     session = Session(output, image_opts="image-opts" in values)
-    cache = CACHE_MODES["none"] if "nocache" in values else WRITETHROUGH
-    if "cache" in values:
-        if values["cache"] not in CACHE_MODES:
-            raise Failure(f"Invalid cache option: {values['cache']}")
-        cache = CACHE_MODES[values["cache"]]
+    cache = WRITETHROUGH
+    for name, value in given:
+        if name in ("cache", "nocache"):
+            cache = CACHE_MODES[value or "none"]
     if operands:
         opening = Opening(
             None if session.image_opts else operands[0],
