@@ -71,6 +71,15 @@ def test_strict_comparison_wants_the_same_allocation(images: Twins) -> None:
     assert images.same("compare -s plain packed").code == 1
 
 
+def test_data_that_differs_before_a_status_does_is_told_first(images: Twins) -> None:
+    for name, pattern, length in (("one", 1, "64k"), ("other", 2, "128k")):
+        images.prepare(f"qemu-img create -q -f qcow2 {name} 4M")
+        images.prepare(f"qemu-io -f qcow2 -c 'write -q -P {pattern} 0 {length}' {name}")
+    assert images.same("compare -s one other").out.startswith("Content mismatch")
+    images.prepare("qemu-io -f qcow2 -c 'write -q -P 2 0 64k' one")
+    assert images.same("compare -s one other").out.startswith("Strict mode: Offset 65536")
+
+
 def test_overlay_is_compared_with_what_it_shows(images: Twins) -> None:
     images.prepare("qemu-img create -q -f qcow2 -b raw -F raw top 6M")
     assert images.same("compare top raw").code == 0

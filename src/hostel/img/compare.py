@@ -58,12 +58,17 @@ class _Found(Exception):
 
 
 class _Chunk(NamedTuple):
-    """A range to compare, and what to read for it: a node and an offset, or no node where there are only zeroes."""
+    """A range to compare, and what to read for it: a node and an offset, or no node where there are only zeroes.
+
+    Attributes:
+        has_other_status: that it differs is known; it is the last one, told once all before it are equal.
+    """
 
     offset: int
     length: int
     first: tuple[BlockNode | None, int]
     second: tuple[BlockNode | None, int]
+    has_other_status: bool = False
 
 
 def compare(first: BlockNode, second: BlockNode, *, strict: bool = False) -> Difference | None:
@@ -135,6 +140,8 @@ class _Comparison:
             self._compare(chunk, *buffers)
 
     def _compare(self, chunk: _Chunk, first: bytearray, second: bytearray) -> None:
+        if chunk.has_other_status:
+            raise _Found(Difference(chunk.offset, is_status=True))
         with memoryview(first) as one, memoryview(second) as other:
             for index, (node, offset), view in ((0, chunk.first, one), (1, chunk.second, other)):
                 if node is not None:
@@ -179,7 +186,8 @@ def _chunks(first: BlockNode, second: BlockNode, end: int, *, strict: bool) -> I
     """What has to be read of two images up to ``end``; stops at a difference of status where that counts."""
     for offset, stop, one, other in paired(_walk(first, 0, end), _walk(second, 0, end)):
         if strict and _strict_status(one, end) != _strict_status(other, end):
-            raise _Found(Difference(offset, is_status=True))
+            yield _Chunk(offset, 0, (None, 0), (None, 0), has_other_status=True)
+            return
         if one.status & other.status & Status.ZERO:
             continue
         for start in range(offset, stop, _CHUNK):
