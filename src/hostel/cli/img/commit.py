@@ -43,7 +43,7 @@ def run(arguments: Arguments, output: Output) -> int:
     with ExitStack() as stack:
         # Which image of the chain is to be written must be known before any is opened for writing.
         with open_image(
-            output, filename, arguments.get("format"), image_opts=image_opts, no_io=True, force_share=True, unmap=True
+            output, filename, arguments.get("format"), image_opts=image_opts, force_share=True, unmap=True
         ) as node:
             if node.probed and node.format == "raw":
                 warn_of_guess(output, (node.file or node).filename)

@@ -8,7 +8,7 @@ from typing import Final
 
 from hostel.block.driver import Cache
 from hostel.block.node import BlockNode
-from hostel.block.options import given_options
+from hostel.block.options import Kind, Option, OptionError, given_options
 from hostel.cli.img.arguments import (
     FORCE_SHARE,
     IMAGE_OPTS,
@@ -34,6 +34,7 @@ from hostel.img.copy import CopySettings, Feedback
 from hostel.img.target import refuse_source
 from hostel.units import SECTOR
 
+_NUMBER: Final = Option("coroutines", Kind.NUMBER, "")
 _MAX_SPARSE: Final = 16 << 20
 _MAX_COROUTINES: Final = 16
 
@@ -54,8 +55,8 @@ def _rate(text: str) -> int:
 
 def _coroutines(text: str) -> int:
     try:
-        found = int(text, 0)
-    except ValueError:
+        found = int(_NUMBER.convert(text))
+    except OptionError:
         found = 0
     if not 1 <= found <= _MAX_COROUTINES:
         raise Failure(f"Invalid number of coroutines. Allowed number of coroutines is between 1 and {_MAX_COROUTINES}")
