@@ -45,6 +45,10 @@ def test_what_the_guest_would_miss_is_refused_by_its_path(xml: str, path: str) -
         refused.document(head="<metadata><a:b xmlns:a='urn:a'>c</a:b></metadata>"),
         refused.document(body="<seclabel type='none'/>"),
         refused.document(body="<cputune></cputune><memtune/>"),
+        refused.document(
+            "<hostdev mode='subsystem' type='scsi' sgio='filtered'><source><adapter name='scsi_host0'/>"
+            "<address bus='0' target='0' unit='0'/></source></hostdev>"
+        ),
     ],
 )
 def test_what_no_guest_sees_is_taken(xml: str) -> None:

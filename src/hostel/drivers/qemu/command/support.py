@@ -166,7 +166,7 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
     clock.Catchup: "threshold slew limit",
     hostdev.PciHostdev: f"{_HOSTDEV} driver source teaming rom",
     hostdev.UsbHostdev: f"{_HOSTDEV} source",
-    hostdev.ScsiHostdev: f"{_HOSTDEV} source rawio readonly shareable",
+    hostdev.ScsiHostdev: f"{_HOSTDEV} source rawio sgio readonly shareable",
     hostdev.ScsiHostHostdev: f"{_HOSTDEV} source",
     hostdev.MdevHostdev: f"{_HOSTDEV} source display ramfb",
     hostdev.PciHostSource: "address",
@@ -352,7 +352,6 @@ _ACTED_ON: Final[dict[type[Element], str]] = {
 }
 # What only a command line has.
 _SAID_TOO: Final[dict[type[Element], str]] = {
-    hostdev.ScsiHostdev: "sgio",
     interface.Interface: "managed",
 }
 FIELDS: Final = {cls: frozenset(names.split()) for cls, names in _ACTED_ON.items()}
