@@ -63,7 +63,7 @@ from hostel.drivers.qemu.private import unlink, write_private
 from hostel.drivers.qemu.settings import Settings
 from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.status import Ending, Status
-from hostel.drivers.qemu.tuning import access, groups, numad, shares, threads
+from hostel.drivers.qemu.tuning import access, cores, groups, numad, shares, threads
 from hostel.drivers.qemu.vcpu import plug_in
 from hostel.drivers.qemu.wiring import Wiring
 from hostel.drivers.tuning import limits
@@ -141,8 +141,10 @@ class Launcher:
         Raises:
             VirtError: it does not run; nothing is left but the log.
         """
-        if refused := self.settings().refused:
-            raise document.unsupported(refused)
+        settings = self.settings()
+        if settings.refused:
+            raise document.unsupported(settings.refused)
+        cores.check(settings.cores)
         live = domain.copy()
         name_volumes(live)  # a snapshot's document has found them; its pool may have them elsewhere now
         platform = self.finish(live)
@@ -420,7 +422,7 @@ class Launcher:
                 qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
                 actions.apply(status.domain, qmp)
                 plug_in(status.domain, qmp)
-                threads.settle(numad.advised(status.domain, status.advice), qmp, pid, group)
+                threads.settle(numad.advised(status.domain, status.advice), qmp, pid, group, apart=settings.cores)
                 if origin.memory is not None:
                     with module.lent(self._machines, status, origin.memory):
                         take_memory(qmp, origin.memory, origin.offset, origin.unpack)

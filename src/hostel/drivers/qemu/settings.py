@@ -50,6 +50,7 @@ _SO_ANYWAY: Final[Mapping[str, tuple[Value, ...]]] = {
 DEVICES: Final = (
     "/dev/null", "/dev/full", "/dev/zero", "/dev/random", "/dev/urandom", "/dev/ptmx", "/dev/kvm",
 )  # fmt: skip
+CORES: Final = ("none", "vcpus", "emulator", "full")
 LOCK_MANAGERS: Final = ("nop", "lockd", "sanlock")
 _DEPRECATION: Final = ("none", "omit", "reject", "crash")
 
@@ -197,6 +198,7 @@ class Settings(NamedTuple):
         directory_debug: whether programs that serve directories say all that they do.
         security_drivers: the kernel's modules that keep machines; None for what the host has.
         requires_confined: whether no machine runs that is kept to nothing.
+        cores: which of a machine's threads share their cores with nobody (none, vcpus, emulator, full).
     """
 
     vnc: ScreenSettings = ScreenSettings()
@@ -241,6 +243,7 @@ class Settings(NamedTuple):
     directory_debug: bool = False
     security_drivers: tuple[str, ...] | None = None
     requires_confined: bool = False
+    cores: str = "none"
 
 
 def read(directories: Directories) -> Settings:
@@ -309,6 +312,7 @@ class _Reading(ConfFile):
             directory_debug=self.flag("virtiofsd_debug"),
             security_drivers=self._texts("security_driver", ()) or None,
             requires_confined=self.flag("security_require_confined"),
+            cores=self.text("sched_core", "none"),
         )
 
     def _stdio(self) -> str:
@@ -326,10 +330,8 @@ class _Reading(ConfFile):
         manager = self.text("lock_manager", "")
         if manager not in ("", *LOCK_MANAGERS):
             return f'lock_manager = "{manager}": there is no such lock manager; write nop, lockd or sanlock'
-        if (cores := self.text("sched_core", "none")) != "none":
-            kinds = ("vcpus", "emulator", "full")
-            known = f'sched_core = "{cores}" is not supported: nobody is kept off the cores of a machine'
-            return f"{known}; write none" if cores in kinds else f"Unknown sched_core value {cores}"
+        if (cores := self.text("sched_core", "none")) not in CORES:
+            return f"Unknown sched_core value {cores}"
         return ""
 
     def _migration(self) -> Migration:

@@ -13,6 +13,7 @@ from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.settings import read as read_settings
 from hostel.drivers.qemu.tuning import threads
 from hostel.drivers.qemu.tuning.groups import of_status
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -91,12 +92,18 @@ def _check_change(definition: Domain, numbers: frozenset[int]) -> None:
             raise _wrong(f"vcpu '{first}' can't be modified as it is followed by non-hotpluggable online vcpus")
 
 
+def _settle(machine: Running) -> None:
+    """Have the threads of new processors where they belong."""
+    status, apart = machine.status, read_settings(machine.machines.directories).cores
+    threads.settle(machine.advised, machine.qmp, status.pid, of_status(status), apart=apart)
+
+
 def _set(machine: Running, index: int, *, is_on: bool) -> None:
     slot = slots(machine)[index]
     try:
         if is_on:
             _plug(machine, index, slot)
-            threads.settle(machine.advised, machine.qmp, machine.status.pid, of_status(machine.status))
+            _settle(machine)
         else:
             _unplug(machine, slot)
     finally:
@@ -117,7 +124,7 @@ def set_count(machine: Running, count: int) -> None:
         for slot in free[: max(0, wanted - len(used))]:
             _plug(machine, known.index(slot), slot)
         if wanted > len(used):
-            threads.settle(machine.advised, machine.qmp, machine.status.pid, of_status(machine.status))
+            _settle(machine)
         for slot in reversed(used[wanted:]):
             _unplug(machine, slot)
     finally:

@@ -280,7 +280,7 @@ def test_devices_threads_and_what_programs_say_are_set(tmp_path: Path) -> None:
     assert (found.devices, found.max_threads, found.directory_debug, found.unknown) == (("/dev/a",), 9, True, ())
 
 
-def test_machines_that_are_to_have_cores_of_their_own_are_refused(tmp_path: Path) -> None:
+def test_which_threads_have_cores_of_their_own_is_said(tmp_path: Path) -> None:
     assert _settings(tmp_path, 'sched_core = "none"').refused == ""
-    assert _settings(tmp_path, 'sched_core = "full"').refused.startswith('sched_core = "full" is not supported')
+    assert _settings(tmp_path, 'sched_core = "full"').cores == "full"
     assert _settings(tmp_path, 'sched_core = "some"').refused == "Unknown sched_core value some"

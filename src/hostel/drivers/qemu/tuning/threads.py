@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostel.drivers.fault import fault, system_fault
-from hostel.drivers.qemu.tuning import shares
+from hostel.drivers.qemu.tuning import cores, shares
 from hostel.drivers.qemu.tuning.groups import place_thread
 from hostel.drivers.tuning.iothread import entries
 from hostel.drivers.tuning.pinning import emulator_pin, iothread_pin, vcpu_pin
@@ -113,7 +113,7 @@ def placement(thread: int) -> frozenset[int]:
         raise system_fault(error, f"cannot get CPU affinity of process {thread}", ErrorDomain.QEMU) from error
 
 
-def settle(domain: Domain, qmp: Monitor, pid: int, group: Group | None = None) -> None:
+def settle(domain: Domain, qmp: Monitor, pid: int, group: Group | None = None, *, apart: str = "none") -> None:
     """Place and schedule every thread of a machine, as its document says.
 
     Args:
@@ -121,12 +121,15 @@ def settle(domain: Domain, qmp: Monitor, pid: int, group: Group | None = None) -
         qmp: its QEMU.
         pid: QEMU's process id.
         group: its control group, in which threads have groups of their own.
+        apart: which of its threads share their cores with nobody.
 
     Raises:
         QmpError: QEMU does not say which its threads are.
         VirtError: the host refuses.
     """
     tune = domain.cputune or Cputune()
+    if apart != "none":
+        cores.keep_apart(apart, pid, vcpu_threads(qmp, pid) if apart == "vcpus" else {})
     if group is not None:
         _group_threads(domain, qmp, pid, group)
     if domain.cputune is None and (domain.vcpu is None or domain.vcpu.cpuset is None):
