@@ -9,16 +9,19 @@ import os
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import pytest
 
+from hostel.block.jobs.backup import BackupJob
+from hostel.block.jobs.job import Job
+from hostel.block.jobs.mirror import ActiveCommitJob, MirrorJob
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
 from hostel.errors import InvalidImage
 from hostel.img import commit, convert, rebase
-from support import block_subjects, format_subjects, qcow2, vmdk
+from support import block_subjects, format_subjects, jobs, qcow2, vmdk
 from support.crash import crash_states, sample
 from support.crash_disks import Disks, disk_states
 from support.fault import every_fault
@@ -234,6 +237,15 @@ def made_overlay(rng: random.Random, below: bytes) -> bytes:
 # ---- convert
 
 
+def settled(before: bytes, driver: LoggedDriver, rng: random.Random) -> Iterator[bytes]:
+    """What a power cut leaves of a file that all is done with; after its last sync it may be called closed, no more."""
+    synced = 1 + max(at for at, each in enumerate(driver.log) if each.kind is Kind.FLUSH)
+    disk = MemoryDriver(before)
+    for entry in driver.log[:synced]:
+        entry.apply(disk)
+    yield from (each.data for each in crash_states(bytes(disk.data), driver.log[synced:], rng))
+
+
 @pytest.mark.parametrize("seed", range(SOAK))
 @pytest.mark.parametrize("format", SUBJECTS)
 def test_a_copy_is_on_the_disk_when_it_is_done_and_a_fault_is_reported(
@@ -249,15 +261,10 @@ def test_a_copy_is_on_the_disk_when_it_is_done_and_a_fault_is_reported(
 
     driver = LoggedDriver(target)
     run([driver])
-    synced = 1 + max(at for at, each in enumerate(driver.log) if each.kind is Kind.FLUSH)
-    disk = MemoryDriver(target)
-    for entry in driver.log[:synced]:
-        entry.apply(disk)
-    # What follows may only say that the image was closed.
-    for state in crash_states(bytes(disk.data), driver.log[synced:], rng):
+    for data in settled(target, driver, rng):
         tried["disks after power cuts"] += 1
-        with subject.attach(MemoryDriver(state.data), read_only=True) as node:
-            assert bytes(node.read(0, len(content))) == content
+        with subject.attach(MemoryDriver(data), read_only=True) as node:
+            assert node.read(0, len(content)) == content
     for _, fault, failing in sample(every_fault([target], run), rng, FEW.get(format, MANY)):
         tried["faults"] += 1
         try:
@@ -265,3 +272,53 @@ def test_a_copy_is_on_the_disk_when_it_is_done_and_a_fault_is_reported(
         except OSError:
             continue
         pytest.fail(f"{fault} was swallowed")
+
+
+# ---- block jobs
+
+
+@pytest.mark.parametrize("seed", range(SOAK))
+@pytest.mark.parametrize("pair", PAIRS, ids=" on ".join)
+def test_an_active_commit_that_is_cut_off_changes_nothing_that_the_guest_reads(
+    pair: tuple[str, str], seed: int, tried: Counter[str]
+) -> None:
+    rng = random.Random(f"active commit {pair} {seed}")
+    initial, content = overlaid(pair, rng)
+    disks = Disks(*initial)
+    with stacked(pair, disks.drivers) as node:
+        base = node.backing
+        assert base is not None
+        jobs.run(ActiveCommitJob(jobs.settings(), node, base))
+        assert node.read(0, node.length) == content
+    for state in sample(disk_states(disks, rng, samples=2), rng, FEW.get(pair[1], MANY) // 2):
+        tried["disks after power cuts"] += 1
+        judge_commit(pair, state.disks, content)
+
+
+KINDS: Final[dict[str, Callable[[BlockNode, BlockNode], Job]]] = {
+    "mirror": lambda source, target: MirrorJob(jobs.settings(), source, target),
+    "backup": lambda source, target: BackupJob(jobs.settings(), source, target),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("format", SUBJECTS)
+def test_what_a_job_has_copied_is_on_the_disk_once_the_target_is_closed(
+    format: str, kind: str, tried: Counter[str]
+) -> None:
+    rng, subject = random.Random(f"{kind} {format}"), SUBJECTS[format]
+    content = noise(rng, disk_size(format))
+    source = MemoryDriver(qcow2.create(len(content), {"cluster_size": 4096}))
+    empty = subject.create(len(content), subject.options(rng))
+    driver = LoggedDriver(empty)
+    with qcow2.attach(source) as node:
+        node.pwrite(0, content)
+        target = subject.attach(driver)
+        job = KINDS[kind](node, target)
+        jobs.run(job)
+        assert job.error is None
+    target.close()
+    for data in settled(empty, driver, rng):
+        tried["disks after power cuts"] += 1
+        with subject.attach(MemoryDriver(data), read_only=True) as node:
+            assert node.read(0, len(content)) == content
