@@ -8,16 +8,27 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
 from support.format_crash import judge_image, record
-from support.format_subjects import SUBJECTS
+from support.format_subjects import ENCRYPTED
+from support.format_subjects import SUBJECTS as PLAIN
+from support.luks import many_volumes
 from support.tally import tried
 
 __all__ = ["tried"]
 
 SOAK = int(os.environ.get("HOSTEL_SOAK", "1"))
+SUBJECTS = PLAIN | ENCRYPTED
+
+
+@pytest.fixture(autouse=True)
+def passphrases() -> Iterator[None]:
+    """Those of encrypted images, and what makes them quick."""
+    with many_volumes():
+        yield
 
 
 @pytest.mark.parametrize("seed", range(12 * SOAK))

@@ -5,20 +5,31 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
 from support.crash import Version, judge_content
 from support.fault import faults
 from support.format_fault import let_creation_fail, perform, version
-from support.format_subjects import SUBJECTS
+from support.format_subjects import ENCRYPTED
+from support.format_subjects import SUBJECTS as PLAIN
 from support.format_workload import FormatWorkload, Subject
+from support.luks import many_volumes
 from support.memory import FaultyDriver, Kind, MemoryDriver
 from support.tally import tried
 
 __all__ = ["tried"]
 
 SOAK = int(os.environ.get("HOSTEL_SOAK", "1"))
+SUBJECTS = PLAIN | ENCRYPTED
+
+
+@pytest.fixture(autouse=True)
+def passphrases() -> Iterator[None]:
+    """Those of encrypted images, and what makes them quick."""
+    with many_volumes():
+        yield
 
 
 def base(subject: Subject, seed: int) -> FormatWorkload:

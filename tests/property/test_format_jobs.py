@@ -27,16 +27,28 @@ from support.crash_disks import Disks, disk_states
 from support.fault import every_fault
 from support.format_workload import Subject
 from support.guest_io import SECTOR, noise
+from support.luks import many_volumes
 from support.memory import Kind, LoggedDriver, MemoryDriver
 from support.tally import tried
 
 __all__ = ["tried"]
 
 SOAK = int(os.environ.get("HOSTEL_SOAK", "1"))
-SUBJECTS: Final[dict[str, Subject]] = {**format_subjects.SUBJECTS, **block_subjects.SUBJECTS}
+SUBJECTS: Final[dict[str, Subject]] = {
+    **format_subjects.SUBJECTS,
+    **format_subjects.ENCRYPTED,
+    **block_subjects.SUBJECTS,
+}
 # Images of VHDX have 10 MiB at least.
-FEW: Final = {"vhdx": 12}
+FEW: Final = {"vhdx": 8}
 MANY: Final = 40
+
+
+@pytest.fixture(autouse=True)
+def passphrases() -> Iterator[None]:
+    """Those of encrypted images, and what makes them quick."""
+    with many_volumes():
+        yield
 
 
 def made(format: str, rng: random.Random, *, size: int = 0, **more: Value) -> bytes:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from hostel.block.options import Value
+from support import luks
 from support.format_workload import Subject
+from support.memory import MemoryDriver
 
 
 def _qed(rng: random.Random) -> dict[str, Value]:
@@ -36,6 +38,24 @@ def _in_use(data: bytes) -> bool:
     return data[44:48] == b"Ynot"
 
 
+def _zeroed(data: bytes) -> bytes:
+    """A new LUKS volume that reads as zeroes, as others do by themselves."""
+    driver = MemoryDriver(data)
+    with luks.opened(driver) as node:
+        node.pwrite(0, bytes(node.length))
+    return bytes(driver.data)
+
+
+# Opened with a passphrase: see :func:`support.luks.many_volumes`.
+ENCRYPTED: Final = {
+    "luks": Subject(
+        "luks",
+        lambda rng: luks.FAST | luks.CHAINED,
+        lambda options: 512,
+        adapt=_zeroed,
+        opened_with={"key-secret": "first"},
+    )
+}
 SUBJECTS: Final = {
     "parallels": Subject("parallels", _parallels, _cluster_size, marked=_in_use, mends=True),
     "parallels in sectors": Subject(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from hostel.block import registry
@@ -34,6 +35,7 @@ class Subject(NamedTuple):
         adapt: makes another kind of image of a new one.
         stricter_qemu: words of QEMU's refusals of images that can be opened all the same.
         compared: what of a new image is the same each time.
+        opened_with: the options that images are opened with.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Subject(NamedTuple):
     adapt: Callable[[bytes], bytes] = lambda data: data
     stricter_qemu: tuple[str, ...] = ()
     compared: Callable[[bytes], bytes] = lambda data: data
+    opened_with: Mapping[str, Value] = MappingProxyType({})
 
     @property
     def driver(self) -> Any:
@@ -61,7 +64,7 @@ class Subject(NamedTuple):
         self, driver: MemoryDriver, *, read_only: bool = False, check: bool = False, backing: bytes | None = None
     ) -> BlockNode:
         """Open an image that lies in ``driver``, over a raw backing image where its header names one."""
-        mode = OpenMode(read_only=read_only, check=check)
+        mode = OpenMode(read_only=read_only, check=check, options=self.opened_with)
         opened = self.driver.open(memory_node(driver, read_only=read_only), mode)
         node = BlockNode(opened, "memory", read_only=read_only)
         if backing is not None and opened.references():
@@ -148,7 +151,7 @@ class FormatWorkload(GuestIO):
             weights["compress"] = 4
         if driver.supports & Supports.DISCARD:
             weights["discard"] = 3
-        if isinstance(driver, Resizable):
+        if isinstance(driver, Resizable) and driver.starts_as_zeroes:
             weights["grow"] = 1
         if self.backing is not None and isinstance(driver, BackingStore):
             weights["rebase"] = 1
