@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -125,12 +124,10 @@ def overlaid(pair: tuple[str, str], rng: random.Random) -> tuple[tuple[bytes, by
 def judge_commit(pair: tuple[str, str], disks: Sequence[bytes | bytearray], content: bytes) -> None:
     """The guest reads what it read, and the commit can be done again, whole; both images are sound."""
     over, base = (MemoryDriver(readable(each, bytes(data))) for each, data in zip(pair, disks, strict=True))
-    if pair == ("vmdk", "vmdk"):
-        accept_parent(over, base, content)
     with stacked(pair, [over, base]) as node:
-        assert node.read(0, node.length) == content
+        judge_content(pair, node, content)
         commit.commit(node, 1)
-        assert node.read(0, node.length) == content
+        judge_content(pair, node, content)
     with attached(pair[1], base, read_only=True) as node:
         assert node.read(0, node.length) == content
     for format, driver in zip(pair, (over, base), strict=True):
@@ -139,22 +136,13 @@ def judge_commit(pair: tuple[str, str], disks: Sequence[bytes | bytearray], cont
         assert (result.corruptions, result.check_errors) == (0, 0), lines
 
 
-def accept_parent(over: MemoryDriver, base: MemoryDriver, content: bytes) -> None:
-    """Write down that the parent has changed, after which an overlay of VMware's refuses it; nothing else is amiss."""
-    ids = [
-        re.search(key + rb"=([0-9a-f]{8})\n", driver.data) for key, driver in ((rb"CID", base), (rb"parentCID", over))
-    ]
-    changed, expected = ids
-    assert changed is not None
-    assert expected is not None
-    if changed[1] == expected[1]:
-        return
-    with stacked(("vmdk", "vmdk"), [over, base], read_only=True) as node:
-        try:
-            assert node.read(0, len(content)) == content  # where the overlay has all of it
-        except InvalidImage as error:
-            assert "has changed" in (error.hint or "")
-    over.data[expected.start(1) : expected.end(1)] = changed[1]
+def judge_content(pair: tuple[str, str], node: BlockNode, content: bytes) -> None:
+    """The guest reads what it read; but VMware's overlay may say that its parent has changed, as it has."""
+    try:
+        assert node.read(0, node.length) == content
+    except InvalidImage as error:
+        assert pair == ("vmdk", "vmdk")
+        assert "has changed" in (error.hint or "")
 
 
 PAIRS: Final = [("qcow2", each) for each in SUBJECTS] + [(each, each) for each in ("qed", "qcow", "vmdk")]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from hostel.block.options import Options, Value
@@ -290,6 +291,17 @@ class Deferring(Protocol):
         """Look up a range of compressed clusters, with the node's lock held.
 
         What is returned fills a buffer with the range's bytes; it needs no lock, as long as nothing is written.
+        """
+
+
+@runtime_checkable
+class ParentBound(Protocol):
+    """Remembers what its backing image was like, and shows nothing of one that has changed since."""
+
+    def ignoring_parent(self) -> AbstractContextManager[str | None]:
+        """Let it be asked what this layer has, meanwhile, whatever the backing image is like.
+
+        Who enters is given the reason why nothing of that is shown; None where it is as it was.
         """
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from typing import Final
 
 from hostel.block import filename as names
+from hostel.block import notice
 from hostel.block.node import BlockNode
-from hostel.block.powers import Emptying
+from hostel.block.powers import Emptying, ParentBound
+from hostel.block.rewiring import held_image
 from hostel.block.snapshots_inside import tell_of_change
 from hostel.errors import BlockError
 from hostel.img.copy import CopyJob, CopySettings, Feedback
@@ -45,7 +49,8 @@ def find_base(node: BlockNode, base: str | None, called: str | None = None) -> i
 def commit(node: BlockNode, depth: int, *, rate: int = 0, empty: bool = True, feedback: Feedback = _NOBODY) -> None:
     """Write what lies above an image of the chain into that image.
 
-    The base has all data and is synced before the overlay forgets any.
+    The base has all data and is synced before the overlay forgets any. A base that an overlay takes for changed, which
+    a commit that was cut off leaves, is written all the same: that is how such a commit is ended.
 
     Args:
         node: the overlay, open for writing.
@@ -63,7 +68,8 @@ def commit(node: BlockNode, depth: int, *, rate: int = 0, empty: bool = True, fe
         if base.length < node.length:
             base.resize(node.length)
         settings = CopySettings(min_sparse=None, base=base, rate=rate, in_order=False)
-        CopyJob([node], base, settings, feedback).run()
+        with _whatever_the_parent(node, depth):
+            CopyJob([node], base, settings, feedback).run()
         base.flush()
     except CopyError as error:
         reason = os.strerror(error.errno or errno.EIO)
@@ -77,3 +83,18 @@ def commit(node: BlockNode, depth: int, *, rate: int = 0, empty: bool = True, fe
             node.flush()
         except OSError as error:
             raise failed(f"Failed to empty {node.filename}", error) from None
+
+
+@contextlib.contextmanager
+def _whatever_the_parent(node: BlockNode, depth: int) -> Iterator[None]:
+    """Let the layer above the base say what it has, also where the base has changed since; that is told."""
+    with contextlib.ExitStack() as stack:
+        layer = list(node.chain())[depth - 1]
+        with held_image(layer) as image:
+            if not isinstance(image.driver, ParentBound):
+                difference = None
+            else:
+                difference = stack.enter_context(image.driver.ignoring_parent())
+        if difference is not None:
+            notice.tell(f"warning: {difference} What '{image.filename}' has is written into it all the same.")
+        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
@@ -43,6 +44,7 @@ class VmdkDriver(FormatDriver):
         self._image = image
         self._judged: BlockNode | None = None  # the backing node whose content ID was compared last
         self._fits = True
+        self._ignores_parent = False
 
     @classmethod
     def open(cls, file: BlockNode, mode: OpenMode) -> Self:
@@ -108,16 +110,21 @@ class VmdkDriver(FormatDriver):
         Raises:
             InvalidImage: it has changed since, or is no VMware disk.
         """
+        if (difference := self._difference()) is not None:
+            raise InvalidImage("Invalid argument", hint=difference)
+        return self.children.get("backing")
+
+    def _difference(self) -> str | None:
+        """Why the backing node is not what it was; None where it is."""
         backing = self.children.get("backing")
         if backing is not self._judged:
             self._judged, self._fits = backing, backing is None or _content_id(backing) == self._parent_cid
-        if not self._fits and backing is not None:
-            raise InvalidImage(
-                "Invalid argument",
-                hint=f"The backing file '{backing.filename}' has changed, or is another one: the image expects the "
-                f"content ID {self._parent_cid:08x}.",
-            )
-        return backing
+        if self._fits or backing is None:
+            return None
+        return (
+            f"The backing file '{backing.filename}' has changed, or is another one: the image expects the content ID "
+            f"{self._parent_cid:08x}."
+        )
 
     @property
     def _parent_cid(self) -> int:
@@ -208,7 +215,8 @@ class VmdkDriver(FormatDriver):
         for extent, run in self._image.runs(offset, length):
             status = _STATUS[run.kind]
             if run.kind is Kind.UNALLOCATED:
-                self._below()
+                if not self._ignores_parent:
+                    self._below()
             elif run.hole:
                 status |= Status.ZERO
             host = run.host if run.kind is Kind.DATA else None
@@ -251,6 +259,15 @@ class VmdkDriver(FormatDriver):
         self._image.close()
 
     # ---- optional powers
+
+    @contextlib.contextmanager
+    def ignoring_parent(self) -> Iterator[str | None]:
+        """Say what is allocated here whatever the parent is like; see :class:`hostel.block.powers.ParentBound`."""
+        self._ignores_parent = True
+        try:
+            yield self._difference()
+        finally:
+            self._ignores_parent = False
 
     def reopened(self, change: ModeChange) -> VmdkDriver:
         """Write out what is held back and open the disk anew; see :class:`hostel.block.powers.Reopenable`."""

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import graph
+from hostel.block import graph, notice
 from hostel.block.options import given_options
 from hostel.errors import BlockError, ImageLocked, InvalidImage
-from hostel.img import convert, create
+from hostel.img import commit, convert, create
 from support import images
 from support.bounded import MIB
 from support.vmdk import GRAIN, SECTOR, descriptor, make, opened, refusal, write_files
@@ -56,6 +56,22 @@ def test_an_overlay_whose_parent_has_changed_shows_nothing_of_it(tmp_path: Path)
     for length in (1, GRAIN):
         with opened(over, read_only=False) as node, pytest.raises(InvalidImage):
             node.pwrite(2 * GRAIN, b"n" * length)
+
+
+def test_an_overlay_whose_parent_has_changed_can_be_committed_which_is_told(tmp_path: Path) -> None:
+    """A commit that was cut off leaves such a one, and must be done again."""
+    base, over, disk = overlay(tmp_path, 8 * GRAIN + SECTOR)
+    images.write(over, "vmdk", {0: b"o" * GRAIN})
+    disk[:GRAIN] = b"o" * GRAIN
+    images.write(base, "vmdk", {0: b"x"})
+    told: list[str] = []
+    with notice.listening(told.append), graph.open(str(over), "vmdk", read_only=False, writable_backing=1) as node:
+        commit.commit(node, 1)
+        with pytest.raises(InvalidImage):
+            list(node.extents())
+    assert [each for each in told if "has changed" in each and str(over) in each] == told
+    assert len(told) == 1
+    assert images.content(base, "vmdk") == disk
 
 
 def test_a_disk_that_is_its_own_parent_is_refused(tmp_path: Path) -> None:
