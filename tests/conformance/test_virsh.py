@@ -493,6 +493,10 @@ def test_a_command_takes_the_options_of_virshs_in_the_same_order(name: str) -> N
     # Whether an uploaded image may name other files is a question that libvirt does not ask.
     added = " [--trust]" if name == "vol-upload" else ""
     assert find(name).synopsis() == synopsis + added
+    options = re.compile(r"^    (\S+(?: <\w+>)?)  ", re.MULTILINE)
+    mine = find(name).help().partition("\n  OPTIONS\n")[2]
+    theirs = page.partition("\n  OPTIONS\n")[2]
+    assert [each for each in options.findall(mine) if each != added.strip(" []")] == options.findall(theirs)
 
 
 UUID = "11111111-2222-3333-4444-555555555555"

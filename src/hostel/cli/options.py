@@ -168,20 +168,27 @@ class Command(NamedTuple):
 
     def synopsis(self) -> str:
         """The one line that shows every option."""
-        words = [self.name]
+        return " ".join([self.name, *(shown for shown, _ in self._shown())])
+
+    def _shown(self) -> Iterator[tuple[str, bool]]:
+        """Each option as the synopsis shows it, and whether bare words may be options before it."""
         follows_data = False
         for option in self.options:
-            words.append(_shown(option, follows_data=follows_data))
+            yield _shown(option, follows_data=follows_data), follows_data
             follows_data = follows_data or (option.kind is not Kind.FLAG and option.positional)
-        return " ".join(words)
 
     def help(self) -> str:
         """The page that ``help COMMAND`` prints."""
         lines = ["  NAME", f"    {self.name} - {self.summary}", "", "  SYNOPSIS", f"    {self.synopsis()}"]
-        if self.description:
-            lines += ["", "  DESCRIPTION", *(f"    {line}" for line in self.description.splitlines())]
+        description = self.description or f"{self.summary[:1].upper()}{self.summary[1:]}."
+        lines += ["", "  DESCRIPTION", *(f"    {line}" for line in description.splitlines())]
         if self.options:
-            lines += ["", "  OPTIONS", *(f"    {_named(option):<15}  {option.help}" for option in self.options)]
+            names = [
+                _named(option, follows_data=follows)
+                for option, (_, follows) in zip(self.options, self._shown(), strict=True)
+            ]
+            helps = (option.help for option in self.options)
+            lines += ["", "  OPTIONS", *(f"    {name:<15}  {text}" for name, text in zip(names, helps, strict=True))]
         return "\n".join([*lines, ""]) + "\n"
 
 
@@ -206,7 +213,7 @@ def _missing(command: Command, option: Option) -> str:
     return f"command '{command.name}' requires {shown} option"
 
 
-def _named(option: Option) -> str:
+def _named(option: Option, *, follows_data: bool) -> str:
     match option.kind:
         case Kind.FLAG:
             return f"--{option.name}"
@@ -217,7 +224,7 @@ def _named(option: Option) -> str:
         case Kind.DATA:
             return f"[--{option.name}] <string>"
         case Kind.REST:
-            return f"<{option.name}>"
+            return f"[--{option.name}] <string>" if follows_data else f"<{option.name}>"
 
 
 class _Parse:
