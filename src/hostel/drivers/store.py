@@ -230,6 +230,23 @@ def _translated(doing: str) -> Iterator[None]:
 
 
 def _lock(descriptor: int, directory: Path, timeout: float) -> None:
+    if not lock_within(descriptor, timeout):
+        raise VirtError(
+            ErrorCode.OPERATION_TIMEOUT,
+            f"'{directory}' has been locked by another hostel process for {timeout:.0f} seconds",
+        )
+
+
+def lock_within(descriptor: int, timeout: float) -> bool:
+    """Lock an open file against all other threads and processes, until it is closed; whether that went in the time.
+
+    Args:
+        descriptor: the file's.
+        timeout: seconds.
+
+    Raises:
+        OSError: the host cannot lock it.
+    """
     import fcntl  # here, since clients of other hosts run where there is none
 
     deadline = time.monotonic() + timeout
@@ -240,12 +257,9 @@ def _lock(descriptor: int, directory: Path, timeout: float) -> None:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
         else:
-            return
+            return True
         if time.monotonic() >= deadline:
-            raise VirtError(
-                ErrorCode.OPERATION_TIMEOUT,
-                f"'{directory}' has been locked by another hostel process for {timeout:.0f} seconds",
-            )
+            return False
         time.sleep(_LOCK_POLL)
 
 

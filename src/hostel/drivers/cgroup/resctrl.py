@@ -7,7 +7,6 @@ has, in per cent; another one which threads are in it. Parts of caches that no g
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.store import lock_within
 from hostel.drivers.topology import RESCTRL, SYSTEM, host_cache
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.units import scale_libvirt
@@ -23,6 +23,7 @@ _SCOPES: Final = {"": "both", "CODE": "code", "DATA": "data"}
 _WORDS: Final = {scope: word for word, scope in _SCOPES.items()}
 _INFO: Final = re.compile(r"L(\d+)(|CODE|DATA)")
 _LINE: Final = re.compile(r"\s*(?:L(\d+)(|CODE|DATA)|(MB)):(.*)")
+_LOCK_SECONDS: Final = 60.0
 _NODE: Final = re.compile(r"mon_L\w*?_(\d+)")
 
 
@@ -155,14 +156,16 @@ class Resctrl:
         """Keep others who ask for groups out, libvirt too.
 
         Raises:
-            VirtError: ``SYSTEM_ERROR``: the host refuses.
+            VirtError: ``SYSTEM_ERROR``: the host refuses; ``OPERATION_TIMEOUT``: they do not end.
         """
         try:
             file = os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise system_fault(error, "Cannot open resctrl", ErrorDomain.RESCTRL) from error
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            if not lock_within(file, _LOCK_SECONDS):
+                reason = f"'{self.root}' has been locked by another process for {_LOCK_SECONDS:.0f} seconds"
+                raise fault(ErrorCode.OPERATION_TIMEOUT, reason, ErrorDomain.RESCTRL)
             yield
         finally:
             os.close(file)

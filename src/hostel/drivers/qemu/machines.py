@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -22,14 +20,13 @@ from hostel.drivers.qemu.descriptors import Descriptors
 from hostel.drivers.qemu.helper import tpm
 from hostel.drivers.qemu.output.sinks import settle
 from hostel.drivers.qemu.status import Ending, Migration, Status, write_ending
-from hostel.drivers.store import Directories, Store, is_locked
+from hostel.drivers.store import Directories, Store, is_locked, lock_within
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.volumes import name_volumes
 
 _LOCK_SECONDS: Final = 60.0
 GLANCE: Final = 1.0  # seconds that who only looks waits for who works, and for QEMU
-_LOCK_POLL: Final = 0.01
 _STOPPED: Final = {
     ShutoffReason.UNKNOWN: Stopped.SHUTDOWN,
     ShutoffReason.SHUTDOWN: Stopped.SHUTDOWN,
@@ -110,17 +107,10 @@ class Machines:
         directory = self._state / "lock"
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(directory / _digest(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + timeout
         try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        message = f"Timed out during operation: domain '{name}' is held by another operation"
-                        raise DomainHeld(ErrorCode.OPERATION_TIMEOUT, message, domain=ErrorDomain.QEMU) from None
-                    time.sleep(_LOCK_POLL)
+            if not lock_within(descriptor, timeout):
+                message = f"Timed out during operation: domain '{name}' is held by another operation"
+                raise DomainHeld(ErrorCode.OPERATION_TIMEOUT, message, domain=ErrorDomain.QEMU)
             yield
         finally:
             os.close(descriptor)
