@@ -16,12 +16,19 @@ class GetOpt:
     Args:
         flags: the options there are, in the order in which abbreviations list them.
         words: what was given.
+        operand: given, operands come in their turn, too, each as the value of this.
+
+    Attributes:
+        operands: what is no option.
+        written: the option whose turn it is, as it was written.
     """
 
-    def __init__(self, flags: Sequence[Flag], words: Sequence[str]) -> None:
+    def __init__(self, flags: Sequence[Flag], words: Sequence[str], operand: Flag | None = None) -> None:
         self._flags = flags
         self._words = words
+        self._operand = operand
         self.operands: list[str] = []
+        self.written = ""
 
     def __iter__(self) -> Iterator[tuple[Flag, str]]:
         """Go through the options.
@@ -31,14 +38,22 @@ class GetOpt:
         """
         words = iter(self._words)
         for word in words:
+            self.written = word
             if word == "--":
-                self.operands += words
+                for rest in words:
+                    yield from self._no_option(rest)
             elif word.startswith("--"):
                 yield self._long(word, words)
             elif word.startswith("-") and word != "-":
                 yield from self._bundle(word[1:], words)
             else:
-                self.operands.append(word)
+                yield from self._no_option(word)
+
+    def _no_option(self, word: str) -> Iterator[tuple[Flag, str]]:
+        self.operands.append(word)
+        self.written = word
+        if self._operand is not None:
+            yield self._operand, word
 
     def _long(self, word: str, words: Iterator[str]) -> tuple[Flag, str]:
         name, equals, value = word[2:].partition("=")
@@ -59,6 +74,7 @@ class GetOpt:
         following = next(words, None)
         if following is None:
             raise UsageError(f"option '--{flag.long}' requires an argument")
+        self.written = f"{word} {following}"
         return flag, following
 
     def _bundle(self, letters: str, words: Iterator[str]) -> Iterator[tuple[Flag, str]]:

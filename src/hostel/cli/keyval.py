@@ -32,6 +32,8 @@ def parse(text: str, implied: str | None = None) -> tuple[dict[str, Any], bool]:
         if not part:
             continue
         name, equals, value = part.partition("=")
+        if part in ("help", "?"):
+            raise Failure("Help is not available for this option")
         if not equals and (index or implied is None):
             raise Failure(f"Expected '=' after parameter '{name}'")
         if not equals:

@@ -103,6 +103,8 @@ class ThrottleGroup:
             text = str(value)
             if not text.isascii() or not text.removeprefix("-").isdigit():
                 raise OptionError(f"Parameter '{name}' expects integer")
+            if text.startswith("-") and name.startswith("x-"):
+                raise OptionError("Property values cannot be negative")
             values[key] = int(text)
         return cls(values)
 

@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostel.cause import hint_of
 from hostel.cli import pidfile
@@ -34,7 +34,16 @@ _FLAGS: Final = (
     Flag("trace", "T", "trace", "PATTERN"),
     Flag("version", "V", "version"),
 )
+_OPERAND: Final = Flag("operand")
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class _Given(NamedTuple):
+    """An option, or what is none, as it was given; ``written`` as errors name it."""
+
+    name: str
+    value: str
+    written: str
 
 
 class _Done(HostelError):
@@ -49,12 +58,12 @@ def main(words: list[str], prog: str) -> int:
     """
     output = Output(prog)
     try:
-        options = GetOpt(_FLAGS, words)
-        given = [(flag.name, value) for flag, value in options]
+        options = GetOpt(_FLAGS, words, _OPERAND)
+        given = [_Given(flag.name, value, options.written) for flag, value in options]
     except UsageError as error:
         output.error(str(error))
         return 1
-    for name, _ in given:
+    for name, _, _ in given:
         if name == "help":
             output.text(usage.PAGE.format(prog=prog))
             return 0
@@ -63,15 +72,12 @@ def main(words: list[str], prog: str) -> int:
 
             output.text(f"{prog} version {QEMU_VERSION} (Hostel {__version__})\n")
             return 0
-    if options.operands:
-        output.error(f"{options.operands[0]}: Unexpected argument")
-        return 1
     return _start(given, output)
 
 
-def _start(given: Sequence[tuple[str, str]], output: Output) -> int:
+def _start(given: Sequence[_Given], output: Output) -> int:
     background: Background | None = None
-    if any(name == "daemonize" for name, _ in given):
+    if any(name == "daemonize" for name, _, _ in given):
         from hostel.cli.qemu_nbd.background import fork
 
         forked = fork()
@@ -93,13 +99,13 @@ def _start(given: Sequence[tuple[str, str]], output: Output) -> int:
             try:
                 # A client that comes while they are made finds all of them: its commands wait.
                 with daemon.lock:
-                    for name, value in given:
+                    for each in given:
                         if not daemon.stopping:
-                            _make(daemon, name, value, output)
+                            _make(daemon, each, output)
             except _Done:
                 return 0
             daemon.serve()
-            _write_pid_file(stack, [value for name, value in given if name == "pidfile"])
+            _write_pid_file(stack, [value for name, value, _ in given if name == "pidfile"])
             if background is not None:
                 os.chdir("/")
                 background.ready()
@@ -125,19 +131,19 @@ def _write_pid_file(stack: ExitStack, paths: Sequence[str]) -> None:
     stack.callback(os.unlink, path)
 
 
-def _make(daemon: Daemon, name: str, value: str, output: Output) -> None:
-    """Do what one option says; its errors begin with the option."""
-    make = _MAKERS.get(name)
+def _make(daemon: Daemon, given: _Given, output: Output) -> None:
+    """Do what one option says; its errors begin with the option as it was written."""
+    make = _MAKERS.get(given.name)
     if make is None:
         return
     try:
-        make(daemon, value, output)
+        make(daemon, given.value, output)
     except _Done:
         raise
     except (HostelError, OSError) as error:
         message = error.strerror if isinstance(error, OSError) and not isinstance(error, HostelError) else str(error)
         hint = getattr(error, "hint", None) or hint_of(error)
-        raise BlockError(f"--{name} {value}: {message}", hint=hint) from None
+        raise BlockError(f"{given.written}: {message}", hint=hint) from None
 
 
 def _blockdev(daemon: Daemon, value: str, output: Output) -> None:
@@ -194,14 +200,18 @@ def _monitor(daemon: Daemon, value: str, output: Output) -> None:
     tree, is_text = parse(value, "chardev")
     known = (Parameter("id"), Parameter("mode", values=("readline", "control")), Parameter("pretty", Kind.BOOL))
     checked = check((*known, needed("chardev")), tree, text=is_text)
-    if checked.get("mode") == "readline":
-        raise Failure("Only QMP is supported")
     device = daemon.devices.get(checked["chardev"])
     if device is None:
         raise Failure(f'chardev "{checked["chardev"]}" not found')
+    if checked.get("mode") == "readline":
+        raise Failure("Only QMP is supported")
     if any(monitor.label == device.label for monitor in daemon.monitors):
         raise Failure(f"Device '{device.label}' is in use")
     daemon.monitors.append(MonitorServer(daemon, device, pretty=checked.get("pretty", False)))
+
+
+def _unexpected(daemon: Daemon, value: str, output: Output) -> None:
+    raise Failure("Unexpected argument")
 
 
 _MAKERS: Final[dict[str, Callable[[Daemon, str, Output], None]]] = {
@@ -211,4 +221,5 @@ _MAKERS: Final[dict[str, Callable[[Daemon, str, Output], None]]] = {
     "monitor": _monitor,
     "nbd-server": _nbd_server,
     "object": _object,
+    "operand": _unexpected,
 }
