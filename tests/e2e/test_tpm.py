@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from hostel.drivers.base import StartFlag, UndefineFlag
+from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotRevertFlag
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from hostel.objects import Connection
+from support import image
 from support.linux import Linux
 from support.linux_guest import LinuxGuest
+from support.session import disk
 
 pytestmark = [
     pytest.mark.qemu,
@@ -99,6 +102,19 @@ def test_a_tpm_is_encrypted_and_stays_where_it_is_told_to(
     with pytest.raises(VirtError, match="cannot both keep and delete TPM"):
         driver.domain_undefine(driver.domain_define_xml(xml(more)), UndefineFlag.TPM | UndefineFlag.KEEP_TPM)
     driver.domain_undefine(driver.domain_define_xml(xml(more)), UndefineFlag.TPM)
+    assert not state.exists()
+
+
+def test_a_tpm_of_a_machine_without_a_definition_outlives_that_it_goes_back(tmp_path: Path, driver: QemuDriver) -> None:
+    image.qemu_img("create", "-q", "-f", "qcow2", tmp_path / "disk", 1 << 20)
+    document = xml().replace("<devices>", f"<devices>{disk(tmp_path / 'disk', 'qcow2')}")
+    domain = driver.domain_create_xml(document, StartFlag.PAUSED)
+    state = tmp_path / "config/qemu/swtpm" / UUID / "tpm2/tpm2-00.permall"
+    kept = state.read_bytes()
+    one = driver.domain_snapshot_create_xml(domain, "<domainsnapshot/>", SnapshotCreateFlag.DISK_ONLY)
+    driver.domain_revert_to_snapshot(one, SnapshotRevertFlag.PAUSED)
+    assert state.read_bytes() == kept
+    driver.domain_destroy(driver.domain_lookup_by_uuid(UUID))
     assert not state.exists()
 
 

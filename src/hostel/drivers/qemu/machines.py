@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from hostel.cause.mount import mount_of
 from hostel.drivers.base import DomainRef, ShutoffReason
 from hostel.drivers.base.agent import AgentTimeout
 from hostel.drivers.events import Event, EventBus, Lifecycle, Stopped, Subject
@@ -346,11 +347,32 @@ class Machines:
         with contextlib.suppress(ValueError):
             status = Status.parse(text or "")
             if not self.definitions.has(name):
-                with contextlib.suppress(VirtError):
-                    tpm.drop(status.domain, self.tpm_state(status.domain.uuid or ""))
+                if not self._needs_tpm(status, ending):
+                    with contextlib.suppress(VirtError):
+                        tpm.drop(status.domain, self.tpm_state(status.domain.uuid or ""))
                 if ending.reason not in _GOES_ON:
                     self.forget_moments(name)
             self.publish(status.domain, "lifecycle", event=int(Lifecycle.STOPPED), detail=_STOPPED[ending.reason])
+
+    def _needs_tpm(self, status: Status, ending: Ending) -> bool:
+        """Whether somebody goes on with what the TPM of a machine without a definition remembers.
+
+        That is the machine itself where it goes back to a snapshot, and the one on another host that it has become or
+        come from, where both have the directory.
+        """
+        if ending.reason is ShutoffReason.FROM_SNAPSHOT:
+            return True
+        if ending.reason is ShutoffReason.FAILED and self._has_snapshots(status.domain.name):
+            return True
+        if ending.reason is not ShutoffReason.MIGRATED and status.migration is None:
+            return False
+        mount = mount_of(str(self.tpm_state("")))
+        return mount is not None and mount.is_remote
+
+    def _has_snapshots(self, name: str) -> bool:
+        from hostel.drivers.qemu.snapshot.catalog import Catalog
+
+        return bool(Catalog(self, name).names())
 
     def _remember(self, name: str, ending: Ending, text: str) -> None:
         """Write down how a run ended. A disk that is full keeps nobody from ending a machine: then nobody knows.
