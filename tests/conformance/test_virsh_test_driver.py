@@ -143,6 +143,7 @@ MACHINES = [
     "inject-nmi test; destroy test; inject-nmi test",
     "send-key test KEY_A; send-key test 30 31 --codeset linux; send-key test 300000; "
     "send-key test --codeset xt 30; destroy test; send-key test 30",
+    "send-key test KEY_F13 KEY_SLEEP KEY_ZENKAKUHANKAKU; send-key test KEY_VOLUMEUP KEY_UWB 183; send-key test 170",
     "set-user-password test root foo; set-user-password test root foo --encrypted; destroy test; "
     "set-user-password test root foo",
     "screenshot test picture",
