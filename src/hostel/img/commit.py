@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-from collections.abc import Iterator
 from typing import Final
 
 from hostel.block import filename as names
-from hostel.block import notice
+from hostel.block.changed_parent import committing
 from hostel.block.node import BlockNode
-from hostel.block.powers import Emptying, ParentBound
-from hostel.block.rewiring import held_image
+from hostel.block.powers import Emptying
 from hostel.block.snapshots_inside import tell_of_change
 from hostel.errors import BlockError
 from hostel.img.copy import CopyJob, CopySettings, Feedback
@@ -62,13 +59,14 @@ def commit(node: BlockNode, depth: int, *, rate: int = 0, empty: bool = True, fe
     Raises:
         BlockError: with QEMU's text; the overlay has lost nothing.
     """
-    base = list(node.chain())[depth]
+    layers = list(node.chain())
+    base = layers[depth]
     tell_of_change(node)
     try:
         if base.length < node.length:
             base.resize(node.length)
         settings = CopySettings(min_sparse=None, base=base, rate=rate, in_order=False)
-        with _whatever_the_parent(node, depth):
+        with committing(layers[depth - 1]):
             CopyJob([node], base, settings, feedback).run()
         base.flush()
     except CopyError as error:
@@ -83,18 +81,3 @@ def commit(node: BlockNode, depth: int, *, rate: int = 0, empty: bool = True, fe
             node.flush()
         except OSError as error:
             raise failed(f"Failed to empty {node.filename}", error) from None
-
-
-@contextlib.contextmanager
-def _whatever_the_parent(node: BlockNode, depth: int) -> Iterator[None]:
-    """Let the layer above the base say what it has, also where the base has changed since; that is told."""
-    with contextlib.ExitStack() as stack:
-        layer = list(node.chain())[depth - 1]
-        with held_image(layer) as image:
-            if not isinstance(image.driver, ParentBound):
-                difference = None
-            else:
-                difference = stack.enter_context(image.driver.ignoring_parent())
-        if difference is not None:
-            notice.tell(f"warning: {difference} What '{image.filename}' has is written into it all the same.")
-        yield

@@ -7,8 +7,10 @@ it; cut off before, the chain is as it was, and a commit that is begun again cop
 
 from __future__ import annotations
 
+import contextlib
 import errno
 
+from hostel.block.changed_parent import committing
 from hostel.block.extent import Status
 from hostel.block.jobs.copying import CHUNK, copy_data, flush_last, grow, next_extent, write_zeroes
 from hostel.block.jobs.job import Job, JobSettings
@@ -56,6 +58,8 @@ class CommitJob(Job):
             raise UnsupportedFeature(f"Image format driver '{self._overlay.format}' cannot change its backing file")
         self._top, self._base = top, base
         self._backing_file = backing_file
+        self._above_base = chain[places[id(base)] - 1]
+        self._committing = contextlib.ExitStack()
         self._reopened: list[BlockNode] = []
         self._place = 0
         used = chain[places[id(top)] - 1 : places[id(base)] + 1]
@@ -63,6 +67,7 @@ class CommitJob(Job):
         self.length = top.length
 
     def _attach(self) -> None:
+        self._committing.enter_context(committing(self._above_base))
         for node in (self._base, self._overlay):
             if node.read_only:
                 reopen(node, read_only=False)
@@ -101,6 +106,7 @@ class CommitJob(Job):
             retire(former)
 
     def _clean(self) -> None:
+        self._committing.close()
         for node in reversed(self._reopened):
             end_writing(node)
         self._reopened.clear()

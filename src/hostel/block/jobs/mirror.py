@@ -7,11 +7,13 @@ marked: the two are equal then and stay so, until the one takes the place of the
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from hostel.block.changed_parent import committing
 from hostel.block.driver import FilterDriver
 from hostel.block.extent import Status
 from hostel.block.jobs.backup import BackupSettings, BackupSync, BitmapMode, settle_bitmap
@@ -364,6 +366,7 @@ class ActiveCommitJob(MirrorJob):
         if not depth:
             raise BlockError(f"'{base.name}' is not in this backing file chain", errno=errno.EINVAL)
         self._between = chain[:depth]
+        self._committing = contextlib.ExitStack()
         self._reopened = False
         super().__init__(settings, top, base, MirrorSettings(sync=Sync.TOP, replaced=replaced))
         self._base = base
@@ -378,6 +381,7 @@ class ActiveCommitJob(MirrorJob):
     def _attach(self) -> None:
         for layer in self._between:
             tell_of_change(layer)
+        self._committing.enter_context(committing(self._between[-1]))
         if self._target.read_only:
             reopen(self._target, read_only=False)
             self._reopened = True
@@ -389,6 +393,7 @@ class ActiveCommitJob(MirrorJob):
         return self._step()
 
     def _clean(self) -> None:
+        self._committing.close()
         super()._clean()
         if self._reopened and self.error is not None and not self._target.closed:
             end_writing(self._target)
