@@ -22,6 +22,7 @@ from hostel.block.filters.quorum import QuorumDriver
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
 from hostel.block.permission import Permission
+from hostel.block.powers import Named
 from hostel.block.protocols.file import FileDriver
 from hostel.block.tree import in_order_of_opening, tree
 from hostel.errors import BlockError, ReadOnly
@@ -233,7 +234,7 @@ class NodeTable(Mapping[str, BlockNode]):
                 self._require_free(each.name)
                 self._nodes[each.name] = each
                 taken.append(each.name)
-                if isinstance(each.driver, QuorumDriver):
+                if isinstance(each.driver, Named):
                     each.driver.called = functools.partial(_name, each)
             self.require_compatible(node)
         except BlockError:

@@ -326,3 +326,14 @@ class Compressing(Protocol):
 
     def pwrite_compressed(self, offset: int, payload: bytes) -> None:
         """Store a cluster's compressed ``payload`` at a cluster-aligned guest ``offset``."""
+
+
+@runtime_checkable
+class Named(Protocol):
+    """Tells of incidents, and by what name the node is known that it is the driver of.
+
+    Attributes:
+        called: that name, at this moment; whoever names nodes says it.
+    """
+
+    called: Callable[[], str]

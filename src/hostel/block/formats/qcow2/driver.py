@@ -219,11 +219,21 @@ class Qcow2Driver(FormatDriver):
 
     # ---- optional powers
 
+    @property
+    def called(self) -> Callable[[], str]:
+        """The name of the node that this is the driver of; see :class:`hostel.block.powers.Named`."""
+        return self._image.called
+
+    @called.setter
+    def called(self, called: Callable[[], str]) -> None:
+        self._image.called = called
+
     def reopened(self, change: ModeChange) -> Qcow2Driver:
         """Write out what is held back and open the image anew; see :class:`hostel.block.powers.Reopenable`."""
         self._image.close()
         driver = Qcow2Driver.open(self.children["file"], change(self._image.mode))
         driver.children.update(self.children)
+        driver.called = self.called
         return driver
 
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:

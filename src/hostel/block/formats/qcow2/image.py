@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Callable
 from typing import Final, NoReturn
 
-from hostel.block import notice
+from hostel.block import incident, notice
 from hostel.block.driver import OpenMode
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout
@@ -67,6 +68,7 @@ class Qcow2Image:
         self._released = Released(self.geometry)
         self._writing = False
         self._told = False  # that it is corrupt
+        self.called: Callable[[], str] = str
         self._owed = False  # something is held back that was accepted before the present request
         self.broken: str | None = None
         self.end_of_bytes = 0  # host offset after the last compressed payload; 0 where the next starts a cluster
@@ -329,10 +331,15 @@ class Qcow2Image:
         first = offset >> bits
         found = self.map.find(first, ((offset + length - 1) >> bits) - first + 1, own)
         if found is not None:
-            self.corrupt(f"Preventing invalid {what} metadata (overlaps with {found})")
+            self.corrupt(f"Preventing invalid {what} metadata (overlaps with {found})", offset, length)
 
-    def corrupt(self, message: str) -> NoReturn:
+    def corrupt(self, message: str, offset: int | None = None, length: int | None = None) -> NoReturn:
         """Raise for metadata that contradicts itself; an image that we may write is marked and written no more.
+
+        Args:
+            message: what is wrong, in QEMU's words.
+            offset: where in the file somebody wanted to write, in bytes; None where that is not what it is about.
+            length: how much, in bytes.
 
         Raises:
             CorruptImage: always.
@@ -341,13 +348,21 @@ class Qcow2Image:
             self.broken = message
             self._told = True
             notice.tell(f"qcow2: Marking image as corrupt: {message}; further corruption events will be suppressed")
+            self._tell_owner(message, offset, length, fatal=True)
             if self.header.version >= 3:
                 self.set_features(self.header.incompatible_features | Incompatible.CORRUPT)
             raise CorruptImage(f"Marking image as corrupt: {message}", hint="Use qemu-img check -r all to repair it.")
         if not self._told:
             self._told = True
             notice.tell(f"qcow2: Image is corrupt: {message}; further non-fatal corruption events will be suppressed")
+            self._tell_owner(message, offset, length, fatal=False)
         raise CorruptImage(message)
+
+    def _tell_owner(self, message: str, offset: int | None, length: int | None, *, fatal: bool) -> None:
+        name = self.called()
+        members = {"node-name": name or None, "offset": offset, "size": length}
+        given = {key: value for key, value in members.items() if value is not None}
+        incident.tell("BLOCK_IMAGE_CORRUPTED", {"device": "", "msg": message, "fatal": fatal, **given})
 
     # ---- writing
 

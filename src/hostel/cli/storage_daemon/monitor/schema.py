@@ -44,6 +44,14 @@ _JOB: Final = (needed("type"), needed("device"), *(needed(name, Kind.INT) for na
 _SECTORS: Final = (needed("sector-num", Kind.INT), needed("sectors-count", Kind.INT))
 _EVENTS: Final[Mapping[str, Sequence[Parameter]]] = {
     "BLOCK_EXPORT_DELETED": (needed("id"),),
+    "BLOCK_IMAGE_CORRUPTED": (
+        needed("device"),
+        Parameter("node-name"),
+        needed("msg"),
+        Parameter("offset", Kind.INT),
+        Parameter("size", Kind.INT),
+        needed("fatal", Kind.BOOL),
+    ),
     "BLOCK_JOB_CANCELLED": _JOB,
     "BLOCK_JOB_COMPLETED": (*_JOB, Parameter("error")),
     "BLOCK_JOB_ERROR": (needed("device"), needed("operation"), needed("action")),
