@@ -12,7 +12,7 @@ from hostel.drivers.base.migration import MigrateFlag
 from hostel.drivers.migrating import migrate
 from hostel.drivers.qemu import lease
 from hostel.drivers.qemu.driver import QemuDriver
-from hostel.errors import VirtError
+from hostel.errors import ErrorCode, VirtError
 from support.full_disk import Moment, full
 from support.moving import Two, state_of, two
 from support.process import machines_of
@@ -84,3 +84,20 @@ def test_a_machine_can_be_ended_without_room(tmp_path: Path, driver: QemuDriver)
         state = driver.domain_get_state(ref)
         assert [item.name for item in driver.connect_list_all_domains()] == ["guest"]
     assert (state.state, state.reason) == (DomainState.SHUTOFF, ShutoffReason.UNKNOWN)
+
+
+def test_a_machine_whose_log_cannot_be_written_is_refused_or_goes_on(tmp_path: Path, driver: QemuDriver) -> None:
+    ref = driver.domain_define_xml(domain_xml(tmp_path))
+    log = driver._machines.log("guest")
+    log.parent.mkdir(parents=True)
+    log.symlink_to("/dev/full")
+    with pytest.raises(VirtError, match=f"cannot write the log '{log}': No space left on device") as caught:
+        driver.domain_create(ref)
+    assert caught.value.code is ErrorCode.SYSTEM_ERROR
+    assert driver.domain_get_state(ref).state is DomainState.SHUTOFF
+    log.unlink()
+    ref = driver.domain_create(ref)
+    log.unlink()
+    log.symlink_to("/dev/full")
+    driver.domain_qemu_monitor_command(ref, '{"execute": "query-status"}')  # which taints it, and is noted
+    driver.domain_destroy(ref)

@@ -169,8 +169,7 @@ class Assignment:
                 self._records.remove(function)
 
     def _log(self, name: str, note: str) -> None:
-        with contextlib.suppress(OSError):
-            process.write_log(self._machines.log(name), [note])
+        process.write_log(self._machines.log(name), [note])
 
     def _settle_dead(self, name: str) -> None:
         """Have other machines give back what they had that have ended, or whose starter has."""

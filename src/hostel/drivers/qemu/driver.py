@@ -524,8 +524,7 @@ class QemuDriver(
         started: list[DomainRef] = []
 
         def note(what: str, why: str) -> None:
-            with contextlib.suppress(OSError):
-                process.write_log(self._machines.log(name), [f"not started by itself: {why}"])
+            process.write_log(self._machines.log(name), [f"not started by itself: {why}"])
             missed(what, why)
 
         for name in self._machines.autostarts.names():

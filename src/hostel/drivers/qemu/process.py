@@ -22,9 +22,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from hostel.drivers.fault import system_fault
 from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.pause import Pause
 from hostel.drivers.store import is_locked
+from hostel.errors import ErrorDomain
 
 _OURS: Final = " is tainted: "  # of lines that we write into a log while QEMU does, too
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -391,8 +393,21 @@ def last_lines(log: Path, count: int = 5, *, since: int = 0) -> list[str]:
 def write_log(log: Path, notes: Sequence[str], argv: Sequence[str] = ()) -> int:
     """Write into a machine's log, with the time, that it starts and how, or what is to be said of it meanwhile.
 
-    Returns how long the log is then; what follows of a machine that starts is QEMU's own.
+    Returns how long the log is then; what follows of a machine that starts is QEMU's own. What is said meanwhile is
+    passed over where the host does not take it: what is being done must not fail by that.
+
+    Raises:
+        VirtError: ``SYSTEM_ERROR``: the log of a machine that starts cannot be written.
     """
+    try:
+        return _append(log, notes, argv)
+    except OSError as error:
+        if not argv:
+            return 0
+        raise system_fault(error, f"cannot write the log '{log}'", ErrorDomain.QEMU, path=str(log)) from error
+
+
+def _append(log: Path, notes: Sequence[str], argv: Sequence[str]) -> int:
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S%z")
     lines = [f"{stamp}: {note}\n" for note in (("starting up", *notes) if argv else notes)]
