@@ -201,3 +201,14 @@ def test_subclusters_that_contradict_their_cluster_are_told_as_by_qemu(
     poke(path, l2(path) + 8, bitmap)
     assert_same(path)
     assert check_file(path)[0].corruptions
+
+
+def test_what_is_wrong_in_a_table_is_told_in_its_order(tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", str(path), "1M")
+    run("qemu-io", "-f", "qcow2", str(path), "-c", "write -P 1 0 64k")
+    far = 1 << 40
+    for index, entry in enumerate((far, far + 65536, 2 * far | 2, 3 * far, 0, 4 * far | 1 << 9, 5 * far, 6 * far | 4)):
+        poke(path, l2(path) + 8 * index, entry)
+    assert_same(path)
+    assert len(check_file(path)[1]) > 8

@@ -339,6 +339,9 @@ class Check:
             if not entry:
                 continue
             if entry & special:
+                if start < expected:  # what was found before is told before
+                    self._refer_run(start, expected, weight)
+                    start = expected
                 offset = self._count_special(table, index, entry, weight)
                 if entry & layout.COMPRESSED:
                     compressed += 1
