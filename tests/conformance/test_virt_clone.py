@@ -329,3 +329,9 @@ def test_variables_are_its_own_however_they_are_written(
 def test_two_disks_get_two_files(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--original-xml", "web.xml", "--name", "mail", "--file", "a.img", "--file", "a.img", "--print-xml"]
     assert ours(words, capsys)[2].endswith(f"two disks cannot both be copied to '{directory}/a.img'")
+
+
+def test_no_file_is_made_among_devices(directory: Path) -> None:
+    with pytest.raises(UsageError, match="no device: make the volume first"):
+        copy_file("web.img", "/dev/hostel-no-such-device", sparse=True)
+    assert not os.path.lexists("/dev/hostel-no-such-device")

@@ -142,7 +142,7 @@ class DiskCopy:
         volume = self.volume
         if volume is None:
             directory = os.path.dirname(found.path)
-            if not os.path.isdir(directory):
+            if not os.path.isdir(directory) and self._storage.pool_at(directory) is None:
                 raise UsageError(f"'{directory}' is no directory; make it first")
             return Medium("file", found.path, exists=False)
         told = ElementTree.fromstring(volume.xml())
@@ -171,7 +171,10 @@ class DiskCopy:
         if volume is None or self._storage.is_remote or not self._storage.connection.uri.startswith("qemu"):
             return volume
         told = self._storage.medium_of(volume).format
-        return volume if told in (None, self.format) or (told == "iso" and self.format == "raw") else None
+        if told in (None, "raw", "iso"):  # it is copied byte for byte
+            path = self.path or ""
+            return None if os.path.exists(path) and names_others(path, self.format) else volume
+        return volume if told == self.format else None
 
     @property
     def new(self) -> NewVolume | None:

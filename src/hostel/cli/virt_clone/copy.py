@@ -67,6 +67,11 @@ def copy_file(source: str, target: str, *, format: str = "raw", sparse: bool, re
     Raises:
         UsageError: the source is in use or cannot be read, the target is there, or there is no room.
     """
+    if _is_of_devices(os.path.realpath(os.path.dirname(target))):
+        raise UsageError(
+            f"{target}: a file that is made there is no device: make the volume first (virsh vol-create-as), "
+            "and have it filled with --check path_exists=off"
+        )
     alone = not names_others(source, format)
     if reflink and not alone:
         raise UsageError(f"{source} names other files, so that its data cannot be shared; leave out --reflink")
@@ -96,6 +101,11 @@ def copy_file(source: str, target: str, *, format: str = "raw", sparse: bool, re
         if isinstance(error, BlockError | OSError):
             raise UsageError(f"{source} cannot be copied: {error}") from error
         raise
+
+
+def _is_of_devices(directory: str) -> bool:
+    parts = directory.split("/")[1:3]
+    return parts[0] == "dev" and parts[1:] != ["shm"]
 
 
 def fill_device(source: str, device: str, *, format: str = "raw") -> None:

@@ -180,7 +180,7 @@ class Storage:
             if error.code is not ErrorCode.NO_STORAGE_VOL:
                 raise
         directory, name = os.path.split(path)
-        pool = self._pool_at(directory)
+        pool = self.pool_at(directory)
         if pool is None:
             return None
         _ensure_running(pool, refresh=True)
@@ -211,7 +211,8 @@ class Storage:
             return Medium("file", new.path, exists=False, format=new.format, new=new)
         return Medium("block", new.path, exists=False, format="raw", new=new)
 
-    def _pool_at(self, directory: str) -> StoragePool | None:
+    def pool_at(self, directory: str) -> StoragePool | None:
+        """The pool whose volumes are in a directory; None where there is none."""
         for pool in self.connection.pools():
             target = _directory(pool)
             if target is not None and os.path.abspath(target) == directory:
@@ -232,7 +233,7 @@ class Storage:
         for pool in self.connection.pools():
             if pool.name == DEFAULT_POOL:
                 return self._existing(pool)
-        found = self._pool_at(self._images)
+        found = self.pool_at(self._images)
         return self._existing(found) if found is not None else Place(DEFAULT_POOL, self._images, None)
 
     def _existing(self, pool: StoragePool) -> Place:
@@ -249,7 +250,7 @@ class Storage:
         directory = os.path.dirname(path)
         if directory == self._images:
             return self._default_place()
-        pool = self._pool_at(directory)
+        pool = self.pool_at(directory)
         if pool is not None:
             return self._existing(pool)
         if any(directory == place or directory.startswith(f"{place}/") for place in _UNMANAGED):
