@@ -89,3 +89,17 @@ def test_truncated_images_are_refused_or_mapped_like_qemu(twins: Twins, size: in
         with (folder / "a").open("r+b") as file:
             file.truncate(size)
     twins.same("map a")
+
+
+def test_subclusters_that_hold_nothing_have_their_place(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 -o extended_l2=on,cluster_size=32k a 1M")
+    for write in ("0 40k", "-z 4k 5k", "100k 3k", "-z 200k 4k"):
+        twins.prepare(f"qemu-io -f qcow2 -c 'write -q {write}' a")
+    twins.prepare("qemu-img create -q -f qcow2 -o extended_l2=on -b a -F qcow2 b")
+    twins.prepare("qemu-io -f qcow2 -c 'write -q 4k 4k' -c 'write -q -z 130k 6k' -c 'write -q 900k 2k' b")
+    for image in ("a", "b"):
+        twins.same(f"map --output=json {image}")
+        twins.same(f"map {image}")
+    twins.prepare("qemu-img convert -O qcow2 -o extended_l2=on a c")
+    twins.same("compare -s a c")
+    twins.same("compare b a")

@@ -80,7 +80,7 @@ def _walk(node: BlockNode, offset: int, length: int, base: BlockNode | None, dep
         if status & Status.ALLOCATED:
             yield ChainExtent(start, size, status, node, depth, host_offset, file)
         elif below is None:
-            yield ChainExtent(start, size, Status.ZERO, node, depth)
+            yield ChainExtent(start, size, Status.ZERO, node, depth, host_offset, file)
         else:
             inside = max(0, min(size, below.length - start))
             if inside and below is base:

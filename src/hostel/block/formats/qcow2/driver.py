@@ -180,8 +180,8 @@ class Qcow2Driver(FormatDriver):
         return self._preallocated
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        for run in runs(self._image, offset, length):
-            placed = run.kind is Kind.DATA or (run.kind is Kind.ZERO and run.host)
+        for run in runs(self._image, offset, length, every_place=True):
+            placed = run.kind is Kind.DATA or (run.kind is not Kind.COMPRESSED and run.host)
             host = run.host if placed else None
             yield Extent(run.offset, run.length, _STATUS[run.kind], host)
 

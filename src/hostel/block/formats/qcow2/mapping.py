@@ -26,8 +26,14 @@ def classify(entry: int, *, external: bool) -> Kind:
     return Kind.UNALLOCATED
 
 
-def runs(image: Qcow2Image, offset: int, length: int) -> Iterator[Run]:
+def runs(image: Qcow2Image, offset: int, length: int, *, every_place: bool = False) -> Iterator[Run]:
     """The runs of a guest range, in order and without gaps. A run ends with its L2 table at the latest.
+
+    Args:
+        image: whose.
+        offset: bytes from the start of the disk.
+        length: bytes.
+        every_place: tell, too, where a cluster has room for subclusters that hold nothing.
 
     Raises:
         CorruptImage: an entry makes no sense.
@@ -47,7 +53,7 @@ def runs(image: Qcow2Image, offset: int, length: int) -> Iterator[Run]:
             if table.bitmaps is None:
                 yield from _table_runs(image, table.entries, l1_index, offset, stop)
             else:
-                yield from extended_runs(image, table, l1_index, offset, stop)
+                yield from extended_runs(image, table, l1_index, offset, stop, every_place=every_place)
         offset = stop
 
 
@@ -78,14 +84,16 @@ def _table_runs(image: Qcow2Image, table: array[int], l1_index: int, offset: int
         offset, index = stop, next_index
 
 
-def extended_runs(image: Qcow2Image, table: L2Table, l1_index: int, offset: int, end: int) -> Iterator[Run]:
-    """The runs of a range inside one extended L2 table, neighbours of one kind joined."""
+def extended_runs(
+    image: Qcow2Image, table: L2Table, l1_index: int, offset: int, end: int, *, every_place: bool = False
+) -> Iterator[Run]:
+    """The runs of a range inside one extended L2 table, neighbours of one kind joined; see :func:`runs`."""
     last: Run | None = None
-    for run in _subcluster_runs(image, table, l1_index, offset, end):
+    for run in _subcluster_runs(image, table, l1_index, offset, end, every_place=every_place):
         if last is not None and last.kind is run.kind is not Kind.COMPRESSED:
             placed = last.host or last.kind is Kind.DATA
             continues = last.host + last.length == run.host if placed else not run.host
-            if continues or run.kind is not Kind.DATA:
+            if continues or not (every_place or run.kind is Kind.DATA):
                 last = last._replace(length=last.length + run.length, host=last.host if continues else 0)
                 continue
         if last is not None:
@@ -95,7 +103,9 @@ def extended_runs(image: Qcow2Image, table: L2Table, l1_index: int, offset: int,
         yield last
 
 
-def _subcluster_runs(image: Qcow2Image, table: L2Table, l1_index: int, offset: int, end: int) -> Iterator[Run]:
+def _subcluster_runs(
+    image: Qcow2Image, table: L2Table, l1_index: int, offset: int, end: int, *, every_place: bool
+) -> Iterator[Run]:
     geometry = image.geometry
     assert table.bitmaps is not None
     base = l1_index * geometry.l2_reach
@@ -121,7 +131,8 @@ def _subcluster_runs(image: Qcow2Image, table: L2Table, l1_index: int, offset: i
             within = geometry.in_cluster(offset)
             kind, after = subcluster_run(bitmap, within // geometry.subcluster_size)
             length = min(stop - offset, after * geometry.subcluster_size - within)
-            yield Run(offset, length, kind, host + within if placed and kind is not Kind.UNALLOCATED else 0)
+            told = placed and (every_place or kind is not Kind.UNALLOCATED)
+            yield Run(offset, length, kind, host + within if told else 0)
             offset += length
 
 
