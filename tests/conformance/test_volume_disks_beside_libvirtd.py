@@ -81,7 +81,7 @@ snapshot-create-as w s --disk-only {_OVERLAYS}
 blockcommit w vda --active --shallow --wait; {_VDA}; blockjob w vda --pivot; {_DISKS}
 blockcommit w vdb --active --wait --pivot; blockpull w vdc --wait; {_DISKS}
 blockcopy w vda HOME/copy --transient-job --wait; {_VDA}; blockjob w vda --pivot; {_DISKS}
-managedsave w; managedsave-dumpxml w --xpath //disk; start w; {_DISKS}
+managedsave w; managedsave-dumpxml w --xpath //disk/source; start w; {_DISKS}
 save w HOME/saved; save-image-dumpxml HOME/saved --xpath //disk/source; restore HOME/saved; {_DISKS}
 detach-device w HOME/other.xml --live; pool-destroy p; {_DISKS}; domblkinfo w vdb
 destroy w; start w; snapshot-delete w s --metadata; undefine w

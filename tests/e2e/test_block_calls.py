@@ -21,11 +21,13 @@ from hostel.drivers.base.block import (
 )
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.qemu import process
+from hostel.drivers.qemu.block import copy
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from support.chains import Chain
+from support.image import real_qemu_img
 from support.kill_step import MAX_STEPS, killed_at
 from support.session import disk, domain_xml, held, session
 
@@ -58,6 +60,28 @@ def test_commit_in_the_middle_takes_an_image_out(tmp_path: Path, driver: QemuDri
     assert not (tmp_path / "over2.qcow2").exists()
     assert not (tmp_path / "over1.qcow2").exists()
     chain.check("over3.qcow2", ["base.qcow2"])
+
+
+def test_a_copy_that_another_was_sooner_than_leaves_what_that_one_made(
+    tmp_path: Path, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = Chain(tmp_path, driver)
+    target = tmp_path / "copy.qcow2"
+    xml = f"<disk type='file'><driver type='qcow2'/><source file='{target}'/></disk>"
+    driver.domain_block_copy(chain.ref, "vda", xml, flags=BlockCopyFlag.TRANSIENT_JOB)
+    chain.wait(ready=True)
+    second = tmp_path / "second"
+    second.mkdir()
+    real_qemu_img("create", "-q", "-f", "qcow2", second / "disk.qcow2", "1M")
+    late = driver.domain_create_xml(
+        domain_xml(second, disk(second / "disk.qcow2", "qcow2"), name="late"), StartFlag.PAUSED
+    )
+    monkeypatch.setattr(copy, "_check_target", lambda *_, **__: True)  # it looked before the first had begun
+    with pytest.raises(VirtError, match="lock"):
+        driver.domain_block_copy(late, "vda", xml, flags=BlockCopyFlag.TRANSIENT_JOB)
+    driver.domain_destroy(late)
+    driver.domain_block_job_abort(chain.ref, "vda", BlockJobAbortFlag.PIVOT)
+    chain.check("copy.qcow2", [])
 
 
 def test_active_commit_is_pivoted_and_the_definition_follows(tmp_path: Path, driver: QemuDriver) -> None:

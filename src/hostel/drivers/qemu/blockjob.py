@@ -272,9 +272,20 @@ def _after_backup(machine: Running, job: BlockJob, disk: Disk | None) -> None:
 
 
 def _remove(paths: list[str]) -> None:
+    """Remove images, but for those that somebody has open.
+
+    Another job may have made its own target of the name in the moment between our look and our making it.
+    """
+    from hostel.block import permission
+
     for path in paths:
         with contextlib.suppress(OSError):
-            os.unlink(path)
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+            try:
+                if not permission.is_used(descriptor):
+                    os.unlink(path)
+            finally:
+                os.close(descriptor)
 
 
 def _tell(machine: Running, job: BlockJob, status: BlockJobStatus) -> None:
