@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -113,6 +114,10 @@ def answers(virsh: Callable[[list[str]], subprocess.CompletedProcess[str]], file
         if command == "!lease":
             party = Party("cable", mac=MAC, bridge="hbr0")
             party.lease(files, name="one")
+            deadline = time.monotonic() + 20  # dnsmasq tells a helper of libvirt's, and waits for nothing
+            while MAC not in virsh(["net-dhcp-leases", "lan"]).stdout:
+                assert time.monotonic() < deadline, "the lease is not told"
+                time.sleep(0.1)
             continue
         done = virsh(command.replace("DIR", str(files)).split())
         text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", done.stdout + without_additions(done.stderr))

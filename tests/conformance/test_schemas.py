@@ -55,6 +55,7 @@ ELSEWHERE = re.compile(
 MERGED = re.compile(r"/domainsnapshot/disks/disk/(?!name|snapshot|type|source|driver/(@type|metadata_cache))")
 # libvirt reads or writes these, whatever its schemas say: while a domain runs, or when it moves.
 UNWRITTEN = {
+    "/domain/cputune/memorytune/@id",
     "/capabilities/guest/arch/domain/loader",
     "/capabilities/host/cpu/feature/@policy",
     "/capabilities/host/netprefix",

@@ -70,9 +70,9 @@ def test_numbers_are_read_as_c_reads_them(text: str, number: int) -> None:
     assert OPTIONS["bits"].convert(text) == number
 
 
-def test_nameless_value_is_refused() -> None:
-    with pytest.raises(OptionError):
-        split_options("=5")
+def test_value_without_a_name_is_refused_by_who_takes_it() -> None:
+    with pytest.raises(OptionError, match="Invalid parameter ''"):
+        OPTIONS.convert(split_options("=5"))
 
 
 def test_help_is_sorted_and_aligned() -> None:

@@ -85,7 +85,7 @@ class RealMachine:
             *("virt-install", "--name", NAME, "--virt-type", kind, "--memory", "32", "--vcpus", "1", "--import"),
             *("--disk", "vol=quick/disk.qcow2,bus=virtio"),
             *("--serial", f"pty,log.file={self._place.log},log.append=on"),
-            *("--graphics", "vnc,listen=127.0.0.1", "--network", "none", "--osinfo", "linux2020", "--noautoconsole"),
+            *("--graphics", "vnc,listen=127.0.0.1", "--network", "none", "--osinfo", "freedos1.2", "--noautoconsole"),
         )
 
     def _choose(self) -> str:
@@ -177,7 +177,7 @@ class InventedMachine:
         self._say.run(
             *("virt-install", "--connect", self._URI, "--name", NAME, "--memory", "32", "--vcpus", "1", "--import"),
             *("--disk", f"path={DISK},bus=virtio", "--serial", "pty", "--graphics", "vnc,listen=127.0.0.1"),
-            *("--network", "none", "--osinfo", "linux2020", "--noautoconsole"),
+            *("--network", "none", "--osinfo", "freedos1.2", "--noautoconsole"),
         )
         self._say.note("NOT REAL: the machine is an entry in memory")
 

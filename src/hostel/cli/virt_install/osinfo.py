@@ -145,6 +145,7 @@ FAMILIES: Final = (
     Family(r"openbsd(7\.0|6\.\d|5\.[4-9])", "http://openbsd.org/openbsd/{}", _BSD._replace(card="pcnet")),
     Family(r"openbsd(4\.[2-58])", "http://openbsd.org/openbsd/{}", _PLAIN),
     Family(r"openbsd(4\.[679]|5\.[0-3])", "http://openbsd.org/openbsd/{}", Hardware(card="pcnet")),
+    Family(r"freedos(1\.2)", "http://freedos.org/freedos/{}", _PLAIN),
     Family(r"win(xp)", "http://microsoft.com/win/{}", _with(_WIN_OLD, 512, 10)),
     Family(r"win(vista)", "http://microsoft.com/win/{}", _with(_WIN_OLD, 1024, 40)),
     Family(r"win(2k3(?:r2)?)", "http://microsoft.com/win/{}", _with(_WIN_OLD, 1024, 8)),

@@ -71,7 +71,7 @@ def begin(
     sizes = known_nodes(machine)
     for item in backup.disks.disks:
         if item.backup and item.incremental and not knows(item.incremental, find_disk(machine.domain, item.name)):
-            item.incremental = None  # all of it
+            item.incremental = item.export_bitmap = None  # all of it
     chosen = [(find_disk(machine.domain, item.name), item) for item in backup.disks.disks if item.backup]
     if not chosen:
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, "no disk is to be backed up", ErrorDomain.QEMU)
@@ -220,8 +220,8 @@ def _disk_actions(
             {"type": "block-dirty-bitmap-add", "data": add},
             {"type": "block-dirty-bitmap-merge", "data": merge},
         ]
-    else:
-        item.incremental = item.export_bitmap = None  # or what changed is not known: all of it
+    elif item.incremental is not None:
+        item.incremental = item.export_bitmap = None  # what changed is not known: all of it
     data: dict[str, Any] = {
         "job-id": job.name, "device": node, "target": format_node(item.index), "auto-dismiss": False,
         "sync": "none" if is_pull else "bitmap" if usable else "full",
