@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block import objects
@@ -57,23 +57,6 @@ TYPES: Final[Mapping[str, tuple[str, ...] | None]] = {
 _PRIORITIES: Final = ("NORMAL", "SYSTEM", "@SYSTEM")
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/=\n]*")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
-
-
-def create_objects(texts: Iterable[str]) -> str | None:
-    """Make what the definitions say, in their order, for :mod:`hostel.block.objects`; what was there before goes.
-
-    Returns:
-        What one of them asks for, by ``help``.
-
-    Raises:
-        Failure: a definition is wrong; the text is QEMU's.
-    """
-    objects.clear()
-    for text in texts:
-        told = create_object(text)
-        if told is not None:
-            return told
-    return None
 
 
 def create_object(text: str, also: Sequence[str] = ()) -> str | None:

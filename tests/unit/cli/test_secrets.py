@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import AES
 
 from hostel.block import objects
 from hostel.cli.img.arguments import Failure
-from hostel.cli.objects import create_objects
+from hostel.cli.objects import create_object
 
 KEY, VECTOR = bytes(range(32)), bytes(range(16))
 MASTER = f"secret,id=master,format=base64,data={base64.b64encode(KEY).decode()}"
@@ -33,9 +33,15 @@ def encrypted(plain: bytes, padding: int | None = None) -> str:
     return base64.b64encode(data).decode()
 
 
+@pytest.fixture(autouse=True)
+def nothing_made() -> None:
+    objects.clear()
+
+
 @pytest.mark.parametrize("plain", [b"passphrase", b"", b"exactly sixteen!", b"longer than one block of the cipher"])
 def test_encrypted_secret_is_what_was_encrypted(plain: bytes) -> None:
-    create_objects([MASTER, f"secret,id=s,keyid=master,iv={IV},format=base64,data={encrypted(plain)}"])
+    create_object(MASTER)
+    create_object(f"secret,id=s,keyid=master,iv={IV},format=base64,data={encrypted(plain)}")
     assert objects.secret("s").data == plain
     assert objects.password("s") == plain
 
@@ -62,5 +68,7 @@ def test_encrypted_secret_is_what_was_encrypted(plain: bytes) -> None:
     ],
 )
 def test_secret_that_cannot_be_decrypted_is_refused(text: str, refusal: str) -> None:
+    create_object(MASTER)
+    create_object("secret,id=short,data=abc")
     with pytest.raises(Failure, match=refusal):
-        create_objects([MASTER, "secret,id=short,data=abc", text])
+        create_object(text)

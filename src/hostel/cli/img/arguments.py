@@ -7,7 +7,7 @@ one is reported, as QEMU does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from hostel.errors import HostelError, UsageError
@@ -219,13 +219,22 @@ def parse(
                 break
             continue
         options = _long(flags, word, stream) if word.startswith("--") else _bundle(flags, word, stream)
-        for flag, value in options:
-            if flag is HELP:
-                raise HelpAsked
-            if flag.check is not None:
-                flag.check(value)
-            given.append((flag.name, value))
+        given += take(options)
     return given, operands + list(stream)
+
+
+def take(options: Iterable[tuple[Flag, str]]) -> Iterator[tuple[str, str]]:
+    """The names and values of options, each looked at when its turn comes.
+
+    Raises:
+        HelpAsked: help was asked for.
+    """
+    for flag, value in options:
+        if flag is HELP:
+            raise HelpAsked
+        if flag.check is not None:
+            flag.check(value)
+        yield flag.name, value
 
 
 def _long(flags: Sequence[Flag], word: str, stream: Iterator[str]) -> Iterator[tuple[Flag, str]]:

@@ -9,7 +9,7 @@ from typing import Final
 from hostel.block import notice, objects
 from hostel.block.driver import CACHE_MODES
 from hostel.cli.getopt import GetOpt
-from hostel.cli.img.arguments import HELP, Answered, Failure, Flag, HelpAsked, make_object
+from hostel.cli.img.arguments import HELP, Answered, Failure, Flag, HelpAsked, make_object, take
 from hostel.cli.img.main import QEMU_VERSION, VersionAsked, show_version
 from hostel.cli.img.opening import image_options
 from hostel.cli.img.output import Output
@@ -87,7 +87,8 @@ def main(words: list[str], prog: str) -> int:
     output = Output(prog)
     objects.clear()
     try:
-        given, operands = _read(words)
+        options = GetOpt(_FLAGS, words)
+        given, operands = list(take(options)), options.operands
         if len(operands) > 1:
             raise UsageError("")
         with notice.listening(output.noticed):
@@ -116,19 +117,6 @@ def main(words: list[str], prog: str) -> int:
         return 1
     except CommandError:
         return 1
-
-
-def _read(words: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """The options with their values, each looked at when its turn comes, and the operands."""
-    options = GetOpt(_FLAGS, words)
-    given = []
-    for flag, value in options:
-        if flag is HELP:
-            raise HelpAsked
-        if flag.check is not None:
-            flag.check(value)
-        given.append((flag.name, value))
-    return given, options.operands
 
 
 def _run(output: Output, given: list[tuple[str, str]], operands: list[str]) -> int:
