@@ -62,12 +62,20 @@ def unlock(fd: int) -> None:
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, whole)
 
 
-def is_used(fd: int) -> bool:
-    """Whether anybody else has an open file as an image; nobody can tell where the file system has no locks."""
+def is_used(path: str) -> bool:
+    """Whether anybody has a file open as an image; nobody can tell where the file system has no locks.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
     places = [base + _bit(permission) for base in (_PERMISSION_BASE, _UNSHARED_BASE) for permission in _NAMES]
-    with contextlib.suppress(OSError):
-        return any(_held(fd, place) for place in places)
-    return False
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        with contextlib.suppress(OSError):
+            return any(_held(fd, place) for place in places)
+        return False
+    finally:
+        os.close(fd)
 
 
 def _bit(permission: Permission) -> int:

@@ -280,12 +280,8 @@ def _remove(paths: list[str]) -> None:
 
     for path in paths:
         with contextlib.suppress(OSError):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                if not permission.is_used(descriptor):
-                    os.unlink(path)
-            finally:
-                os.close(descriptor)
+            if not permission.is_used(path):
+                os.unlink(path)
 
 
 def _tell(machine: Running, job: BlockJob, status: BlockJobStatus) -> None:

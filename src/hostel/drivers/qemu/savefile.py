@@ -161,13 +161,9 @@ def refuse_image(path: Path) -> None:
         VirtError: ``OPERATION_INVALID``.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        is_used = permission.is_used(str(path))
     except OSError:
         return  # there is nothing, or who writes says why not
-    try:
-        is_used = permission.is_used(descriptor)
-    finally:
-        os.close(descriptor)
     if is_used:
         holders = ", ".join(find_holders(str(path))) or "another process"
         what = f"'{path}' is the image of a disk, in use by {holders}; name another file"
