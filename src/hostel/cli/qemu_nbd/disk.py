@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -20,11 +19,6 @@ from hostel.wire.nbd.client import ClientHandshake, Connected
 
 _FLUSH_SECONDS: Final = 60.0
 _END_SECONDS: Final = 30.0
-
-
-def socket_path(device: str) -> str:
-    """The socket by which the kernel reaches the server, where none is named; other clients may use it too."""
-    return f"/var/lock/qemu-nbd-{os.path.basename(device)}"
 
 
 def disconnect(device: str, output: Output) -> int:

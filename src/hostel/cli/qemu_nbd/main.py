@@ -77,7 +77,7 @@ def _main(settings: Settings, output: Output) -> int:
     if handed_over:
         _check_handed_over(settings, handed_over)
     security = _security(settings)
-    if settings.has("selinux-label") and not settings.has("socket") and not settings.has("connect"):
+    if settings.has("selinux-label") and settings.socket is None:
         raise Failure("--selinux-label is not permitted without --socket")
     if settings.has("list"):
         _list(settings, output, security)
@@ -154,26 +154,17 @@ def _list(settings: Settings, output: Output, security: Security | None) -> None
 
 
 def _address(settings: Settings) -> Address:
-    path = _socket_path(settings)
+    path = settings.socket
     if path is not None:
         return UnixAddress(path)
     return TcpAddress(settings.get("bind") or _EVERYWHERE, settings.get("port") or str(DEFAULT_PORT))
-
-
-def _socket_path(settings: Settings) -> str | None:
-    device = settings.get("connect")
-    if settings.has("socket") or device is None:
-        return settings.get("socket")
-    from hostel.cli.qemu_nbd import disk
-
-    return disk.socket_path(device)
 
 
 def _serve(
     settings: Settings, output: Output, security: Security | None, handed_over: int, background: Background | None
 ) -> int:
     """Serve until the end; signals end it as the last client does."""
-    path = _socket_path(settings)
+    path = settings.socket
     with ExitStack() as stack:
         listeners = _listen(settings, handed_over)
         for listener in listeners:
@@ -218,7 +209,7 @@ def _serve(
 
 def _disk(settings: Settings, output: Output) -> Disk | None:
     """The device that is to be connected with this server."""
-    device, path = settings.get("connect"), _socket_path(settings)
+    device, path = settings.get("connect"), settings.socket
     if device is None or path is None:
         return None
     from hostel.cli.qemu_nbd.disk import Disk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -99,6 +100,13 @@ class Settings:
     def get(self, name: str) -> str | None:
         """An option's value, the last where it was repeated; None where it was not given."""
         return self.values.get(name)
+
+    @property
+    def socket(self) -> str | None:
+        """The Unix socket to listen on, by which the kernel reaches the server too; None for TCP."""
+        device = self.get("connect")
+        given = self.get("socket")
+        return f"/var/lock/qemu-nbd-{os.path.basename(device)}" if given is None and device is not None else given
 
     def conflicts_with_list(self) -> bool:
         """Whether an option was given that says something of an image."""
