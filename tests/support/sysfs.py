@@ -7,6 +7,14 @@ import struct
 from pathlib import Path
 
 
+def put(folder: Path, files: dict[str, object]) -> None:
+    """Write files, each of one line, and make the directories that they are in."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{content}\n")
+
+
 class Host:
     """Files below a folder; paths are given without the folder."""
 

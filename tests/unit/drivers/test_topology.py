@@ -7,13 +7,7 @@ from pathlib import Path
 import pytest
 
 from hostel.drivers.topology import host_bandwidth, host_cache, host_topology
-
-
-def put(folder: Path, files: dict[str, object]) -> None:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{content}\n")
+from support.sysfs import put
 
 
 @pytest.fixture

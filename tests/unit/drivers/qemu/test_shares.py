@@ -11,15 +11,9 @@ from hostel.drivers.qemu.tuning import shares
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
+from support.sysfs import put
 
 MIB = 1024 * 1024
-
-
-def put(folder: Path, files: dict[str, object]) -> None:
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{content}\n")
 
 
 @pytest.fixture
