@@ -18,6 +18,7 @@ import pytest
 from hostel.block import graph, objects
 from hostel.block.blockdev import from_options
 from hostel.block.node import BlockNode
+from hostel.block.protocols.nbd.driver import NbdDriver
 from hostel.cli.main import main
 from hostel.errors import BlockError
 from hostel.export.nbd.connection import NbdService, Security
@@ -26,6 +27,7 @@ from hostel.net.address import TcpAddress, listen
 from hostel.net.authorization import Authorization, ListAuthorization, Rule, SimpleAuthorization
 from hostel.net.server import Server
 from hostel.net.tls import TlsCredentials
+from hostel.wire.nbd.protocol import Command
 from support.nbd import MIB, TIMEOUT, Certificates, Peer, raw_disk, serving
 
 pytestmark = pytest.mark.requires_tool("openssl")
@@ -252,6 +254,19 @@ def test_our_client_works_on_qemu_nbd(tmp_path: Path, made: Made) -> None:
             check=True,
         )
         assert out.getvalue() == real.stdout
+
+
+def test_a_write_behind_large_reads_receives_for_all(tmp_path: Path, made: Made) -> None:
+    """A server with one thread takes nothing more before its replies are taken."""
+    with secure(tmp_path, made.server) as server, ours(made.client, server.port) as node:
+        assert isinstance(node.driver, NbdDriver)
+        connection = node.driver._connection
+        buffers = [bytearray(MIB) for _ in range(16)]
+        cookies = [connection.start(Command.READ, 0, MIB, target=memoryview(buffer)) for buffer in buffers]
+        cookies += [connection.start(Command.WRITE, 0, MIB, payload=b"w" * MIB) for _ in range(16)]
+        assert [connection.finish(cookie).error for cookie in cookies] == [0] * 32
+        assert all(buffer == CONTENT for buffer in buffers)
+        assert node.read(0, MIB) == b"w" * MIB
 
 
 @pytest.mark.requires_tool("nbdkit")

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from hostel.cause import explain
 from hostel.errors import NetworkError
-from hostel.net.transport import Bytes, set_deadline
+from hostel.net.transport import Bytes, SocketTransport, set_deadline
 from hostel.units import KiB
 
 _CIPHERTEXT: Final = 64 * KiB  # bytes received at once
@@ -213,6 +213,20 @@ class TlsTransport:
         Raises:
             NetworkError: what the peer sends is no TLS of this session.
         """
+        return self._receive(buffer, 0)
+
+    def recv_now(self, buffer: memoryview, /) -> int | None:
+        """See :class:`hostel.net.transport.PatientTransport`.
+
+        Raises:
+            NetworkError: as :meth:`recv_into`.
+        """
+        try:
+            return self._receive(buffer, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
+    def _receive(self, buffer: memoryview, flags: int) -> int:
         while True:
             with self._session_lock:
                 try:
@@ -229,10 +243,11 @@ class TlsTransport:
                     raise NetworkError(f"Cannot read from TLS channel: {_reason(error)}", errno=errno.EPROTO) from None
             if answer:
                 self._write_out(wait=False)
-            self._read_in()
+            self._read_in(flags)
 
-    def send(self, parts: Sequence[Bytes]) -> None:
-        """See :class:`Transport`."""
+    def send(self, parts: Sequence[Bytes], blocked: Callable[[], None] | None = None) -> None:
+        """See :class:`hostel.net.transport.PatientTransport`."""
+        plain = SocketTransport(self.socket)
         with self._send_lock:
             for part in parts:
                 view = memoryview(part)
@@ -240,7 +255,7 @@ class TlsTransport:
                     with self._session_lock:
                         self._session.write(view[start : start + _PORTION])
                         ciphertext = self._outgoing.read()
-                    self.socket.sendall(ciphertext)
+                    plain.send([ciphertext], blocked)
 
     def settimeout(self, seconds: float | None) -> None:
         """See :class:`Transport`."""
@@ -275,8 +290,8 @@ class TlsTransport:
         finally:
             self._send_lock.release()
 
-    def _read_in(self) -> None:
-        count = self.socket.recv_into(self._ciphertext)
+    def _read_in(self, flags: int = 0) -> None:
+        count = self.socket.recv_into(self._ciphertext, 0, flags)
         with self._session_lock:
             if count:
                 self._incoming.write(self._ciphertext[:count])

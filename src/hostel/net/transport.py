@@ -7,7 +7,7 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 Bytes = bytes | bytearray | memoryview
@@ -32,6 +32,22 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Release the socket."""
+
+
+class PatientTransport(Transport, Protocol):
+    """One whose sender can do something else while the peer takes nothing, such as to receive.
+
+    Attributes:
+        socket: to be waited on.
+    """
+
+    socket: socket.socket
+
+    def send(self, parts: Sequence[Bytes], blocked: Callable[[], None] | None = None) -> None:
+        """Send all of the parts; ``blocked`` is called while nothing can be sent, and waits until that may change."""
+
+    def recv_now(self, buffer: memoryview, /) -> int | None:
+        """Receive what there is, without waiting; None where there is nothing, 0 when the peer has ended."""
 
 
 def set_deadline(transport: Transport, deadline: float | None) -> None:
@@ -62,14 +78,21 @@ class SocketTransport:
         self.recv_into = sock.recv_into
         self.passes_files = sock.family == getattr(socket, "AF_UNIX", None)
 
-    def send(self, parts: Sequence[Bytes]) -> None:
-        """Send all of the parts, in few system calls."""
-        if len(parts) == 1:
+    def send(self, parts: Sequence[Bytes], blocked: Callable[[], None] | None = None) -> None:
+        """Send all of the parts, in few system calls; see :class:`PatientTransport`."""
+        if len(parts) == 1 and blocked is None:
             self.socket.sendall(parts[0])
             return
+        flags = 0 if blocked is None else socket.MSG_DONTWAIT
         left = [memoryview(part) for part in parts if len(part)]
         while left:
-            sent = self.socket.sendmsg(left[:_MAX_PARTS])
+            try:
+                sent = self.socket.sendmsg(left[:_MAX_PARTS], (), flags)
+            except BlockingIOError:
+                if blocked is None:
+                    raise
+                blocked()
+                continue
             done = 0
             while done < len(left) and sent >= len(left[done]):
                 sent -= len(left[done])
@@ -77,6 +100,13 @@ class SocketTransport:
             del left[:done]
             if sent:
                 left[0] = left[0][sent:]
+
+    def recv_now(self, buffer: memoryview, /) -> int | None:
+        """See :class:`PatientTransport`."""
+        try:
+            return self.socket.recv_into(buffer, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
 
     def send_files(self, files: Sequence[int]) -> None:
         """Send open files, each with a byte of its own."""

@@ -1,19 +1,22 @@
 """A connection to a server, on which any number of threads have requests under way.
 
 There is no thread that receives for all: one of those who wait does it for everybody, and hands the task on when its
-own reply has come. So a single thread's request costs no switch between threads.
+own reply has come. So a single thread's request costs no switch between threads. A server may take nothing more before
+its replies are taken: whoever cannot send receives too, where nobody else does.
 """
 
 from __future__ import annotations
 
+import select
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostel.errors import HostelError, NetworkError, RemoteProtocolError
 from hostel.net import address as addresses
 from hostel.net.address import Address
-from hostel.net.transport import Bytes, SocketTransport, Transport, set_deadline
+from hostel.net.transport import Bytes, PatientTransport, SocketTransport, Transport, set_deadline
 from hostel.units import KiB
 from hostel.wire.nbd.client import ClientHandshake, Connected, Listed, StartTls
 from hostel.wire.nbd.protocol import Command, CommandFlag
@@ -25,6 +28,7 @@ if TYPE_CHECKING:  # OpenSSL is loaded when TLS is wanted
 
 TIMEOUT: Final = 30.0  # seconds to connect, and again to shake hands
 _PORTION: Final = 4 * KiB  # bytes of the handshake taken at once
+_BLOCKED: Final = 10  # milliseconds after which a sender looks whether somebody receives
 _SETTLED: Final = 30.0  # seconds for the one who receives to notice that the connection is lost
 
 
@@ -49,7 +53,7 @@ class Security(NamedTuple):
 
 def negotiate(
     address: Address, handshake: ClientHandshake, security: Security | None
-) -> tuple[Transport, Connected | Listed]:
+) -> tuple[PatientTransport, Connected | Listed]:
     """Connect, shake hands, and start TLS where that is wanted.
 
     Raises:
@@ -57,7 +61,7 @@ def negotiate(
         RemoteProtocolError: it refused, or broke the protocol.
     """
     sock = addresses.connect(address, TIMEOUT)
-    transport: Transport = SocketTransport(sock)
+    transport: PatientTransport = SocketTransport(sock)
     deadline = time.monotonic() + TIMEOUT
     buffer = memoryview(bytearray(_PORTION))
     try:
@@ -115,7 +119,7 @@ class Connection:
         data: what the server sent already.
     """
 
-    def __init__(self, transport: Transport, connected: Connected, data: bytes) -> None:
+    def __init__(self, transport: PatientTransport, connected: Connected, data: bytes) -> None:
         self._transport = transport
         self._extended = connected.extended
         self._reader = ReplyReader(
@@ -155,12 +159,36 @@ class Connection:
         header = format_request(command, cookie, offset, length, flags, extended=self._extended)
         try:
             with self._sending:
-                self._transport.send([header, payload] if payload else [header])
+                self._transport.send([header, payload] if payload else [header], self._make_way)
         except OSError as error:
             self._lose(f"Failed to send a request: {error.strerror or error}")
             with self._changed:
                 raise self._lost() from None
+        except KeyboardInterrupt:
+            # What is sent next must not be taken for the rest of this.
+            self._lose("interrupted")
+            raise
         return cookie
+
+    def _make_way(self) -> None:
+        """Wait a moment until the server takes more, and receive meanwhile where nobody does.
+
+        Raises:
+            ConnectionLost: it is lost.
+        """
+        with self._changed:
+            if self._failure:
+                raise self._lost()
+            mine, self._receiving = not self._receiving, True
+        try:
+            poll = select.poll()
+            poll.register(self._transport.socket, select.POLLOUT | (select.POLLIN if mine else 0))
+            poll.poll(_BLOCKED)
+            if mine:
+                self._receive(self._transport.recv_now)
+        finally:
+            if mine:
+                self._stop_receiving()
 
     def finish(self, cookie: int) -> Reply:
         """Wait for a request's reply.
@@ -182,32 +210,48 @@ class Connection:
         try:
             return self._receive_until(cookie)
         finally:
-            with self._changed:
-                self._receiving = False
-                self._changed.notify_all()
+            self._stop_receiving()
+
+    def _stop_receiving(self) -> None:
+        with self._changed:
+            self._receiving = False
+            self._changed.notify_all()
 
     def _receive_until(self, cookie: int) -> Reply:
         """Receive for everybody, until our own reply is there."""
-        reader, transport = self._reader, self._transport
-        try:
-            while True:
-                if self._early:
-                    replies, self._early = reader.receive(self._early), b""
-                else:
-                    count = transport.recv_into(reader.room())
-                    if not count:
-                        reader.receive_eof()
-                        raise self._lose("the server closed the connection")
-                    replies = reader.received(count)
-                if not replies:
-                    continue
+        receive, replies = self._transport.recv_into, self._replies
+        while True:
+            if self._receive(receive):
                 with self._changed:
-                    self._replies.update((reply.cookie, reply) for reply in replies)
-                    found = self._replies.pop(cookie, None)
-                    if self._replies:
+                    found = replies.pop(cookie, None)
+                    if replies:
                         self._changed.notify_all()
                 if found is not None:
                     return found
+
+    def _receive(self, receive: Callable[[memoryview], int | None]) -> bool:
+        """Receive once, and keep the replies that have come; whether there were any.
+
+        Raises:
+            ConnectionLost: the server is gone, or not understood.
+        """
+        reader = self._reader
+        try:
+            if self._early:
+                replies, self._early = reader.receive(self._early), b""
+            else:
+                count = receive(reader.room())
+                if count is None:
+                    return False
+                if not count:
+                    reader.receive_eof()
+                    raise self._lose("the server closed the connection")
+                replies = reader.received(count)
+            if not replies:
+                return False
+            with self._changed:
+                self._replies.update((reply.cookie, reply) for reply in replies)
+            return True
         except OSError as error:
             raise self._lose(error.strerror or str(error)) from None
         except RemoteProtocolError as error:

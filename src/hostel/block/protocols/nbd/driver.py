@@ -96,15 +96,13 @@ class NbdDriver(ProtocolDriver):
             )
             try:
                 transport, event = negotiate(self._address, handshake, self._security)
-            except NetworkError as error:
+            except (NetworkError, RemoteProtocolError) as error:
+                # A server that is starting may listen before it has the export.
                 left = until - time.monotonic()
                 if left > 0:
                     time.sleep(min(_RETRY, left))
                     continue
-                raise BlockError(error.message, errno=error.errno, hint=error.hint) from None
-            except RemoteProtocolError as error:
-                hint = error.hint if isinstance(error, OptionRefused) else None
-                raise BlockError(str(error), errno=errno.EINVAL, hint=hint) from None
+                raise _refused(error) from None
             assert isinstance(event, Connected)
             connection = Connection(transport, event, handshake.rest())
             try:
@@ -409,6 +407,13 @@ class NbdDriver(ProtocolDriver):
                 ) from None
             with contextlib.suppress(OSError):
                 lost.close()
+
+
+def _refused(error: NetworkError | RemoteProtocolError) -> BlockError:
+    """Why there is no connection."""
+    if isinstance(error, NetworkError):
+        return BlockError(error.message, errno=error.errno, hint=error.hint)
+    return BlockError(str(error), errno=errno.EINVAL, hint=error.hint if isinstance(error, OptionRefused) else None)
 
 
 def _security(options: Mapping[str, str], server: Address) -> Security | None:

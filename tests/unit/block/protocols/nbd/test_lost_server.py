@@ -89,6 +89,8 @@ def test_nothing_is_received_for_those_who_know_that_the_connection_is_lost(tmp_
     class Halved:
         """A server that still sends, and takes nothing any more."""
 
+        socket: socket.socket
+
         def __init__(self) -> None:
             self.waits, self.ended = threading.Event(), threading.Event()
             self.refuses, self.received = False, False
@@ -100,9 +102,12 @@ def test_nothing_is_received_for_those_who_know_that_the_connection_is_lost(tmp_
             self.received = True
             return 0
 
-        def send(self, parts: object) -> None:
+        def send(self, parts: object, blocked: object = None) -> None:
             if self.refuses:
                 raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+        def recv_now(self, buffer: memoryview, /) -> int | None:
+            raise AssertionError("somebody receives already")
 
         def settimeout(self, seconds: float | None) -> None:
             pass
