@@ -30,12 +30,17 @@ def create_file(path: Path, size: int, options: Mapping[str, Value] | None = Non
 
 
 def attach(
-    driver: MemoryDriver, *, read_only: bool = False, check: bool = False, backing: bytes | None = None
+    driver: MemoryDriver,
+    *,
+    read_only: bool = False,
+    check: bool = False,
+    backing: bytes | None = None,
+    options: Mapping[str, Value] | None = None,
 ) -> BlockNode:
     """Open an image that lies in ``driver``, over a raw backing image where there is one; encrypted, with a secret."""
     place = Header.OFFSET["crypt_method"]
-    options: dict[str, Value] = {"encrypt.key-secret": "first"} if any(driver.data[place : place + 4]) else {}
-    mode = OpenMode(read_only=read_only, check=check, options=options)
+    secret: dict[str, Value] = {"encrypt.key-secret": "first"} if any(driver.data[place : place + 4]) else {}
+    mode = OpenMode(read_only=read_only, check=check, options={**secret, **(options or {})})
     node = BlockNode(Qcow2Driver.open(memory_node(driver, read_only=read_only), mode), "memory", read_only=read_only)
     if backing is not None:
         node.driver.children["backing"] = disk(backing)

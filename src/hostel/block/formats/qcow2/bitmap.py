@@ -97,10 +97,19 @@ class Bitmaps:
         mode = self._image.mode
         if mode.no_io and mode.trust is Trust.UNTRUSTED:
             return  # nobody has asked for more than what the image is
+        self.warn_of_stale()
+        self.all()
+
+    def warn_of_stale(self) -> None:
+        """Tell of bitmaps that are of no use any more."""
         if self._stale():
             notice.tell(f"warning: {_STALE if self._image.header.version >= 3 else _STALE_IN_VERSION_2}")
             notice.tell("Some clusters may be leaked, run 'qemu-img check -r' on the image file to fix.")
-        self.all()
+
+    def drop_stale(self) -> None:
+        """Take bitmaps that are of no use any more out of the header, if there are such."""
+        if self._stale():
+            self._switch(0, 0, 0)
 
     def give_up_broken(self) -> str | None:
         """Drop all bitmaps where they cannot be read, so that the rest of the image can be used again.
@@ -168,8 +177,7 @@ class Bitmaps:
 
     def begin(self) -> None:
         """Before the first write: load what records writes, and mark all bitmaps IN_USE on disk; stale ones go."""
-        if self._stale():
-            self._switch(0, 0, 0)
+        self.drop_stale()
         if self._begun or not self.present():
             return
         for bitmap in self.all():

@@ -267,6 +267,8 @@ class Qcow2Driver(FormatDriver):
 
         if not self._image.mode.read_only and not self._image.mode.check:
             self._image.flush_metadata()
+        if repair:
+            self._image.bitmaps.drop_stale()  # the next check does not warn of them again
         given_up = self._image.bitmaps.give_up_broken() if repair & Repair.ERRORS else None
         if given_up is not None:
             report(f"Giving all bitmaps up: {given_up}")

@@ -147,13 +147,12 @@ def _check_features(header: Header, extensions: tuple[Extension, ...]) -> None:
     if unknown:
         names = _feature_names(extensions, unknown)
         raise UnsupportedFeature(f"Unsupported qcow2 feature(s): {names}")
-    has_bit = bool(header.incompatible_features & Incompatible.COMPRESSION)
-    if has_bit != (header.compression_type != Compression.ZLIB):
-        if has_bit:
-            raise InvalidImage("qcow2: Invalid compression type: the feature bit is set for zlib")
-        raise InvalidImage("qcow2: Compression type incompatible feature bit must be set")
     if header.compression_type not in list(Compression):
         raise UnsupportedFeature(f"qcow2: unknown compression type: {header.compression_type}")
+    has_bit = bool(header.incompatible_features & Incompatible.COMPRESSION)
+    if has_bit != (header.compression_type != Compression.ZLIB):
+        must = "must not" if has_bit else "must"
+        raise InvalidImage(f"qcow2: Compression type incompatible feature bit {must} be set")
 
 
 def _feature_names(extensions: tuple[Extension, ...], bits: int) -> str:

@@ -79,7 +79,9 @@ class Qcow2Image:
         validate_header(self.header, self.geometry, mode)
         if not mode.no_io and not mode.check:
             self.load_tables()
-        if not mode.check:
+        if mode.check:
+            self.bitmaps.warn_of_stale()
+        else:
             self._place_snapshots()
             self.bitmaps.inspect()
 

@@ -1,8 +1,9 @@
 """The options an image can be opened with.
 
 QEMU's caches and checks are tuned by them. Ours need no tuning: metadata is never written over and space is given back
-whatever they say; so they are checked, and only ``lazy-refcounts`` changes what is done, and whether snapshots' L2
-tables are looked at as well before something is written.
+whatever they say; so they are checked, and only these change what is done: ``lazy-refcounts``; ``discard-no-unref`` (of
+QEMU 8.1), with which a cluster that is discarded keeps its place, so that the image does not get fragmented; and
+whether snapshots' L2 tables are looked at as well before something is written.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ RUNTIME_OPTIONS: Final = Options(
     Option("pass-discard-request", Kind.BOOL, "Pass guest discard requests to the layer below"),
     Option("pass-discard-snapshot", Kind.BOOL, "Generate discard requests when snapshot related space is freed"),
     Option("pass-discard-other", Kind.BOOL, "Generate discard requests when other clusters are freed"),
+    Option("discard-no-unref", Kind.BOOL, "Do not unreference discarded clusters"),
     *(Option(name, Kind.STRING, "Which overlap checks to perform (none, constant, cached, all)") for name in _OVERLAP),
     *(Option(f"overlap-check.{place}", Kind.BOOL, f"Check for unintended writes: {place}") for place in _PLACES),
     Option("cache-size", Kind.SIZE, "Maximum combined metadata (L2 tables and refcount blocks) cache size"),
@@ -96,6 +98,8 @@ def check_runtime_options(options: Mapping[str, Value], header: Header, geometry
             f"Allowed are any of the following: {', '.join(_OVERLAP_VALUES)}",
             errno=errno.EINVAL,
         )
+    if options.get("discard-no-unref") and header.version < 3:
+        raise BlockError("discard-no-unref is only supported since qcow2 version 3", errno=errno.EINVAL)
 
 
 def _check_caches(options: Mapping[str, Value], header: Header, geometry: Geometry) -> None:

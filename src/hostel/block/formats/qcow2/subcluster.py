@@ -205,7 +205,7 @@ class SubclusterGuest(Guest):
         self._zero_subclusters(offset, self.image.geometry.subcluster_size)
 
     def _zeroed(self, entry: int, bitmap: int) -> tuple[int, int]:
-        return 0, layout.ALL_ZERO
+        return (entry if self._keeps(entry) else 0), layout.ALL_ZERO
 
     def _zeroed_keeping(self, entry: int, bitmap: int) -> tuple[int, int]:
         return (0 if entry & layout.COMPRESSED else entry), layout.ALL_ZERO
@@ -213,4 +213,4 @@ class SubclusterGuest(Guest):
     def _discarded(self, entry: int, bitmap: int) -> tuple[int, int]:
         if self.backing is None and not entry & layout.COMPRESSED and not has_place(entry, self.image):
             return entry, bitmap  # there is no space to give back, and what it reads as stays
-        return 0, layout.ALL_ZERO
+        return (entry if self._keeps(entry) else 0), layout.ALL_ZERO

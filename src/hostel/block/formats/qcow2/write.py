@@ -40,6 +40,7 @@ class Guest:
         self.backing: BlockNode | None = None
         self.encryption: Encryption | None = None
         self._behind = 0  # host offset after what the present write has allocated last
+        self._keeps_places = bool(image.mode.options.get("discard-no-unref"))
 
     # ---- reading
 
@@ -371,8 +372,12 @@ class Guest:
         for start in range(offset, end, size):
             self._zero_part(start, min(size, end - start))
 
+    def _keeps(self, entry: int) -> bool:
+        """Whether a cluster that is given back keeps its place, for itself: one that snapshots share is let go."""
+        return self._keeps_places and self.image.is_own(entry)
+
     def _zeroed(self, entry: int, bitmap: int) -> tuple[int, int]:
-        return layout.ZERO, 0
+        return self._zeroed_keeping(entry, bitmap) if self._keeps(entry) else (layout.ZERO, 0)
 
     def _zeroed_keeping(self, entry: int, bitmap: int) -> tuple[int, int]:
         return (layout.ZERO if entry & layout.COMPRESSED else entry | layout.ZERO), 0
@@ -380,6 +385,8 @@ class Guest:
     def _discarded(self, entry: int, bitmap: int) -> tuple[int, int]:
         if not entry and self.backing is None:
             return 0, 0
+        if self._keeps(entry):
+            return entry | layout.ZERO, 0
         return (layout.ZERO if self.image.header.version >= 3 else 0), 0
 
     def discard(self, offset: int, length: int) -> None:
@@ -422,6 +429,24 @@ class Guest:
                     self.release(array("Q", [before]))
                 elif has_place(before, image) and not has_place(after, image):
                     image.release_data(before & layout.OFFSET_MASK, discard=True)
+            if self._keeps_places and new != self._zeroed_keeping:
+                if new == self._zeroed:
+                    image.write_metadata()  # cut off before that, a discarded cluster need not read as zeroes
+                self._discard_kept([after & layout.OFFSET_MASK for after, _ in changed if has_place(after, image)])
+
+    def _discard_kept(self, places: list[int]) -> None:
+        """Give the host's space of own clusters back that read as zeroes, and keep their place."""
+        image, size = self.image, self.image.geometry.cluster_size
+        start = end = 0
+        for place in [*places, -1]:
+            if place == end and end > start:
+                end += size
+                continue
+            if end > start:
+                image.prevent_overlap(start, end - start)
+                if (stop := min(end, image.data.length)) > start:
+                    image.data.discard(start, stop - start)
+            start, end = place, place + size
 
     def _is_whole(self, l1_index: int, index: int, stop: int) -> bool:
         """Whether L2 entries are all that a table has, or that the image has of it."""

@@ -137,6 +137,20 @@ def test_bitmaps_that_somebody_wrote_past_are_told_of_and_go_with_the_next_write
     assert len(told) == 2
 
 
+def test_a_check_tells_of_bitmaps_that_somebody_wrote_past_until_they_are_repaired() -> None:
+    driver = broken("count", (1).to_bytes(4, "big"))
+    driver.data[88:96] = bytes(8)  # autoclear_features
+    told: list[str] = []
+    with notice.listening(told.append):
+        result, _, _ = qcow2.check(driver.data)
+        repaired, _, data = qcow2.check(driver.data, Repair.LEAKS)
+    assert [line.split()[0] for line in told] == ["warning:", "Some"] * 2
+    assert (result.leaks, repaired.leaks_fixed) == (2, 2)
+    with notice.listening(told.append):
+        assert qcow2.check(data)[0].leaks == 0
+    assert len(told) == 4
+
+
 def test_a_disk_does_not_outgrow_its_bitmap_which_nobody_could_read_then() -> None:
     most = 2 << 40  # bytes that a bitmap of 512 MiB tells of, a sector a bit
     driver = MemoryDriver(qcow2.create(1 << 20))

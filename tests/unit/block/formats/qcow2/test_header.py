@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2.header import Preamble
-from hostel.block.formats.qcow2.layout import Extension, ExtensionType, Header
+from hostel.block.formats.qcow2.layout import Extension, ExtensionType, Header, Incompatible
 from hostel.block.options import Value
 from hostel.errors import BlockError, InvalidImage, NoSpace, UnsupportedFeature
 from support import qcow2
@@ -91,6 +91,22 @@ def test_an_unknown_feature_is_refused_by_the_name_that_the_image_has_for_it() -
     assert caught.value.message == (
         "Unsupported qcow2 feature(s): quantum clusters, Unknown incompatible feature: 10000000000"
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "feature", "message"),
+    [
+        (0, Incompatible.COMPRESSION, "qcow2: Compression type incompatible feature bit must not be set"),
+        (1, 0, "qcow2: Compression type incompatible feature bit must be set"),
+        (2, 0, "qcow2: unknown compression type: 2"),
+    ],
+)
+def test_a_compression_and_its_feature_that_contradict_are_refused(kind: int, feature: int, message: str) -> None:
+    given = preamble()
+    given = given._replace(header=given.header.replace(compression_type=kind, incompatible_features=int(feature)))
+    with pytest.raises(BlockError) as caught:
+        headers.parse(headers.serialise(given).ljust(1 << 16, b"\0"))
+    assert caught.value.message == message
 
 
 def test_unknown_compatible_and_autoclear_bits_are_no_hindrance() -> None:

@@ -10,9 +10,13 @@ from hostel.block import graph
 from hostel.block.extent import Status
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.runtime import RUNTIME_OPTIONS, check_runtime_options
+from hostel.block.node import BlockNode
 from hostel.errors import BlockError
-from support.qcow2 import create, create_file
+from support.memory import Kind, LoggedDriver
+from support.qcow2 import attach, check, create, create_file, driver_of, faults, pwrite_compressed
 from support.qcow2 import header as image_header
+
+CLUSTER = 65536
 
 
 def _check(given: dict[str, str], version: int = 3) -> None:
@@ -27,6 +31,7 @@ def _check(given: dict[str, str], version: int = 3) -> None:
         ({"overlap-check.template": "some"}, 3, "Unsupported value 'some' for qcow2 option 'overlap-check'"),
         ({"overlap-check": "all", "overlap-check.template": "none"}, 3, "Conflicting values for qcow2 options"),
         ({"lazy-refcounts": "on"}, 2, "Lazy refcounts require"),
+        ({"discard-no-unref": "on"}, 2, "discard-no-unref is only supported since qcow2 version 3"),
     ],
 )
 def test_options_that_contradict_are_refused(given: dict[str, str], version: int, message: str) -> None:
@@ -39,6 +44,7 @@ def test_options_that_contradict_are_refused(given: dict[str, str], version: int
     [
         {},
         {"overlap-check": "none", "overlap-check.template": "none"},
+        {"discard-no-unref": "on"},
         {"lazy-refcounts": "on", "cache-size": "1M", "pass-discard-request": "off", "overlap-check.active-l1": "off"},
     ],
 )
@@ -65,3 +71,50 @@ def test_without_preallocation_holes_of_the_host_are_not_looked_for(tmp_path: Pa
         node.pwrite(0, b"x" * (1 << 20))
     with graph.open(str(path)) as node:
         assert {extent.status for extent in node.extents()} == {Status.DATA | Status.ALLOCATED}
+
+
+@pytest.mark.parametrize("extended", [False, True])
+@pytest.mark.parametrize("backed", [False, True])
+def test_discarded_clusters_keep_their_place_where_that_is_asked_for(*, extended: bool, backed: bool) -> None:
+    size = CLUSTER * 4
+    driver = LoggedDriver(create(size, {"cluster_size": CLUSTER, "extended_l2": extended}))
+    with attach(driver, backing=b"b" * size if backed else None, options={"discard-no-unref": True}) as node:
+        node.pwrite(0, b"x" * size)
+        driver_of(node).snapshot_create("s", date=(0, 0))
+        node.pwrite(0, b"y" * (3 * CLUSTER))
+        pwrite_compressed(node, 2 * CLUSTER, b"z" * CLUSTER)
+        node.flush()
+        own = [_place(node, index) for index in range(2)]
+        node.discard(0, CLUSTER)
+        node.write_zeroes(CLUSTER, CLUSTER, unmap=True)
+        node.discard(2 * CLUSTER, 2 * CLUSTER)
+        assert node.read(0, size) == bytes(size)
+        assert [_place(node, index) for index in range(4)] == [*own, None, None]
+        given_back = [entry for entry in driver.log if entry.kind is Kind.DISCARD]
+        assert {(entry.offset, entry.length) for entry in given_back} >= {(place, CLUSTER) for place in own}
+        node.pwrite(100, b"again")
+        node.pwrite(CLUSTER, b"w" * CLUSTER)
+        assert [_place(node, index) for index in range(2)] == own
+        expected = bytes(node.read(0, size))
+        assert expected == (bytes(100) + b"again").ljust(CLUSTER, b"\0") + b"w" * CLUSTER + bytes(2 * CLUSTER)
+    result, lines, _ = check(driver.data)
+    assert (result.leaks, *faults(result)) == (0, 0, 0), lines
+    with attach(driver, read_only=True, backing=b"b" * size if backed else None) as node:
+        assert node.read(0, size) == expected
+        driver_of(node).snapshot_load(None, "s")
+        assert node.read(0, size) == b"x" * size
+
+
+def test_zeroes_are_on_the_disk_before_the_space_of_a_cluster_that_keeps_its_place_is_given_back() -> None:
+    driver = LoggedDriver(create(CLUSTER, {"cluster_size": CLUSTER}))
+    with attach(driver, options={"discard-no-unref": True}) as node:
+        node.pwrite(0, b"x" * CLUSTER)
+        node.flush()
+        driver.log.clear()
+        node.write_zeroes(0, CLUSTER, unmap=True)
+        assert [entry.kind for entry in driver.log if entry.kind is not Kind.FLUSH] == [Kind.WRITE, Kind.DISCARD]
+        assert driver.log[-2].kind is Kind.FLUSH
+
+
+def _place(node: BlockNode, index: int) -> int | None:
+    return next(iter(node.extents(index * CLUSTER, CLUSTER))).host_offset
