@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from support.daemon import daemon
+from support.fast_keys import fast_keys
 from support.scene import Command, Event, Step, compare, run
 
+__all__ = ["fast_keys"]
 pytestmark = [pytest.mark.requires_tool("qemu-storage-daemon"), pytest.mark.requires_tool("qemu-img")]
 
 MIB = 1 << 20

@@ -25,7 +25,9 @@ from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from support import image as image_support
 from support.chains import wait_for_job
+from support.fast_keys import fast_keys
 
+__all__ = ["fast_keys"]
 pytestmark = pytest.mark.qemu
 
 UUID = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
