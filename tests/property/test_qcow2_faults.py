@@ -94,7 +94,10 @@ def base(options: dict[str, Value], seed: int, *, resizable: bool, bitmaps: bool
     Version 2 has no snapshots where it must be ``resizable``; others have two bitmaps where there shall be ``bitmaps``.
     """
     rng = random.Random(f"base {seed}")
-    workload = Workload(rng, options=options, size=150 * int(options["cluster_size"]), aligned=True)
+    cluster_size = int(options["cluster_size"])
+    # Of small clusters as many as more than two tables map; with subclusters they are large, and more say no more.
+    clusters = 40 if options.get("extended_l2") else 150
+    workload = Workload(rng, options=options, size=clusters * cluster_size, aligned=True)
     for name in ("write", "compress", "write", "create_snapshot", "write", "zero", "discard", "compress", "write"):
         if name == "compress" and name not in workload.operations():
             continue
