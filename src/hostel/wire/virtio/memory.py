@@ -26,7 +26,7 @@ class Region(NamedTuple):
 
 
 class GuestMemory:
-    """Regions that do not overlap, in the order of their guest addresses.
+    """Regions that do not overlap, in the order of their guest addresses; looked up by one thread.
 
     Args:
         regions: in any order.

@@ -81,7 +81,7 @@ class SplitRing:
         indirect: VIRTIO_F_INDIRECT_DESC was.
 
     Attributes:
-        memory: the guest's.
+        memory: the guest's, looked up by this queue alone.
         taken: the index of the next entry to take (vhost's last avail index).
 
     Raises:
@@ -102,7 +102,7 @@ class SplitRing:
         for name, address, alignment in zip(addresses._fields, addresses, (16, 2, 4), strict=True):
             if address % alignment:
                 raise RemoteProtocolError(f"the {name} of a queue are at {address:#x}, which is not aligned")
-        self.memory = memory
+        self.memory = GuestMemory(memory)  # which remembers where was looked last, for one thread
         self._size = size
         self._descriptors = memory.at_user(addresses.descriptors, DESCRIPTOR_SIZE * size)
         self._available = memory.at_user(addresses.available, 4 + 2 * size + 2 * event_index).cast("H")

@@ -6,6 +6,7 @@ import pytest
 
 from hostel.errors import RemoteProtocolError
 from hostel.wire.virtio.memory import GuestMemory, Region
+from hostel.wire.virtio.ring import Addresses, SplitRing
 
 LOW, HIGH = memoryview(bytearray(b"l" * 100)), memoryview(bytearray(b"h" * 50))
 
@@ -60,3 +61,16 @@ def test_a_buffer_that_leaves_memory_is_refused(memory: GuestMemory) -> None:
 def test_regions_that_make_no_sense_are_refused(regions: list[Region]) -> None:
     with pytest.raises(RemoteProtocolError):
         GuestMemory(regions)
+
+
+def test_each_queue_remembers_for_itself_where_it_looked_last() -> None:
+    """Queues have threads of their own: what one remembers half must not be taken for the rest of the other's."""
+    ours = GuestMemory(
+        [Region(0, 0, memoryview(bytearray(0x4000))), Region(0x8000, 0x8000, memoryview(bytearray(512)))]
+    )
+    rings = [
+        SplitRing(ours, 8, Addresses(0x1000, 0x2000, 0x3000), 0, event_index=False, indirect=True) for _ in range(2)
+    ]
+    rings[0].memory.view(0x8000, 512)
+    rings[1].memory.view(0, 512)
+    assert (rings[0].memory.low, rings[1].memory.low) == (0x8000, 0)
