@@ -96,8 +96,8 @@ class PreallocateDriver(FilterDriver):
             self._data_end = self._file_end = size
 
     def _cut(self) -> None:
-        if self._data_end is not None and self._file_end > self._data_end:
-            # The file may have got shorter than what was asked for where the host reserved only a part.
+        if self._data_end is not None:
+            # The host may have reserved a part of what was asked for, also where it then said no.
             if self.child.length > self._data_end:
                 self.child.resize(self._data_end)
             self._file_end = self._data_end

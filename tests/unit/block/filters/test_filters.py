@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -19,6 +20,7 @@ from hostel.block.filters.throttle import ThrottleGroup
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
+from hostel.block.protocols.file import FileDriver
 from hostel.block.rewiring import drained, insert_filter, unrestrained
 from hostel.errors import ReadOnly, UnsupportedFeature
 
@@ -170,6 +172,26 @@ def test_a_resize_is_what_was_asked_for(tmp_path: Path) -> None:
         node.resize(3 * CLUSTER)
         assert node.read(2 * CLUSTER, 1) == b"\0"
     assert path.stat().st_size == 3 * CLUSTER
+
+
+def test_what_a_full_disk_reserved_before_it_said_no_is_given_back(tmp_path: Path) -> None:
+    """ext4 grows the file by each part that it has found room for."""
+
+    class Full(FileDriver):
+        def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+            os.ftruncate(self.fileno(), offset + length // 2)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(CLUSTER))
+    with graph.open(from_options(preallocating(path)), read_only=False) as node:
+        grown = node.driver.children["file"]
+        below = grown.driver.children["file"].driver
+        assert isinstance(below, FileDriver)
+        below.__class__ = Full
+        grown.pwrite(CLUSTER, b"\1" * 512)
+        assert path.stat().st_size > CLUSTER + 512
+    assert path.stat().st_size == CLUSTER + 512
 
 
 def test_an_alignment_is_a_number_of_sectors(tmp_path: Path) -> None:
