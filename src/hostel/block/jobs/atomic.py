@@ -225,7 +225,8 @@ def run(actions: Sequence[Action]) -> None:
     """Do all actions at a moment at which nobody writes to their nodes.
 
     Raises:
-        OSError: one of them failed, and what others had done was taken back.
+        OSError: one of them failed, and what others had done was taken back; or the rest of one did, which cannot be
+            taken back, and the others are done.
     """
     nodes = tuple({id(action.node): action.node for action in actions if action.node is not None}.values())
     done: list[Action] = []
@@ -238,5 +239,11 @@ def run(actions: Sequence[Action]) -> None:
             for action in reversed(done):
                 action.undo()
             raise
+    failure: OSError | None = None
     for action in actions:
-        action.commit()
+        try:
+            action.commit()
+        except OSError as error:  # a job that was attached must go on all the same
+            failure = failure or error
+    if failure is not None:
+        raise failure

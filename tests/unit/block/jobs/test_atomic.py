@@ -1,0 +1,44 @@
+"""Several changes at one moment, where the rest of one of them fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from hostel.block.jobs import atomic
+from hostel.block.jobs.backup import BackupJob
+from hostel.block.jobs.job import Job
+from support import jobs
+
+
+class FailsLate(atomic.Action):
+    """Fails when it is too late to take anything back, as a bitmap's removal does where the disk refuses it."""
+
+    def prepare(self) -> None:
+        pass
+
+    def undo(self) -> None:
+        raise AssertionError("nothing is to be undone")
+
+    def commit(self) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_job_goes_on_beside_a_change_that_fails_late(tmp_path: Path) -> None:
+    [path] = jobs.chain(tmp_path, 1)
+    made: list[Job] = []
+    with jobs.opened(path) as node, jobs.empty(tmp_path / "target") as target:
+
+        def make() -> Job:
+            made.append(BackupJob(jobs.settings(), node, target))
+            return made[0]
+
+        with pytest.raises(OSError, match="Input/output error"):
+            atomic.run([FailsLate(node), atomic.StartJob(node, make)])
+        assert made[0].join(20)
+        assert made[0].error is None
+        assert jobs.content(target) == jobs.content(node)
+        assert not node.blockers
