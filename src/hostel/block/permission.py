@@ -38,8 +38,11 @@ _NAMES = {
 }
 
 
-def lock(fd: int, path: str, used: Permission, shared: Permission) -> None:
+def lock(fd: int, path: str, used: Permission, shared: Permission, *, former: int | None = None) -> None:
     """Lock an open file for ``used`` permissions, sharing ``shared`` with others; the locks end with ``fd``.
+
+    ``former`` is the same file as we have had it open until now. Its locks exclude us as they do others, and are given
+    up, though not before ours say to others that the file is in use.
 
     Raises:
         ImageLocked: another process uses what we do not share, or does not share what we use.
@@ -49,6 +52,8 @@ def lock(fd: int, path: str, used: Permission, shared: Permission) -> None:
         _lock_bytes(fd, _UNSHARED_BASE, Permission.ALL & ~shared)
     except OSError as error:
         raise _locked(path, f"Failed to lock byte range of '{path}': {os.strerror(error.errno or 0)}") from None
+    if former is not None:
+        unlock(former)
     for permission, name in _NAMES.items():
         if used & permission and _held(fd, _UNSHARED_BASE + _bit(permission)):
             raise _locked(path, f'Failed to get "{name}" lock')

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import creating, graph
+from hostel.block import creating, graph, permission
 from hostel.block.driver import CACHE_MODES, WRITEBACK, Cache, OpenMode
 from hostel.block.extent import Extent, Status
 from hostel.block.node import BlockNode
@@ -333,3 +333,33 @@ def _opens(fd: str, path: Path) -> bool:
         return Path(f"/proc/self/fd/{fd}").readlink() == path
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_file_is_locked_all_the_while_it_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    """Between the old locks and the new ones a writer could come in that QEMU would keep out."""
+    path = tmp_path / "f"
+    path.write_bytes(bytes(512))
+    unlock, seen = permission.unlock, list[bool]()
+    driver = FileDriver.open(str(path), OpenMode(read_only=True))
+    driver.lock(Permission.CONSISTENT_READ, Permission.ALL & ~Permission.RESIZE)
+    with open(path, "rb") as other, open(path, "rb") as probe:
+        if refused:
+            lock(other.fileno(), str(path), Permission.CONSISTENT_READ, Permission.ALL & ~Permission.WRITE)
+
+        def unlocked(fd: int) -> None:
+            unlock(fd)
+            # That we write, or that nobody else may resize: the other one has locked something else.
+            seen.append(any(permission._held(probe.fileno(), byte) for byte in (101, 203)))
+
+        monkeypatch.setattr(permission, "unlock", unlocked)
+        if refused:
+            with pytest.raises(ImageLocked, match='Failed to get "write" lock'):
+                driver.reopened(lambda mode: mode._replace(read_only=False))
+        else:
+            driver = driver.reopened(lambda mode: mode._replace(read_only=False))
+        assert seen == ([True, True] if refused else [True])
+        monkeypatch.undo()
+        driver.close()

@@ -165,6 +165,12 @@ class FileDriver(BlockDriver):
             permission.lock(self._fd, self._path, used, shared)
         self._locked = used, shared
 
+    def _take_locks_of(self, former: FileDriver, used: Permission, shared: Permission) -> None:
+        """Lock as :meth:`lock` does, in the place of a driver of the same file."""
+        if self._locking:
+            permission.lock(self._fd, self._path, used, shared, former=former._fd)
+        self._locked = used, shared
+
     def reopened(self, change: ModeChange) -> FileDriver:
         """The same file, whatever its name is by now, open in another way; this driver is closed.
 
@@ -197,12 +203,13 @@ class FileDriver(BlockDriver):
             used |= Permission.WRITE | Permission.RESIZE
             driver._shared_reading = self._locked[1]
             shared = self._locked[1] & ~(Permission.WRITE | Permission.RESIZE)
-        permission.unlock(self._fd)  # our own locks exclude us as they do others
         try:
-            driver.lock(used, shared)
+            driver._take_locks_of(self, used, shared)
         except OSError:
-            os.close(driver._fd)
-            self.lock(*self._locked)
+            try:
+                self._take_locks_of(driver, *self._locked)
+            finally:
+                os.close(driver._fd)
             raise
 
     @property
