@@ -21,7 +21,7 @@ from hostel.block.protocol import Creation
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img import create
 from hostel.img.copy import CopyJob, CopySettings, Feedback
-from hostel.img.files import is_device
+from hostel.img.files import files, is_device
 from hostel.img.segments import rounded_length
 from hostel.img.target import closing, new_target, refuse_source, refuse_source_node, reported
 
@@ -132,7 +132,7 @@ def convert(
         return
     with new_target(target, what, cache=cache, sources=sources) as node:
         settings = settings._replace(
-            base=sources[0].backing if node.backing is not None else None,
+            base=None if node.backing is None else _common_base(sources[0], node.backing),
             backing_end=None if node.backing is None else rounded_length(node.backing),
             reads_as_zeroes=node.backing is None and node.driver.starts_as_zeroes,
             compress=settings.compress or _always_compresses(node),
@@ -165,6 +165,15 @@ def convert_into(
         settings = settings._replace(compress=settings.compress or _always_compresses(target))
         CopyJob(sources, target, settings, feedback).run()
         _copy_bitmaps(sources[0], target, bitmaps, feedback)
+
+
+def _common_base(source: BlockNode, below: BlockNode) -> BlockNode | None:
+    """What of a source's chain the target's backing image stands for: itself, where it is there, or the uppermost."""
+    if source.backing is None:
+        return None
+    wanted = set(files(below, written=True))
+    same = (each for each in source.backing.chain() if set(files(each, written=True)) == wanted)
+    return next((each for each in same if wanted and each.format == below.format), source.backing)
 
 
 def _always_compresses(target: BlockNode) -> bool:

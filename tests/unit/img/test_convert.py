@@ -186,6 +186,30 @@ def faulty(kind_at: Sequence[int], data: bytes, kind: Kind = Kind.READ) -> Block
     return BlockNode(Broken(data), "broken", read_only=False)
 
 
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_copy_on_an_image_further_down_has_what_lies_between(tmp_path: Path, *, copied: bool) -> None:
+    """A copy of the uppermost backing image elsewhere stands for that, as the manual of qemu-img has it."""
+    base, middle, top, target = (tmp_path / name for name in ("base", "middle", "top", "target"))
+    make(base, 3 * MiB)
+    write(base, "qcow2", {0: b"b" * MiB, 2 * MiB: b"b" * MiB})
+    make(middle, 2 * MiB, backing=base, backing_format="qcow2")
+    write(middle, "qcow2", {65536: b"m" * 65536})
+    make(top, 3 * MiB, backing=middle, backing_format="qcow2")
+    write(top, "qcow2", {512: b"t" * 512})
+    below = base
+    if copied:
+        below = tmp_path / "other"
+        convert_files([(middle, "qcow2")], below, "qcow2")
+    with graph.open(str(top), "qcow2") as node:
+        plan = convert.plan_target([node], str(target), "qcow2", backing=str(below), backing_format="qcow2")
+        convert.convert([node], plan)
+    assert content(target, "qcow2") == content(top, "qcow2")
+    with graph.open(str(target), "qcow2", no_backing=True) as node:
+        told = sum(extent.length for extent in node.extents() if extent.status & Status.ALLOCATED)
+    # The cluster that top has; with base below also the one of middle, and zeroes since middle is shorter.
+    assert told == 65536 + (0 if copied else 65536 + MiB)
+
+
 @pytest.mark.parametrize("threads", [1, 4])
 def test_earliest_read_that_fails_is_reported_and_the_target_goes_away(tmp_path: Path, threads: int) -> None:
     target = tmp_path / "target.qcow2"
