@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.rivals import Bench, fast_folder
+from bench import free_memory
+from bench.rivals import LENGTH, Bench, fast_folder
+
+_NEED = 8 * LENGTH  # bytes; images of all kinds, dense and sparse, and what is made of them
 
 
 @pytest.fixture(scope="module")
@@ -23,5 +26,6 @@ def bench() -> Iterator[Bench]:
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An empty folder, in memory where there is room."""
-    with tempfile.TemporaryDirectory(dir=fast_folder(tmp_path_factory.mktemp("bench"))) as name:
+    place = fast_folder(tmp_path_factory.mktemp("bench"))
+    with free_memory.kept(place, _NEED), tempfile.TemporaryDirectory(dir=place) as name:
         yield Path(name)
