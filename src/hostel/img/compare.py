@@ -124,7 +124,7 @@ class _Comparison:
     def run(self, chunks: Iterator[_Chunk]) -> Difference | None:
         team = Team(self._portions(chunks), self._nodes, _buffers, lambda: self._compare_all)
         try:
-            team.run(worker_count(_WORKERS) if self._total > _CHUNK else 0, lambda nothing: None)
+            team.run_unordered(worker_count(_WORKERS) if self._total > _CHUNK else 1)
         except _Found as found:
             return found.difference
         return None

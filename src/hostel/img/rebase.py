@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
@@ -26,7 +27,7 @@ from hostel.img.target import failed
 from hostel.img.team import Team, worker_count
 from hostel.units import MiB
 
-_READERS: Final = 2  # threads that read and compare ahead
+_WORKERS: Final = 2  # a third only waits for memory
 _CHUNK: Final = 2 * MiB  # compared at once, at least one cluster of any format
 _STEP: Final = 1024 * MiB  # of the overlay, whose metadata is looked at before any of it changes
 
@@ -117,7 +118,7 @@ def rebase(node: BlockNode, new: BlockNode | None, *, compress: bool = False, pr
     """
     if new is not node.backing:
         tell_of_change(node)
-        _Rebase(node, new, compress=compress).run(progress)
+        _Rebase(node, new, progress, compress=compress).run()
     try:
         node.flush()
     except OSError as error:
@@ -131,19 +132,10 @@ class _Slot(NamedTuple):
     new: bytearray
 
 
-class _Part(NamedTuple):
-    """A chunk that was compared: where it is, its old bytes, and the runs of them that have to be written."""
-
-    offset: int
-    length: int
-    old: bytearray
-    runs: tuple[tuple[int, int], ...]
-
-
 class _Rebase:
-    """Copies differences, cluster by cluster: threads read and compare ahead of the caller's, which writes."""
+    """Copies differences, cluster by cluster: each of a few threads reads a chunk, compares and writes it."""
 
-    def __init__(self, node: BlockNode, new: BlockNode | None, *, compress: bool) -> None:
+    def __init__(self, node: BlockNode, new: BlockNode | None, progress: Progress | None, *, compress: bool) -> None:
         self._node = node
         driver = node.driver
         self._compressing = driver if compress and isinstance(driver, Compressing) else None
@@ -155,16 +147,14 @@ class _Rebase:
         is_prefix = self._old is not None and any(layer is new for layer in self._old.chain())
         self._base = new if is_prefix else None
         self._chunk = max(_CHUNK, self._cluster)
+        self._progress = progress
+        self._done = 0
+        self._done_lock = threading.Lock()
 
-    def run(self, progress: Progress | None) -> None:
-        def finish(part: _Part) -> None:
-            self._write_all(part)
-            if progress is not None:
-                progress(part.offset + part.length, self._size)
-
+    def run(self) -> None:
         nodes = [self._node, *([self._new] if self._new is not None else [])]
-        team = Team(self._chunks(), nodes, self._slot, lambda: self._compare)
-        team.run(worker_count(_READERS) if self._size > self._chunk else 0, finish)
+        team = Team(self._chunks(), nodes, self._slot, lambda: self._copy)
+        team.run_unordered(worker_count(_WORKERS) if self._size > self._chunk else 1)
 
     def _slot(self) -> _Slot:
         return _Slot(bytearray(self._chunk), bytearray(self._chunk))
@@ -207,23 +197,22 @@ class _Rebase:
         if inside < end:
             yield ChainExtent(inside, end - inside, Status.ZERO, node or self._node, 0)
 
-    def _compare(self, chunk: tuple[int, int], slot: _Slot) -> _Part:
-        """Read a chunk from both; which of its bytes have to be written."""
+    def _copy(self, chunk: tuple[int, int], slot: _Slot) -> None:
+        """Read a chunk from both, and write what differs of it."""
         offset, length = chunk
         with memoryview(slot.old) as old, memoryview(slot.new) as new:
             _read(self._old, offset, old[:length], "old")
             _read(self._new, offset, new[:length], "new")
-            if slot.old.startswith(new[:length]):
-                return _Part(offset, length, slot.old, ())
-            return _Part(offset, length, slot.old, tuple(self._runs(slot.old, new, length)))
-
-    def _write_all(self, part: _Part) -> None:
-        with memoryview(part.old) as view:
-            try:
-                for start, end in part.runs:
-                    self._write(part.offset + start, view[start:end])
-            except OSError as error:
-                raise failed("Error while writing to COW image", error) from None
+            if not slot.old.startswith(new[:length]):
+                try:
+                    for start, end in self._runs(slot.old, new, length):
+                        self._write(offset + start, old[start:end])
+                except OSError as error:
+                    raise failed("Error while writing to COW image", error) from None
+        if self._progress is not None:
+            with self._done_lock:
+                self._done = max(self._done, offset + length)
+                self._progress(self._done, self._size)
 
     def _runs(self, old: bytearray, new: memoryview, length: int) -> Iterator[tuple[int, int]]:
         """The runs of clusters that differ; only whole clusters are written, so that nothing is read again."""
