@@ -15,7 +15,7 @@ from hostel.export.vhost_user_blk.device import BlkDevice
 from hostel.wire.virtio.memory import GuestMemory
 from hostel.wire.virtio.ring import Addresses, SplitRing, check_size
 
-_BATCH: Final = 16  # requests that are answered before the guest hears of them
+_FEWEST, _MOST = 8, 32  # requests that are answered before the guest hears of them, if there are so many
 _LOOK: Final = 40e-6  # seconds for which more is looked out for before sleeping
 _END_TIMEOUT: Final = 60.0  # seconds for the thread to end
 _BLIND: Final = 1  # milliseconds between looks at a queue without kicks
@@ -175,7 +175,7 @@ class Queue:
         answer, take, put, poll = self._device.answer_all, ring.take, ring.put, self._poll()
         ring.refuse_kicks()
         while not self._stopping:
-            chains = take(_BATCH)
+            chains = take(_portion(ring.waiting()))
             if chains:
                 put(answer(ring, chains))
                 if ring.must_call():
@@ -212,6 +212,14 @@ class Queue:
         if self._call >= 0:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._call, _ONE)
+
+
+def _portion(waiting: int) -> int:
+    """How many requests to answer at once: about half of them, so that the guest wakes up over the others.
+
+    Of many, a call for each few costs more than that gains.
+    """
+    return max(_FEWEST, min(1 << (waiting - 1).bit_length() - 1, _MOST)) if waiting > 1 else _FEWEST
 
 
 def _close(fd: int) -> None:

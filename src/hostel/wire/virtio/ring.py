@@ -120,6 +120,10 @@ class SplitRing:
         """Whether the driver has made something available that was not taken."""
         return self._available[1] != self.taken
 
+    def waiting(self) -> int:
+        """How many chains the driver has made available that were not taken, as far as it can be believed."""
+        return (self._available[1] - self.taken) & _MASK
+
     def take(self, most: int) -> list[Chain]:
         """Take up to so many chains.
 
