@@ -135,6 +135,21 @@ def test_a_data_file_ends_where_a_smaller_image_does(raw: str) -> None:
     judge(Path("ours.qcow2"), b"\7" * (1000 << 10), raw=raw == "data_file_raw=on")
 
 
+def test_what_is_committed_takes_no_room_in_the_data_file_any_more() -> None:
+    sizes = {}
+    for name, tool in (("ours", (sys.executable, "-m", "hostel", "qemu-img")), ("real", ("qemu-img",))):
+        run("qemu-img", "create", "-q", "-f", "qcow2", f"{name}-base.qcow2", str(SIZE))
+        words = ("-b", f"{name}-base.qcow2", "-F", "qcow2", "-o", f"data_file={name}.data", f"{name}.qcow2")
+        run("qemu-img", "create", "-q", "-f", "qcow2", *words)
+        run("qemu-io", "-f", "qcow2", "-c", "write -P 7 512k 2M", f"{name}.qcow2")
+        before = Path(f"{name}.data").stat()
+        run(*tool, "commit", "-q", "-f", "qcow2", f"{name}.qcow2")
+        after = Path(f"{name}.data").stat()
+        sizes[name] = after.st_size, before.st_blocks - after.st_blocks >= 2048
+    assert sizes["ours"] == sizes["real"] == (SIZE, True)
+    judge(Path("ours.qcow2"), bytes(512 << 10) + b"\7" * (2 << 20) + bytes(512 << 10), raw=False)
+
+
 def test_a_raw_data_file_follows_the_image_s_size(tmp_path: Path) -> None:
     path = tmp_path / "disk.qcow2"
     make(path, "data_file_raw=on")

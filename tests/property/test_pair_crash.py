@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,9 +16,10 @@ from hostel.img import commit, rebase
 from support import qcow2
 from support.crash import Version, crash_states, judge_bitmaps, judge_content
 from support.crash_disks import Disks, disk_states
+from support.external_data import ExternalWorkload, open_external
 from support.guest_io import SECTOR, noise
-from support.memory import Kind, LoggedDriver, MemoryDriver, memory_node
-from support.qcow2_workload import Workload
+from support.luks import many_volumes
+from support.memory import Kind, LoggedDriver, MemoryDriver
 from support.tally import tried
 
 __all__ = ["tried"]
@@ -25,57 +27,46 @@ __all__ = ["tried"]
 SOAK = int(os.environ.get("HOSTEL_SOAK", "1"))
 
 
-class ExternalWorkload(Workload):
-    """Random operations on an image whose data lies in another file."""
-
-    pair: Disks
-
-    def __init__(self, rng: random.Random, options: dict[str, Value]) -> None:
-        super().__init__(rng, self._place, options=options, aligned=True, preallocate=False)
-
-    def _place(self, data: bytes) -> MemoryDriver:
-        self.pair = Disks(data, b"")
-        return self.pair.drivers[0]
-
-    def open(self) -> BlockNode:
-        if not self.pair.log:
-            with open_external(*self.pair.drivers) as node:
-                node.resize(len(self.content))
-        return open_external(*self.pair.drivers, backing=self.backing)
-
-    def operations(self) -> dict[str, int]:
-        without = {"compress", "create_snapshot", "delete_snapshot", "apply_snapshot", "amend", "rebase"}
-        return {name: weight for name, weight in super().operations().items() if name not in without}
+@pytest.fixture(autouse=True)
+def passphrases() -> Iterator[None]:
+    """Those of encrypted images."""
+    with many_volumes():
+        yield
 
 
-def open_external(
-    image: MemoryDriver, data: MemoryDriver, *, backing: bytes | None = None, read_only: bool = False
-) -> BlockNode:
-    node = qcow2.attach(image, read_only=read_only, backing=backing)
-    node.driver.children["data-file"] = memory_node(data, read_only=read_only)
-    return node
+def logged_workload(rng: random.Random, options: dict[str, Value]) -> tuple[ExternalWorkload, Disks]:
+    """A workload on two files that log what is written to them."""
+    made: list[Disks] = []
+
+    def make(image: bytes, data: bytes) -> list[LoggedDriver]:
+        made.append(Disks(image, data))
+        return made[0].drivers
+
+    return ExternalWorkload(rng, make, options=options), made[0]
 
 
-@pytest.mark.parametrize("seed", range(12 * SOAK))
+@pytest.mark.parametrize("seed", range(24 * SOAK))
 def test_an_external_data_file_and_its_image_agree_after_a_power_cut(seed: int, tried: Counter[str]) -> None:
     rng = random.Random(f"external {seed}")
     options: dict[str, Value] = {"cluster_size": rng.choice((512, 4096, 65536)), "data_file": "data.raw"}
     options["lazy_refcounts"] = seed % 4 == 3
     if seed % 3 == 2:
         options |= {"data_file_raw": True, "preallocation": "off"}  # without a backing file
-    workload = ExternalWorkload(rng, options)
-    versions = [Version(0, len(workload.pair.log), bytes(workload.content), {}, {})]
+    elif seed % 2:
+        options |= {"encrypt.format": rng.choice(("aes", "luks")), "encrypt.key-secret": "first"}
+    workload, pair = logged_workload(rng, options)
+    versions = [Version(0, len(pair.log), bytes(workload.content), {}, {})]
     history = []
     for _ in range(rng.randrange(5, 20)):
-        start, flushed = len(workload.pair.log), workload.flushed
+        start, flushed = len(pair.log), workload.flushed
         history.append(workload.step())
         workload.verify()
         # An operation that had nothing to do has synced nothing.
-        syncs = [at for at in range(start, len(workload.pair.log)) if workload.pair.log[at][1].kind is Kind.FLUSH]
+        syncs = [at for at in range(start, len(pair.log)) if pair.log[at][1].kind is Kind.FLUSH]
         durable = syncs[-1] + 1 if syncs and workload.flushed is not flushed else None
         versions.append(Version(start, durable, bytes(workload.content), {}, dict(workload.bitmaps)))
     workload.node.close()
-    for state in disk_states(workload.pair, rng):
+    for state in disk_states(pair, rng):
         if state.reached < (versions[0].durable or 0):
             continue
         tried["disks after power cuts"] += 1

@@ -29,6 +29,7 @@ from support.crash import judge as judge_crash
 from support.fault import Fault, faults
 from support.luks import many_volumes
 from support.memory import FaultyDriver, Kind, MemoryDriver, memory_node
+from support.qcow2_operations import perform, version_of
 from support.qcow2_workload import Workload
 from support.tally import tried
 
@@ -73,12 +74,6 @@ COMBINATIONS = [
     for name in (OPERATIONS if image != "encrypted" else ENCRYPTING)
     if image != "version 2" or not name.endswith("bitmap")
 ]
-AMENDMENTS: dict[str, dict[str, Value]] = {
-    "amend to 1.1": {"compat": "1.1"},
-    "amend to 0.10": {"compat": "0.10", "refcount_bits": 16, "lazy_refcounts": False},
-    "amend to lazy refcounts": {"compat": "1.1", "lazy_refcounts": True},
-    "amend to 32 bits": {"compat": "1.1", "refcount_bits": 32},
-}
 
 
 @pytest.fixture(autouse=True)
@@ -129,22 +124,6 @@ def faulty(workload: Workload) -> FaultyDriver:
     """What a fork's image lies in."""
     assert isinstance(workload.driver, FaultyDriver)
     return workload.driver
-
-
-def version_of(workload: Workload) -> Version:
-    """What the guest sees now."""
-    return Version(0, 0, bytes(workload.content), dict(workload.snapshots), dict(workload.bitmaps))
-
-
-def perform(workload: Workload, name: str) -> None:
-    """Do one operation, and write what it holds back; bitmaps wait for the end of writing."""
-    if name in AMENDMENTS:
-        workload.amend_to(AMENDMENTS[name])
-    else:
-        getattr(workload, name)()
-    if name.endswith("bitmap"):
-        workload.image._image.end_write()
-    workload.node.flush()
 
 
 def judge(workload: Workload, data: bytes | bytearray, versions: list[Version]) -> int:

@@ -25,7 +25,7 @@ from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.layout import Autoclear, Compatible, Extension, Header, Incompatible
 from hostel.block.formats.qcow2.overlap import MetadataMap
 from hostel.block.formats.qcow2.refcount import Allocator
-from hostel.block.formats.qcow2.released import Released, Run
+from hostel.block.formats.qcow2.released import Holes, Released, Run
 from hostel.block.formats.qcow2.runtime import guards_inactive_tables
 from hostel.block.node import BlockNode
 from hostel.codec.table import drop_zeroes_at_end, unpack_table
@@ -66,6 +66,7 @@ class Qcow2Image:
         self._dirty_l1: set[int] = set()
         self._dirty_tables: set[int] = set()
         self._released = Released(self.geometry)
+        self._holes = Holes()
         self._writing = False
         self._told = False  # that it is corrupt
         self.called: Callable[[], str] = str
@@ -291,7 +292,9 @@ class Qcow2Image:
     def allocate_data(self, guest_offset: int, length: int) -> int:
         """Find room for guest clusters; returns the host offset. In an external data file each has its own place."""
         if self.external:
-            return guest_offset - self.geometry.in_cluster(guest_offset)
+            start = guest_offset - self.geometry.in_cluster(guest_offset)
+            self._holes.keep(start, start + length)
+            return start
         return self.allocate(length, "data cluster")
 
     def allocate_behind(self, offset: int, length: int) -> int:
@@ -311,8 +314,8 @@ class Qcow2Image:
         """Give a guest cluster's place up; see :meth:`release`."""
         if not self.external:
             self.release(offset, self.geometry.cluster_size, discard=discard)
-        elif discard and offset < self.data.length:  # which need not end with a cluster
-            self.data.discard(offset, min(self.geometry.cluster_size, self.data.length - offset))
+        elif discard:
+            self._holes.add(offset, offset + self.geometry.cluster_size)
 
     def release(self, offset: int, length: int, *, discard: bool = False) -> None:
         """Give a host range up once the disk refers to it no more; with ``discard`` its space goes back to the host."""
@@ -536,6 +539,11 @@ class Qcow2Image:
                 self.end_of_bytes = 0
             if discard and not self.geometry.in_cluster(offset | length):
                 self._discard(offset, length)
+        while self._holes:
+            start, end = self._holes.take()
+            end = min(end, self.data.length)  # which need not be the end of a cluster
+            if start < end:
+                self.data.discard(start, end - start)
 
     def _discard(self, offset: int, length: int) -> None:
         """Give space back to the host: only of clusters that nothing refers to now."""
@@ -545,7 +553,7 @@ class Qcow2Image:
 
     def settle(self) -> None:
         """Keep what is waiting bounded."""
-        if self._released.are_many:
+        if self._released.are_many or self._holes.are_many:
             self.write_metadata()
 
     def close(self) -> None:

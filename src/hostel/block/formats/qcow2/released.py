@@ -53,3 +53,38 @@ class Released:
         """Whether it is time to write what is held back, so that they can be used again."""
         lately = sum(run.length for run in self._runs[-_LATELY:])
         return len(self._runs) > _MAX_RUNS or lately >= _MAX_BYTES
+
+
+class Holes:
+    """Ranges of an external data file that are given up, joined as they come.
+
+    A guest cluster has one place there. What is mapped again before the disk knows that it was not is kept.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[int, int]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._runs)
+
+    def add(self, start: int, end: int) -> None:
+        """A range is given up; ``start`` and ``end`` are offsets in bytes."""
+        if self._runs and self._runs[-1][1] == start:
+            start, _ = self._runs.pop()
+        self._runs.append((start, end))
+
+    def keep(self, start: int, end: int) -> None:
+        """A range is about to be written."""
+        if any(low < end and start < high for low, high in self._runs):
+            parts = ((low, min(high, start)) for low, high in self._runs)
+            rest = ((max(low, end), high) for low, high in self._runs)
+            self._runs = sorted(run for run in {*parts, *rest} if run[0] < run[1])
+
+    def take(self) -> tuple[int, int]:
+        """A range that nothing refers to now: its start and its end."""
+        return self._runs.pop()
+
+    @property
+    def are_many(self) -> bool:
+        """Whether it is time to write what is held back."""
+        return len(self._runs) > _MAX_RUNS

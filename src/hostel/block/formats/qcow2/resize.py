@@ -61,7 +61,9 @@ def _grow(guest: Guest, size: int, preallocation: Preallocation) -> None:
     image.begin_write()
     # An interrupted shrink leaves data beyond the end, which must not come back.
     _drop_beyond(guest, old)
-    _zero_tail(guest, old, allocate=preallocation is not Preallocation.OFF)
+    if image.external:
+        image.flush_metadata()  # what was given up is gone before its place is mapped again
+    _zero_tail(guest, old, size, allocate=preallocation is not Preallocation.OFF)
     grow_l1(image, entries)
     # Before the size changes, so that what a longer backing file has there never shows.
     _hide_backing(guest, old, size)
@@ -121,15 +123,17 @@ def _grow_data_file(image: Qcow2Image, size: int) -> None:
         image.data.resize(size)
 
 
-def _zero_tail(guest: Guest, size: int, *, allocate: bool = False) -> None:
+def _zero_tail(guest: Guest, size: int, end: int, *, allocate: bool = False) -> None:
     """Zero what the last cluster has beyond ``size`` bytes: whoever grows the image next, not always we, shows it.
 
-    With ``allocate`` it has a place on the host afterwards.
+    With ``allocate`` it has a place on the host afterwards. ``end`` is how large the image becomes.
     """
     image = guest.image
     length = -size % image.geometry.cluster_size
-    if image.external and not allocate:
+    if image.external and not allocate and guest.encryption is None:
         length = min(length, image.data.length - size)  # what is not there will be zeroes
+    elif image.raw_external:
+        length = min(length, end - size)
     if length <= 0 or not image.l1:
         return
     table = image.l2_table(size // image.geometry.l2_reach)
@@ -207,16 +211,17 @@ def _shrink(guest: Guest, size: int, *, kept: int = 0) -> None:
     image.flush_metadata()
     image.write_header_fields(image.header.replace(size=size), "size", "crypt_method")
     image.bitmaps.resize(size)
+    if image.external and image.data.length > max(size, kept):
+        # First of all: a raw one that is longer than the disk shows what it has there when it grows.
+        with suppress(UnsupportedFeature):  # what has the size it has keeps it
+            image.data.resize(max(size, kept))
     _drop_beyond(guest, size)
-    _zero_tail(guest, size)
+    _zero_tail(guest, size, size)
     image.flush_metadata()
     if image.refcounts.drop_empty_blocks():
         image.flush_metadata()
         image.place_metadata()
     _truncate_file(image)
-    if image.external and image.data.length > max(size, kept):
-        with suppress(UnsupportedFeature):  # likewise
-            image.data.resize(max(size, kept))
 
 
 def _require_droppable(guest: Guest, size: int) -> None:
@@ -273,11 +278,16 @@ def make_empty(guest: Guest) -> None:
 
     Cut off, it leaves some clusters or leaks.
     """
-    guest.image.begin_write()
-    guest.image.file.debug_event("empty_image_prepare")
+    image = guest.image
+    image.begin_write()
+    image.file.debug_event("empty_image_prepare")
     _drop_beyond(guest, 0)
-    guest.image.flush_metadata()
-    _truncate_file(guest.image)
+    image.flush_metadata()
+    _truncate_file(image)
+    if image.external and image.data.length:
+        # Nothing refers to it any more; space that the host does not take back is no failure.
+        with suppress(OSError):
+            image.data.discard(0, image.data.length)
 
 
 def _drop_beyond(guest: Guest, size: int) -> None:
@@ -303,7 +313,7 @@ def _truncate_file(image: Qcow2Image) -> None:
     except CorruptImage:
         return
     if 0 < end < image.file.length:
-        with suppress(UnsupportedFeature):  # what has the size it has keeps it
+        with suppress(UnsupportedFeature):  # likewise
             image.file.resize(end)
 
 
