@@ -407,6 +407,8 @@ class Guest:
         """Replace L2 entries of whole clusters by ``new(entry, bitmap)``, and give up what they referred to."""
         image = self.image
         idle = new(0, 0) == (0, 0)
+        # A raw data file has been zeroed, and what is discarded need not read as zeroes.
+        discard = not (image.raw_external and new in (self._zeroed, self._discarded))
         # Zeroes that nothing is below are recorded like others; but for terabytes of them that would be gigabytes.
         many = self.backing is None and length > _MANY_TABLES * image.geometry.l2_reach
         for l1_index, index, stop in self._slices(offset, length):
@@ -428,8 +430,8 @@ class Guest:
                 if before & layout.COMPRESSED:
                     self.release(array("Q", [before]))
                 elif has_place(before, image) and not has_place(after, image):
-                    image.release_data(before & layout.OFFSET_MASK, discard=True)
-            if self._keeps_places and new != self._zeroed_keeping:
+                    image.release_data(before & layout.OFFSET_MASK, discard=discard)
+            if discard and self._keeps_places and new != self._zeroed_keeping:
                 if new == self._zeroed:
                     image.write_metadata()  # cut off before that, a discarded cluster need not read as zeroes
                 self._discard_kept([after & layout.OFFSET_MASK for after, _ in changed if has_place(after, image)])

@@ -12,7 +12,7 @@ from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.runtime import RUNTIME_OPTIONS, check_runtime_options
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError
-from support.memory import Kind, LoggedDriver
+from support.memory import Kind, LoggedDriver, MemoryDriver, memory_node
 from support.qcow2 import attach, check, create, create_file, driver_of, faults, pwrite_compressed
 from support.qcow2 import header as image_header
 
@@ -118,3 +118,22 @@ def test_zeroes_are_on_the_disk_before_the_space_of_a_cluster_that_keeps_its_pla
 
 def _place(node: BlockNode, index: int) -> int | None:
     return next(iter(node.extents(index * CLUSTER, CLUSTER))).host_offset
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+@pytest.mark.parametrize("raw", [False, True])
+def test_a_raw_data_file_is_zeroed_and_not_discarded_which_need_not_read_as_zeroes(*, keeps: bool, raw: bool) -> None:
+    metadata = MemoryDriver(create(0, {"data_file": "d", "data_file_raw": raw}))
+    data = LoggedDriver(bytes(4 * CLUSTER))
+    with attach(metadata, options={"discard-no-unref": keeps}) as node:
+        node.driver.children["data-file"] = memory_node(data)
+        node.resize(4 * CLUSTER)
+        node.pwrite(0, b"x" * (4 * CLUSTER))
+        data.log.clear()
+        node.discard(0, CLUSTER)
+        node.write_zeroes(2 * CLUSTER, CLUSTER, unmap=True)
+        assert (Kind.DISCARD in {entry.kind for entry in data.log}) is not raw
+        assert (Kind.ZERO in {entry.kind for entry in data.log}) is raw
+        assert node.read(0, 4 * CLUSTER) == (bytes(CLUSTER) + b"x" * CLUSTER) * 2
+    if raw:
+        assert data.data == (bytes(CLUSTER) + b"x" * CLUSTER) * 2
