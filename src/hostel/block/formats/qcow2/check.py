@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from array import array
+from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
 from hostel.block.formats.qcow2 import layout, snapshot_table
@@ -63,11 +64,6 @@ def check_image(image: CheckedImage, repair: Repair, report: Report) -> CheckRes
 
         return repair_image(image, repair, report)
     return Check(image, report).run()
-
-
-def cluster_is_mapped(entry: int) -> bool:
-    """Whether an L2 entry refers to a whole cluster of its own: data, or preallocated and zero."""
-    return not entry & layout.COMPRESSED and bool(entry & layout.OFFSET_MASK)
 
 
 def _fault(what: str, error: InvalidImage, hint: str | None) -> InvalidImage:
@@ -546,17 +542,31 @@ class Check:
             count -= length
         return True
 
+    def _wrongly_copied(self, entries: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+        """The entries of a table whose COPIED says something else than the refcount: index, entry, refcount."""
+        bits, block_entries = self.geometry.cluster_bits, self.geometry.block_entries
+        at, page = -1, b""
+        for index, entry in enumerate(entries):
+            offset = entry & layout.OFFSET_MASK
+            if not offset or entry & layout.COMPRESSED:
+                continue
+            if self.external:
+                if not entry & layout.COPIED:
+                    yield index, entry, 1
+                continue
+            block, slot = divmod(offset >> bits, block_entries)
+            if block != at:  # neighbours have theirs in one block
+                at, page = block, self.refcounts.page(block) if self.refcounts.readable(block) else b""
+            if page and (page[slot] == 1) != bool(entry & layout.COPIED):
+                yield index, entry, self.refcounts.get(offset >> bits)
+
     def _check_copied_l2(self, table_offset: int, raw: bytearray, fix: bool) -> None:
         geometry = self.geometry
         if raw.count(0) == len(raw):
             return
         changed = 0
-        for index, entry in enumerate(L2Table.unpack(table_offset, raw, geometry).entries):
-            if not cluster_is_mapped(entry):
-                continue
-            refcount = 1 if self.external else self.refcount_at(entry & layout.OFFSET_MASK)
-            if refcount is None or (refcount == 1) == bool(entry & layout.COPIED):
-                continue
+        entries = L2Table.unpack(table_offset, raw, geometry).entries
+        for index, entry, refcount in self._wrongly_copied(entries):
             word = "Repairing" if fix else "ERROR"
             self.report(f"{word} OFLAG_COPIED data cluster: l2_entry={entry:x} refcount={refcount}")
             changed += 1

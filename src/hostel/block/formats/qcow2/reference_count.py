@@ -110,9 +110,16 @@ class ReferenceCounts:
         page = self.pages.get(index)
         if page is None:
             return bytes(geometry.cluster_size)
-        first = index * self.page_size
-        values = [value if value != WIDE else self._wide[first + slot] for slot, value in enumerate(page)]
-        return pack_refcounts([min(value, geometry.refcount_max) for value in values], geometry.refcount_bits)
+        first, limit = index * self.page_size, geometry.refcount_max
+        if has_above(page, limit):
+            page = page.translate(bytes(min(value, limit) for value in range(256)))
+        wide = {slot: min(self._wide[first + slot], limit) for slot in _wide_slots(page)}
+        return pack_counts(page, wide, geometry.refcount_bits)
+
+
+def _wide_slots(page: bytes | bytearray) -> list[int]:
+    """Where in a page the count is not, but in the dictionary beside."""
+    return [slot for slot, value in enumerate(page) if value == WIDE] if WIDE in page else []
 
 
 def has_above(counts: bytes | bytearray, limit: int) -> bool:
@@ -219,11 +226,9 @@ class DiskRefcounts:
         """Change refcounts of one block in the file: slot to value."""
         geometry = self._geometry
         first = index * geometry.block_entries
-        values = [
-            value if value != WIDE else self._wide.get(first + slot, value)
-            for slot, value in enumerate(self.page(index))
-        ]
+        page = bytearray(self.page(index))
         for slot, value in changes.items():
-            values[slot] = value
-        self._file.pwrite(self._offset(index), pack_refcounts(values, geometry.refcount_bits))
+            page[slot] = min(value, WIDE)
+        wide = {slot: changes.get(slot, self._wide.get(first + slot, WIDE)) for slot in _wide_slots(page)}
+        self._file.pwrite(self._offset(index), pack_counts(page, wide, geometry.refcount_bits))
         self.forget(index)
