@@ -28,6 +28,7 @@ from hostel.wire.nbd.request import ReplyFormat, Request, RequestReader
 from hostel.wire.nbd.server import Chosen
 
 _SMALL: Final = 64 * KiB  # bytes up to which a request is answered on the short way
+_FIRST: Final = 32 * KiB  # bytes of the first replies, over which the client wakes up while the others are made
 _ROOM: Final = 192 * KiB  # bytes of replies that may wait when a small one is added
 _DONE: Final = 64  # bytes, and more than a reply without data has
 _SPARSE: Final = 64 * KiB  # bytes from which on it is worth knowing which parts of a read are zeroes
@@ -154,11 +155,14 @@ class Transmission:
             self._format.put_data,
             self._format.put_done,
         )
-        write_flag = self._write_flag
+        write_flag, room = self._write_flag, _FIRST
         for request in self._reader.requests():
             kind, flags, cookie, offset, length, payload = request
             if kind == _WRITE and flags == write_flag:
                 flags = 0
+            if outbox.used > room:
+                outbox.flush()
+                room = _ROOM
             if kind == _DISC:
                 outbox.flush()
                 return False
@@ -237,7 +241,7 @@ class Transmission:
         view, put_data, put_done = outbox.view, self._format.put_data, self._format.put_done
         preadv, pwrite = os.preadv, os.pwrite
         write_flag, step_out = self._write_flag, self._step_out
-        size = self._size if self._generation == BYPASS.generation else 0
+        size, room = self._size if self._generation == BYPASS.generation else 0, _FIRST
         for request in self._reader.requests():
             kind, flags, cookie, offset, length, payload = request
             if kind == _WRITE and flags == write_flag:
@@ -250,9 +254,9 @@ class Transmission:
                 size = step_out(self._answer_or_defer, request)
             elif kind == _READ:
                 used = outbox.used
-                if used > _ROOM:
+                if used > room:
                     size = step_out(outbox.flush)
-                    used = 0
+                    used, room = 0, _ROOM
                     if not size:
                         step_out(self._answer, request)
                         continue
