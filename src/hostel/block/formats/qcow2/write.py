@@ -432,8 +432,9 @@ class Guest:
                 elif has_place(before, image) and not has_place(after, image):
                     image.release_data(before & layout.OFFSET_MASK, discard=discard)
             if discard and self._keeps_places and new != self._zeroed_keeping:
-                if new == self._zeroed:
-                    image.write_metadata()  # cut off before that, a discarded cluster need not read as zeroes
+                if new == self._zeroed or self.encryption is not None:
+                    # Cut off before that, a discarded cluster need not read as zeroes, but is not to read as noise.
+                    image.write_metadata()
                 self._discard_kept([after & layout.OFFSET_MASK for after, _ in changed if has_place(after, image)])
 
     def _discard_kept(self, places: list[int]) -> None:

@@ -132,6 +132,7 @@ def test_a_raw_data_file_is_zeroed_and_not_discarded_which_need_not_read_as_zero
         data.log.clear()
         node.discard(0, CLUSTER)
         node.write_zeroes(2 * CLUSTER, CLUSTER, unmap=True)
+        node.flush()
         assert (Kind.DISCARD in {entry.kind for entry in data.log}) is not raw
         assert (Kind.ZERO in {entry.kind for entry in data.log}) is raw
         assert node.read(0, 4 * CLUSTER) == (bytes(CLUSTER) + b"x" * CLUSTER) * 2
