@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,16 @@ def each_step(
             assert step > 5, "the steps were not traced"
             return
     raise AssertionError("the action never ended")
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: what a kill leaves needs no disk, and each step syncs several times."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(
+        prefix="hostel-test-", dir=shared if os.access(shared, os.W_OK) else tmp_path
+    ) as name:
+        yield Path(name)
 
 
 @pytest.fixture
