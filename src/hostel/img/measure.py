@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -11,7 +13,8 @@ from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.options import Given, Value
 from hostel.block.powers import Creatable, Measured, Measuring
-from hostel.errors import UnsupportedFeature
+from hostel.cause import beyond_errno
+from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img.create import convert
 
 _DIRECTORY_ENTRY: Final = 24  # bytes of a qcow2 bitmap's entry without its name
@@ -44,8 +47,8 @@ def measure(driver: type[Measuring], values: dict[str, Value], source: BlockNode
     """Measure what ``source`` would be: an open image, or an empty image of so many bytes.
 
     Raises:
-        BlockError: an option makes no sense, or the size is too large for the format.
-        OSError: the source's metadata could not be read.
+        BlockError: an option makes no sense, the size is too large for the format, or the source's metadata could
+            not be read.
     """
     if isinstance(source, int):
         return driver.measure(source, values, None)
@@ -74,9 +77,14 @@ def bitmaps_length(source: BlockNode, values: dict[str, Value]) -> int | None:
 
 
 def _data(source: BlockNode) -> Iterator[tuple[int, int]]:
-    for extent in block_status(source):
-        if extent.status & Status.DATA and not extent.status & Status.ZERO:
-            yield extent.offset, extent.length
+    try:
+        for extent in block_status(source):
+            if extent.status & Status.DATA and not extent.status & Status.ZERO:
+                yield extent.offset, extent.length
+    except OSError as error:
+        code = error.errno or errno.EIO
+        message = f"Unable to get block status: {os.strerror(code)}"
+        raise BlockError(message, errno=code, hint=beyond_errno(error)) from error
 
 
 def _align(length: int, unit: int) -> int:

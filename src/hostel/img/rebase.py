@@ -193,7 +193,15 @@ class _Rebase:
         """Block status of a backing node that may be shorter, or absent: beyond it there are zeroes."""
         inside = max(start, min(end, node.length)) if node is not None else start
         if node is not None and start < inside:
-            yield from block_status(node, start, inside - start, base=base)
+            try:
+                for extent in block_status(node, start, inside - start, base=base):
+                    yield extent
+                    start = extent.end
+            except OSError:
+                if base is not None:
+                    raise
+                # It is read then, as by QEMU, which tells what cannot be.
+                yield ChainExtent(start, inside - start, Status.DATA, node, 0)
         if inside < end:
             yield ChainExtent(inside, end - inside, Status.ZERO, node or self._node, 0)
 

@@ -5,6 +5,8 @@ The texts of refusals are QEMU's (``qcow2_do_open``, ``qcow2_read_extensions``),
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Final, NamedTuple
 
 from hostel.block.formats.qcow2 import layout
@@ -18,7 +20,7 @@ from hostel.block.formats.qcow2.layout import (
     Incompatible,
 )
 from hostel.block.node import BlockNode
-from hostel.errors import InvalidImage, NoSpace, UnsupportedFeature
+from hostel.errors import BlockError, InvalidImage, NoSpace, UnsupportedFeature
 
 _MAX_EXTENSIONS: Final = 1024  # no image has ten; a cluster of 2 MiB has room for 262,144 empty ones
 _HEAD: Final = 512  # bytes that every header fits in
@@ -63,13 +65,29 @@ def read_preamble(file: BlockNode) -> Preamble:
     Raises:
         InvalidImage: it is malformed.
         UnsupportedFeature: the image needs what we do not know.
+        BlockError: it cannot be read.
     """
     # What a short file does not have reads as zeroes, and is wrong for what it says.
-    head = bytes(file.read(0, min(file.length, 1 << 16))).ljust(_HEAD, b"\0")
+    head = read_or_say(file, 0, min(file.length, 1 << 16), "Could not read qcow2 header").ljust(_HEAD, b"\0")
     bits = int.from_bytes(head[20:24], "big") if len(head) >= 24 else 0
     if 16 < bits <= layout.MAX_CLUSTER_BITS:
-        head = bytes(file.read(0, min(file.length, 1 << bits)))
+        head = read_or_say(file, 0, min(file.length, 1 << bits), "Could not read qcow2 header")
     return parse(head[: 1 << bits] if layout.MIN_CLUSTER_BITS <= bits <= layout.MAX_CLUSTER_BITS else head)
+
+
+def read_or_say(file: BlockNode, offset: int, length: int, failure: str) -> bytes:
+    """Read what an image is opened with.
+
+    Raises:
+        BlockError: it cannot be read; ``failure`` stands before the errno's text.
+    """
+    try:
+        return bytes(file.read(offset, length))
+    except OSError as error:
+        from hostel.cause import beyond_errno
+
+        code = error.errno or errno.EIO
+        raise BlockError(f"{failure}: {os.strerror(code)}", errno=code, hint=beyond_errno(error)) from error
 
 
 def parse(head: bytes) -> Preamble:

@@ -18,7 +18,7 @@ from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.bitmap import Bitmaps
 from hostel.block.formats.qcow2.geometry import Geometry
-from hostel.block.formats.qcow2.header import Preamble, read_preamble
+from hostel.block.formats.qcow2.header import Preamble, read_or_say, read_preamble
 from hostel.block.formats.qcow2.header_limits import validate_header
 from hostel.block.formats.qcow2.header_update import steps
 from hostel.block.formats.qcow2.l2_table import L2Table
@@ -154,7 +154,8 @@ class Qcow2Image:
         end = offset + (1 if padded else entries * 8)
         if entries and end > self.file.length:
             raise InvalidImage(f"The {name} lies beyond the end of the file: the image is truncated")
-        return unpack_table(self.file.read(offset, entries * 8))
+        failure = "Could not initialize refcount handling" if padded else f"Could not read {name}"
+        return unpack_table(read_or_say(self.file, offset, entries * 8, failure))
 
     def reload(self) -> None:
         """Read everything again: the file was changed beside us."""
