@@ -208,7 +208,10 @@ class MergeBitmaps(_OnBitmap):
     def prepare(self) -> None:
         """Merge them."""
         bitmap = self._find()
-        others = [find_bitmap(node, name).bits for node, name in self._sources]
+        sources = [find_bitmap(node, name) for node, name in self._sources]
+        for source in sources:
+            source.require_free()
+        others = [source.bits for source in sources]
         bits = bitmap.bits
         self._before = DirtyBitmap(bits.size, bits.granularity, bits.bits)
         for other in others:

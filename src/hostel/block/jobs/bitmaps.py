@@ -31,7 +31,7 @@ class RecordingBitmap(abc.ABC):
     """A bitmap of a node.
 
     Attributes:
-        busy: a job uses it; nobody else may change it.
+        busy: a job or an export uses it; nobody else may change it.
     """
 
     persistent = False
@@ -66,6 +66,10 @@ class RecordingBitmap(abc.ABC):
     @abc.abstractmethod
     def merge(self, other: DirtyBitmap) -> None:
         """Mark what is dirty in bits of any granularity."""
+
+    def ranges(self, offset: int, length: int, /) -> Iterator[tuple[int, int, bool]]:
+        """What is dirty of a range at the moment; see :meth:`hostel.block.bitmap.DirtyBitmap.ranges`."""
+        return self.bits.ranges(offset, length)
 
     def become(self, bits: DirtyBitmap) -> None:
         """Have these bits and no others; where that fails it has those that it had, and these."""
@@ -187,7 +191,7 @@ class PersistentBitmap(RecordingBitmap):
 
     @property
     def busy(self) -> bool:
-        """Whether a job uses it."""
+        """Whether a job or an export uses it."""
         return self.name in self._used.get(self._node.driver, ())
 
     @busy.setter

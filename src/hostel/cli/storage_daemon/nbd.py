@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block import objects
-from hostel.block.bitmap import DirtyBitmap
+from hostel.block.jobs.bitmaps import RecordingBitmap, all_bitmaps, find_bitmap
 from hostel.block.node import BlockNode
 from hostel.block.permission import Permission
-from hostel.block.powers import BitmapStore
 from hostel.block.tree import layers
 from hostel.cli.storage_daemon.exports import Export
 from hostel.cli.storage_daemon.monitor.parameter import check, generic, needed
 from hostel.cli.storage_daemon.place import Place
-from hostel.errors import BlockError, NetworkError
+from hostel.errors import NetworkError
 from hostel.export.nbd.connection import NbdService, Security
+from hostel.export.nbd.context import Bits
 from hostel.export.nbd.export import NbdExport
 from hostel.net import address
 from hostel.net.server import Server
@@ -103,7 +103,7 @@ class NbdRunning(Export):
 
         Raises:
             QmpError: no server runs, or a name is wrong.
-            BlockError: an export of this name is offered already, or a bitmap is inconsistent.
+            BlockError: an export of this name is offered already, or a bitmap is inconsistent or in use.
         """
         if daemon.nbd is None:
             raise generic(NOT_RUNNING)
@@ -111,6 +111,7 @@ class NbdRunning(Export):
         for what, text in (("name", name), ("description", given.get("description", ""))):
             if len(text.encode("utf-8", "surrogateescape")) > MAX_STRING:
                 raise generic(f"export {what} '{text}' too long")
+        self._bitmaps = [_bitmap(daemon, self.node, item, writable=self.writable) for item in given.get("bitmaps", ())]
         self._service = daemon.nbd.service
         self._export = NbdExport(
             self.root,
@@ -119,43 +120,50 @@ class NbdRunning(Export):
             writable=self.writable,
             shared=True,
             allocation_depth=given.get("allocation-depth", False),
-            bitmaps=dict(_bitmap(daemon, self.node, item, writable=self.writable) for item in given.get("bitmaps", ())),
+            bitmaps={bitmap.name: _bits(bitmap) for bitmap in self._bitmaps},
         )
         self._service.add(self._export)
+        for bitmap in self._bitmaps:
+            bitmap.busy = True
 
     def stop(self) -> None:
         """See :class:`Export`."""
-        self._service.remove(self._export)
+        try:
+            self._service.remove(self._export)
+        finally:
+            for bitmap in self._bitmaps:
+                bitmap.thaw()
 
     def is_used(self) -> bool:
         """See :class:`Export`."""
         return self._service.is_used(self._export)
 
 
-def _bitmap(daemon: Daemon, node: BlockNode, item: Any, *, writable: bool) -> tuple[str, DirtyBitmap]:
+def _bitmap(daemon: Daemon, node: BlockNode, item: Any, *, writable: bool) -> RecordingBitmap:
     """A bitmap by its name, of the first image of the chain that has it, or of the node that is named with it."""
     if isinstance(item, str):
-        found = next((each for each in layers(node) if _has_bitmap(each, item)), None)
+        name = item
+        found = next(((each, bitmap) for each in layers(node) if (bitmap := _named(each, name)) is not None), None)
         if found is None:
             raise generic(f"Bitmap '{item}' is not found")
-        name = item
+        holder, bitmap = found
+        if bitmap.recording and not writable and not holder.read_only:
+            # What others write would change it under a client that takes it for a state of the disk.
+            raise generic(f"Enabled bitmap '{name}' incompatible with readonly export")
     else:
         if not isinstance(item, Mapping):
             raise generic("Invalid parameter type for 'bitmaps[0]', expected: BlockDirtyBitmapOrStr")
         checked = check(_NODE_BITMAP, item, path="bitmaps.")
-        name = checked["name"]
-        found = daemon.nodes.find(checked["node"])
-        if not _has_bitmap(found, name):
-            raise BlockError(f"Dirty bitmap '{name}' not found")
-    assert isinstance(found.driver, BitmapStore)
-    records = any(each.name == name and "auto" in each.flags for each in found.driver.bitmaps())
-    if records and not writable and not found.read_only:
-        # What others write would change it under a client that takes it for a state of the disk.
-        raise generic(f"Enabled bitmap '{name}' incompatible with readonly export")
-    with found.lock():
-        return name, found.driver.bitmap(name)
+        bitmap = find_bitmap(daemon.nodes.find(checked["node"]), checked["name"])
+    bitmap.require_free()
+    return bitmap
 
 
-def _has_bitmap(node: BlockNode, name: str) -> bool:
-    driver = node.driver
-    return isinstance(driver, BitmapStore) and any(each.name == name for each in driver.bitmaps())
+def _named(node: BlockNode, name: str) -> RecordingBitmap | None:
+    return next((bitmap for bitmap in all_bitmaps(node) if bitmap.name == name), None)
+
+
+def _bits(bitmap: RecordingBitmap) -> Bits:
+    """What clients see: of a bitmap that records, its bits at each moment."""
+    bits = bitmap.bits
+    return bitmap if bitmap.recording else bits

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from hostel.block.bitmap import DirtyBitmap
 from hostel.block.chain import ChainExtent, block_status
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
@@ -26,6 +25,13 @@ class MetaContext(Protocol):
 
     def extents(self, offset: int, length: int) -> Iterator[Described]:
         """Lengths and flags that cover the range; neighbours may be alike."""
+
+
+class Bits(Protocol):
+    """What a bitmap knows, at the moment at which it is asked."""
+
+    def ranges(self, offset: int, length: int, /) -> Iterator[tuple[int, int, bool]]:
+        """The ranges of a range, in order and without gaps: offset, length, whether it is dirty."""
 
 
 class BaseAllocation:
@@ -79,7 +85,7 @@ class AllocationDepth:
 class BitmapContext:
     """``qemu:dirty-bitmap:NAME``: what a bitmap calls dirty."""
 
-    def __init__(self, name: str, bitmap: DirtyBitmap) -> None:
+    def __init__(self, name: str, bitmap: Bits) -> None:
         self.name = protocol.DIRTY_BITMAP + name
         self._bitmap = bitmap
 

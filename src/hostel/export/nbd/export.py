@@ -7,13 +7,20 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from hostel.block.bitmap import DirtyBitmap
 from hostel.block.chain import held
 from hostel.block.gate import BYPASS
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError
 from hostel.export.host_file import HostFile, host_file
-from hostel.export.nbd.context import AllocationDepth, BaseAllocation, BitmapContext, Described, MetaContext, gather
+from hostel.export.nbd.context import (
+    AllocationDepth,
+    BaseAllocation,
+    BitmapContext,
+    Bits,
+    Described,
+    MetaContext,
+    gather,
+)
 from hostel.units import SECTOR, KiB
 from hostel.wire.nbd import protocol
 from hostel.wire.nbd.protocol import ExportFlag, Offer
@@ -46,7 +53,7 @@ class NbdExport:
         writable: bool = True,
         shared: bool = False,
         allocation_depth: bool = False,
-        bitmaps: Mapping[str, DirtyBitmap] | None = None,
+        bitmaps: Mapping[str, Bits] | None = None,
     ) -> None:
         self.node = node
         self.name = name
