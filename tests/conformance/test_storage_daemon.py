@@ -218,67 +218,6 @@ def test_the_same_session_has_the_same_answers(folder: Path) -> None:
     assert [(text, real, ours) for text, real, ours in pairs if ours != real] == []
 
 
-def _offered(name: str, *bitmaps: object, writable: bool = False) -> str:
-    return run("block-export-add", type="nbd", id=name, node_name="a", name=name, writable=writable, bitmaps=bitmaps)
-
-
-# Bitmaps of an overlay in memory, and one that its backing file keeps; what is no command is the map of an export.
-BITMAPS = [
-    run("blockdev-add", driver="qcow2", node_name="a", file={"driver": "file", "filename": "o.qcow2"}),
-    run("nbd-server-start", addr={"type": "unix", "data": {"path": "nbd.sock"}}),
-    run("block-dirty-bitmap-add", node="a", name="t", disabled=True),
-    run("block-dirty-bitmap-add", node="a", name="te", granularity=65536),
-    _offered("e1", "t"),
-    _offered("e2", "te"),
-    _offered("e2", "no"),
-    _offered("e3", "te", "b0", writable=True),
-    _offered("e4", "te", writable=True),
-    run("block-dirty-bitmap-remove", node="a", name="t"),
-    run("block-dirty-bitmap-clear", node="a", name="te"),
-    run("block-dirty-bitmap-disable", node="a", name="te"),
-    run("block-dirty-bitmap-add", node="a", name="m"),
-    run("block-dirty-bitmap-merge", node="a", target="m", bitmaps=["te"]),
-    run("block-dirty-bitmap-merge", node="a", target="te", bitmaps=["m"]),
-    "e1 t",
-    "e3 te",
-    "e3 b0",
-    "write",
-    "e3 te",
-    run("block-export-del", id="e1"),
-    run("block-export-del", id="e3", mode="hard"),
-    _offered("e5", {"node": "a", "name": "m"}),
-    _offered("e6", {"node": "a", "name": "no"}),
-    "e5 m",
-]
-
-
-@pytest.mark.requires_tool("nbdinfo")
-@pytest.mark.requires_tool("qemu-io")
-def test_the_bitmaps_of_exports_are_those_of_the_moment_and_in_use(folder: Path) -> None:
-    answers: dict[str, list[object]] = {}
-    for name, tool in (("real", THEIRS), ("ours", OURS)):
-        work = folder / name
-        work.mkdir()
-        (work / "a.qcow2").write_bytes((folder / "a.qcow2").read_bytes())
-        words = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", "a.qcow2", "-F", "qcow2", "o.qcow2"]
-        subprocess.run(words, check=True, timeout=60, cwd=work)
-
-        def ask(text: str, work: Path = work) -> object:
-            export, _, bitmap = text.partition(" ")
-            if text == "write":
-                words = ["qemu-io", "-f", "raw", "-c", "write -q 2M 64k", f"nbd+unix:///e3?socket={work}/nbd.sock"]
-            else:
-                words = ["nbdinfo", f"--map=qemu:dirty-bitmap:{bitmap}", f"nbd+unix:///{export}?socket={work}/nbd.sock"]
-            return subprocess.run(words, check=True, timeout=60, capture_output=True, text=True).stdout.split()
-
-        with daemon(work, tool=tool) as running:
-            answers[name] = [running.monitor.send(text) if text.startswith("{") else ask(text) for text in BITMAPS]
-            assert running.stop() == 0
-    pairs = zip(BITMAPS, answers["real"], answers["ours"], strict=True)
-    assert [(text, real, ours) for text, real, ours in pairs if ours != real] == []
-    assert "dirty" in str(answers["ours"][BITMAPS.index("write") + 1])
-
-
 @pytest.mark.parametrize("first", [run("query-version"), run("qmp_capabilities", enable=1), run("nosuch")])
 def test_capabilities_come_first(folder: Path, first: str) -> None:
     answers = []
