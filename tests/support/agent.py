@@ -27,7 +27,7 @@ def real(directory: Path) -> Iterator[Path]:
             time.sleep(0.02)
         yield path
     finally:
-        agent.terminate()
+        agent.kill()  # asked to end while it goes from one conversation to the next, it does not
         agent.wait(20)
 
 
