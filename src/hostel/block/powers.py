@@ -329,6 +329,14 @@ class Compressing(Protocol):
 
 
 @runtime_checkable
+class Patient(Protocol):
+    """What waits for a peer that has gone."""
+
+    def lose_patience(self) -> None:
+        """End a wait that is on; who waits is told that the peer did not come back."""
+
+
+@runtime_checkable
 class Named(Protocol):
     """Tells of incidents, and by what name the node is known that it is the driver of.
 

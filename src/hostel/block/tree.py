@@ -53,6 +53,14 @@ def layers(node: BlockNode) -> Iterator[BlockNode]:
         below = driver.children.get(driver.primary if is_filter else "backing")
 
 
+def own(node: BlockNode) -> Iterator[BlockNode]:
+    """A node and those that hold what is its own: all below it but what overlays stand on."""
+    yield node
+    for role, child in node.driver.children.items():
+        if role != "backing":
+            yield from own(child)
+
+
 def require_writable(node: BlockNode) -> None:
     """Refuse to write what stands on nodes that were opened for reading.
 

@@ -87,6 +87,9 @@ class BackupJob(Job):
         self._place = self._total = 0
         super().__init__(settings, [target], shared=[source])
 
+    def _own_target(self) -> BlockNode | None:
+        return self._target
+
     # ---- steps
 
     def _attach(self) -> None:

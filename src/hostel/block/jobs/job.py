@@ -21,6 +21,8 @@ from hostel.block.jobs.policy import Action, OnError, SourceError, TargetError, 
 from hostel.block.jobs.state import ACCEPTED, TRANSITIONS, JobStatus, JobVerb
 from hostel.block.jobs.transaction import JobTransaction
 from hostel.block.node import BlockNode
+from hostel.block.powers import Patient
+from hostel.block.tree import own
 from hostel.errors import BlockError
 
 SLICE: Final = 0.1  # seconds after which a job that has nothing to do looks again
@@ -324,10 +326,17 @@ class Job(abc.ABC):
             self._transaction.abort(self)
 
     def abandon(self) -> None:
-        """Be cancelled at the next step, whatever state it is in."""
+        """Be cancelled at the next step, whatever state it is in, and wait for no server to come back for it."""
         self._cancelled = True
         self._user_paused = False
+        for each in own(target) if (target := self._own_target()) is not None else ():
+            if isinstance(each.driver, Patient):
+                each.driver.lose_patience()
         self._nudge()
+
+    def _own_target(self) -> BlockNode | None:
+        """What is written for this job alone: a request that fails there when it is cancelled is nobody else's."""
+        return None
 
     def complete(self) -> None:
         """Come to an end, and change the graph.

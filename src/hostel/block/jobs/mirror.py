@@ -152,6 +152,9 @@ class MirrorJob(Job):
         """What nobody else may use, beside the source."""
         return [self._target] if how.replaces is None else [self._target, how.replaces]
 
+    def _own_target(self) -> BlockNode | None:
+        return self._target
+
     @property
     def _owns_zeroes(self) -> bool:
         """Whether the target may come to stand on something else than it does now."""
@@ -373,6 +376,9 @@ class ActiveCommitJob(MirrorJob):
 
     def _blocked(self, how: MirrorSettings) -> list[BlockNode]:
         return [*self._between, self._target]
+
+    def _own_target(self) -> BlockNode | None:
+        return None  # the guest reads it too
 
     @property
     def _owns_zeroes(self) -> bool:

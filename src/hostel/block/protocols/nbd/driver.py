@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from threading import Event
 from typing import Any, Final, Self, TypeVar
 
 from hostel.block import objects
@@ -66,6 +67,8 @@ class NbdDriver(ProtocolDriver):
         self._flushed = 0  # how many of them a flush has covered
         self._lost_writes = False  # it was lost before it had flushed one of them
         self._closed = False
+        self._waiting: Event | None = None  # set, it ends the wait for a server to come back
+        self._in_vain: Connection | None = None  # which was lost, and whose server was waited for
         self._export = Export("")
         self._connection = self._connect(time.monotonic() + int(options.get("open-timeout", "0")))
         self.filename = address.show(self._address, self._export_name)
@@ -85,8 +88,9 @@ class NbdDriver(ProtocolDriver):
         """
         return cls(address.convert(options), mode, creating=creating)
 
-    def _connect(self, until: float) -> Connection:
-        """Connect, again and again until a moment of the monotonic clock, at least once."""
+    def _connect(self, until: float, given_up: Event | None = None) -> Connection:
+        """Connect, again and again until a moment of the monotonic clock or until it is given up, at least once."""
+        given_up = given_up or Event()
         while True:
             handshake = ClientHandshake(
                 self._export_name or "",
@@ -99,8 +103,7 @@ class NbdDriver(ProtocolDriver):
             except (NetworkError, RemoteProtocolError) as error:
                 # A server that is starting may listen before it has the export.
                 left = until - time.monotonic()
-                if left > 0:
-                    time.sleep(min(_RETRY, left))
+                if left > 0 and not given_up.wait(min(_RETRY, left)):
                     continue
                 raise _refused(error) from None
             assert isinstance(event, Connected)
@@ -385,6 +388,11 @@ class NbdDriver(ProtocolDriver):
                     self._lost_writes |= connection is not self._connection
             return result
 
+    def lose_patience(self) -> None:
+        """See :class:`hostel.block.powers.Patient`."""
+        if (waiting := self._waiting) is not None:
+            waiting.set()
+
     def _reconnect(self, lost: Connection, reason: str) -> None:
         """Replace a lost connection, once for all threads.
 
@@ -397,14 +405,20 @@ class NbdDriver(ProtocolDriver):
             self._lost_writes |= self._written > self._flushed
             if not self._reconnect_delay or self._closed:
                 raise BlockError(f"the connection to '{self.filename}' was lost: {reason}", errno=errno.EIO)
+            # Who was to wait as well does not begin anew, but tries once.
+            delay = 0 if lost is self._in_vain else self._reconnect_delay
+            self._waiting = given_up = Event()
             try:
-                self._connection = self._connect(time.monotonic() + self._reconnect_delay)
+                self._connection = self._connect(time.monotonic() + delay, given_up)
             except OSError as error:
+                self._in_vain = lost
+                when = "before it was given up" if given_up.is_set() else f"within {self._reconnect_delay} seconds"
                 raise BlockError(
-                    f"the connection to '{self.filename}' was lost: {reason}; it did not come back within "
-                    f"{self._reconnect_delay} seconds: {error}",
+                    f"the connection to '{self.filename}' was lost: {reason}; it did not come back {when}: {error}",
                     errno=errno.EIO,
                 ) from None
+            finally:
+                self._waiting = None
             with contextlib.suppress(OSError):
                 lost.close()
 

@@ -14,8 +14,10 @@ import pytest
 
 from hostel.block.protocols.nbd.connection import Connection, ConnectionLost
 from hostel.errors import BlockError
+from hostel.export.nbd.export import NbdExport
 from hostel.wire.nbd.client import Connected, Export
 from hostel.wire.nbd.protocol import Command, ExportFlag
+from support import nbd
 from support.nbd import MIB, played
 from support.scripted_nbd import Scripted, opened
 
@@ -50,6 +52,33 @@ def test_a_lost_server_is_waited_for_where_that_is_wanted(tmp_path: Path) -> Non
         node.pwrite(0, b"x" * 3 * MIB)
         assert node.read(0, 3 * MIB) == b"x" * 3 * MIB
     assert not script.times
+
+
+def test_a_server_is_waited_for_once_whoever_asks(tmp_path: Path) -> None:
+    with (
+        nbd.raw_disk(tmp_path, bytes(MIB)) as disk,
+        nbd.serving(tmp_path, NbdExport(disk)) as served,
+        opened(served.path, options=",reconnect-delay=2") as node,
+    ):
+        served.server.stop()
+        served.thread.join(20)
+        begun = threading.Barrier(8)
+        took: list[float] = []
+
+        def ask() -> None:
+            begun.wait(20)
+            start = time.monotonic()
+            with pytest.raises(BlockError, match="did not come back"):
+                node.read(0, 512)
+            took.append(time.monotonic() - start)
+
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert len(took) == 8
+        assert max(took) < 8 * 2  # what they would take one after the other
 
 
 def test_writes_that_a_lost_server_may_have_forgotten_are_an_error_of_the_flush(tmp_path: Path) -> None:
