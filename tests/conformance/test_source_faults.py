@@ -62,6 +62,21 @@ def options(format: str, fault: str) -> str:
     return "json:" + json.dumps({"driver": format, "file": file}, separators=(",", ":"))
 
 
+@pytest.mark.parametrize("sector", [0, 1, 2, 127])
+@pytest.mark.parametrize("size", ["512", "64k"])
+@pytest.mark.parametrize("has_long_name", [False, True])
+def test_a_bad_sector_of_the_first_cluster_keeps_nobody_from_the_rest(
+    twins: Twins, has_long_name: bool, size: str, sector: int
+) -> None:
+    base = "below" * 100 if has_long_name and size == "64k" else "below"
+    twins.prepare(f"qemu-img create -q -f qcow2 -u -o cluster_size={size} -b {base} -F qcow2 image 1M")
+    fault = {**READS, "once": False, "sector": sector}
+    file = {"driver": "blkdebug", "image": {"driver": "file", "filename": "image"}, "inject-error": [fault]}
+    source = "json:" + json.dumps({"driver": "qcow2", "file": file}, separators=(",", ":"))
+    expected, found = (run(["qemu-img", "info", source]) for run in (twins.run_real, twins.run_ours))
+    assert (found.code, found.out, _unnamed(found.err)) == (expected.code, expected.out, _unnamed(expected.err))
+
+
 @pytest.mark.parametrize(("command", "format", "fault"), CASES)
 def test_what_cannot_be_read_is_told_as_by_qemu(sources: Twins, command: str, format: str, fault: str) -> None:
     source = options(format, fault)

@@ -5,6 +5,7 @@ The texts of refusals are QEMU's (``qcow2_do_open``, ``qcow2_read_extensions``),
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import Final, NamedTuple
@@ -21,6 +22,7 @@ from hostel.block.formats.qcow2.layout import (
 )
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError, InvalidImage, NoSpace, UnsupportedFeature
+from hostel.units import SECTOR
 
 _MAX_EXTENSIONS: Final = 1024  # no image has ten; a cluster of 2 MiB has room for 262,144 empty ones
 _HEAD: Final = 512  # bytes that every header fits in
@@ -67,12 +69,49 @@ def read_preamble(file: BlockNode) -> Preamble:
         UnsupportedFeature: the image needs what we do not know.
         BlockError: it cannot be read.
     """
-    # What a short file does not have reads as zeroes, and is wrong for what it says.
-    head = read_or_say(file, 0, min(file.length, 1 << 16), "Could not read qcow2 header").ljust(_HEAD, b"\0")
-    bits = int.from_bytes(head[20:24], "big") if len(head) >= 24 else 0
+    head, failure = _read_start(file, 1 << 16)
+    bits = int.from_bytes(head[20:24], "big")
     if 16 < bits <= layout.MAX_CLUSTER_BITS:
-        head = read_or_say(file, 0, min(file.length, 1 << bits), "Could not read qcow2 header")
-    return parse(head[: 1 << bits] if layout.MIN_CLUSTER_BITS <= bits <= layout.MAX_CLUSTER_BITS else head)
+        head, failure = _read_start(file, 1 << bits)
+    is_size = layout.MIN_CLUSTER_BITS <= bits <= layout.MAX_CLUSTER_BITS
+    if is_size:
+        head = head[: 1 << bits]
+    if not is_size or len(head) == 1 << bits:
+        failure = None  # of what lies beyond, or does not matter
+    if failure is None:
+        # What a short file does not have reads as zeroes, and is wrong for what it says.
+        return parse(head.ljust(_HEAD, b"\0"))
+    try:
+        preamble = parse(head.ljust(min(file.length, 1 << bits), b"\0"))
+    except BlockError:
+        raise failure from None
+    if _end(preamble) > len(head):
+        raise failure
+    return preamble
+
+
+def _read_start(file: BlockNode, length: int) -> tuple[bytes, BlockError | None]:
+    """Read the start of a file; where a part cannot be read what lies before it, and why."""
+    length = min(file.length, length)
+    try:
+        return read_or_say(file, 0, length, "Could not read qcow2 header"), None
+    except BlockError as error:
+        failure = error
+    head = b""
+    with contextlib.suppress(OSError):
+        for offset in range(0, length, SECTOR):
+            head += bytes(file.read(offset, min(SECTOR, length - offset)))
+    if not head:
+        raise failure
+    return head, failure
+
+
+def _end(preamble: Preamble) -> int:
+    """Where what counts of the first cluster ends, in bytes: extensions with the one that ends them, and the name."""
+    header = preamble.header
+    extensions = sum(8 + (len(each.data) + 7 & ~7) for each in preamble.extensions) + 8
+    name = header.backing_file_offset + header.backing_file_size if header.backing_file_offset else 0
+    return max(header.header_length + extensions, name)
 
 
 def read_or_say(file: BlockNode, offset: int, length: int, failure: str) -> bytes:
