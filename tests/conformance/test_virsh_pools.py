@@ -252,7 +252,10 @@ def test_the_lines_of_a_scenario_give_what_virsh_gives(
     try:
         for line in SCENARIOS[scenario]:
             asked = real.beside("secret") if line.startswith("secret") else real
-            expected = theirs.blurred(asked.run(theirs.line(line)))
+            for _ in range(20):
+                expected = theirs.blurred(asked.run(theirs.line(line)))
+                if "accurate CPU usage" not in expected[2]:
+                    break  # else QEMU could not measure itself: a daemon that others started has no faster keys
             assert mine.blurred(ours.run(mine.line(line))) == expected, line
     finally:
         real.forget()
