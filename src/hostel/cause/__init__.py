@@ -77,6 +77,14 @@ def beyond_errno(error: OSError) -> str | None:
     return error.message if isinstance(error, BlockError) else hint_of(error)
 
 
+def failed(what: str, error: OSError) -> BlockError:
+    """QEMU's error, which says no more than the errno; what the driver found out becomes the hint."""
+    import os
+
+    code = error.errno or errno.EIO
+    return BlockError(f"{what}: {os.strerror(code)}", errno=code, hint=beyond_errno(error))
+
+
 def sentence(error: OSError, *, removing: bool = False) -> str:
     """The host's reason for an error as one line: the errno's text, and what is behind it.
 

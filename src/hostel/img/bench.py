@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from hostel.block.node import BlockNode
-from hostel.cause import beyond_errno
+from hostel.cause import failed
 from hostel.errors import BlockError, OutOfRange
 
 _MAX_THREADS: Final = 16
@@ -116,6 +116,4 @@ def _failed(what: str, error: OSError) -> BlockError:
     if isinstance(error, OutOfRange):
         # For QEMU, what lies beyond the image's end is an input/output error.
         return BlockError(f"Failed {what}: {os.strerror(errno.EIO)}", errno=errno.EIO)
-    code = error.errno or errno.EIO
-    hint = beyond_errno(error)
-    return BlockError(f"Failed {what}: {os.strerror(code)}", errno=code, hint=hint)
+    return failed(f"Failed {what}", error)

@@ -11,9 +11,9 @@ from hostel.block.changed_parent import committing
 from hostel.block.node import BlockNode
 from hostel.block.powers import Emptying
 from hostel.block.snapshots_inside import tell_of_change
+from hostel.cause import failed
 from hostel.errors import BlockError
 from hostel.img.copy import CopyJob, CopySettings, Feedback
-from hostel.img.target import failed
 from hostel.img.transfer import CopyError
 
 _NOBODY: Final = Feedback()

@@ -9,9 +9,10 @@ from typing import Final, NamedTuple
 from hostel.block import creating
 from hostel.block.driver import WRITEBACK
 from hostel.block.node import BlockNode
+from hostel.cause import failed
 from hostel.errors import BlockError
 from hostel.img import create
-from hostel.img.target import failed, new_target, refuse_source, reported
+from hostel.img.target import new_target, refuse_source, reported
 from hostel.units import INT64_MAX, SECTOR, MiB
 
 _BUFFER: Final = 2 * MiB

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -13,8 +11,8 @@ from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.options import Given, Value
 from hostel.block.powers import Creatable, Measured, Measuring
-from hostel.cause import beyond_errno
-from hostel.errors import BlockError, UnsupportedFeature
+from hostel.cause import failed
+from hostel.errors import UnsupportedFeature
 from hostel.img.create import convert
 
 _DIRECTORY_ENTRY: Final = 24  # bytes of a qcow2 bitmap's entry without its name
@@ -82,9 +80,7 @@ def _data(source: BlockNode) -> Iterator[tuple[int, int]]:
             if extent.status & Status.DATA and not extent.status & Status.ZERO:
                 yield extent.offset, extent.length
     except OSError as error:
-        code = error.errno or errno.EIO
-        message = f"Unable to get block status: {os.strerror(code)}"
-        raise BlockError(message, errno=code, hint=beyond_errno(error)) from error
+        raise failed("Unable to get block status", error) from error
 
 
 def _align(length: int, unit: int) -> int:

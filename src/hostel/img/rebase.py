@@ -20,10 +20,9 @@ from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.powers import BackingStore, Compressing
 from hostel.block.snapshots_inside import tell_of_change
-from hostel.cause import beyond_errno
+from hostel.cause import beyond_errno, failed
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img.segments import rounded_length
-from hostel.img.target import failed
 from hostel.img.team import Team, worker_count
 from hostel.units import MiB
 

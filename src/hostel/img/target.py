@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator, Sequence
 
 from hostel.block import graph
 from hostel.block.driver import Cache
 from hostel.block.node import BlockNode
-from hostel.cause import beyond_errno, hint_of
+from hostel.cause import hint_of
 from hostel.errors import BlockError, ImageLocked
 from hostel.img import create
 from hostel.img.files import Identity, files, identity
@@ -111,10 +110,3 @@ def reported(prefix: str) -> Iterator[None]:
     except OSError as error:
         hint = hint_of(error)
         raise BlockError(f"{prefix}{error.strerror}", errno=error.errno, hint=hint) from None
-
-
-def failed(what: str, error: OSError) -> BlockError:
-    """QEMU's error, which says no more than the errno; what the driver found out becomes the hint."""
-    code = error.errno or errno.EIO
-    hint = beyond_errno(error)
-    return BlockError(f"{what}: {os.strerror(code)}", errno=code, hint=hint)

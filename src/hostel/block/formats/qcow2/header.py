@@ -6,8 +6,6 @@ The texts of refusals are QEMU's (``qcow2_do_open``, ``qcow2_read_extensions``),
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
 from typing import Final, NamedTuple
 
 from hostel.block.formats.qcow2 import layout
@@ -123,10 +121,9 @@ def read_or_say(file: BlockNode, offset: int, length: int, failure: str) -> byte
     try:
         return bytes(file.read(offset, length))
     except OSError as error:
-        from hostel.cause import beyond_errno
+        from hostel.cause import failed
 
-        code = error.errno or errno.EIO
-        raise BlockError(f"{failure}: {os.strerror(code)}", errno=code, hint=beyond_errno(error)) from error
+        raise failed(failure, error) from error
 
 
 def parse(head: bytes) -> Preamble:
