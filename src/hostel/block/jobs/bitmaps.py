@@ -326,16 +326,21 @@ def all_bitmaps(node: BlockNode) -> list[RecordingBitmap]:
     return found
 
 
+def named_bitmap(node: BlockNode, name: str) -> RecordingBitmap | None:
+    """A bitmap of a node; None where there is none of this name."""
+    return next((bitmap for bitmap in all_bitmaps(node) if bitmap.name == name), None)
+
+
 def find_bitmap(node: BlockNode, name: str) -> RecordingBitmap:
     """A bitmap of a node.
 
     Raises:
         BlockError: there is none of this name (ENOENT).
     """
-    for bitmap in all_bitmaps(node):
-        if bitmap.name == name:
-            return bitmap
-    raise BlockError(f"Dirty bitmap '{name}' not found", errno=errno.ENOENT)
+    bitmap = named_bitmap(node, name)
+    if bitmap is None:
+        raise BlockError(f"Dirty bitmap '{name}' not found", errno=errno.ENOENT)
+    return bitmap
 
 
 def add_bitmap(
@@ -350,7 +355,7 @@ def add_bitmap(
         raise BlockError("Bitmap name cannot be empty", errno=errno.EINVAL)
     if granularity is not None and (granularity < _MIN_GRANULARITY or granularity & (granularity - 1)):
         raise BlockError("Granularity must be power of 2 and at least 512", errno=errno.EINVAL)
-    if any(bitmap.name == name for bitmap in all_bitmaps(node)):
+    if named_bitmap(node, name) is not None:
         raise BlockError(f"Bitmap already exists: {name}", errno=errno.EEXIST)
     keeper = bottom_of_filters(node)
     low, high = _DEFAULT_GRANULARITY

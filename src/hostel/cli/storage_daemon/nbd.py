@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block import objects
-from hostel.block.jobs.bitmaps import RecordingBitmap, all_bitmaps, find_bitmap
+from hostel.block.jobs.bitmaps import RecordingBitmap, find_bitmap, named_bitmap
 from hostel.block.node import BlockNode
 from hostel.block.permission import Permission
 from hostel.block.tree import layers
@@ -143,10 +143,10 @@ def _bitmap(daemon: Daemon, node: BlockNode, item: Any, *, writable: bool) -> Re
     """A bitmap by its name, of the first image of the chain that has it, or of the node that is named with it."""
     if isinstance(item, str):
         name = item
-        found = next(((each, bitmap) for each in layers(node) if (bitmap := _named(each, name)) is not None), None)
-        if found is None:
-            raise generic(f"Bitmap '{item}' is not found")
-        holder, bitmap = found
+        found = ((each, named_bitmap(each, name)) for each in layers(node))
+        holder, bitmap = next((pair for pair in found if pair[1] is not None), (node, None))
+        if bitmap is None:
+            raise generic(f"Bitmap '{name}' is not found")
         if bitmap.recording and not writable and not holder.read_only:
             # What others write would change it under a client that takes it for a state of the disk.
             raise generic(f"Enabled bitmap '{name}' incompatible with readonly export")
@@ -157,10 +157,6 @@ def _bitmap(daemon: Daemon, node: BlockNode, item: Any, *, writable: bool) -> Re
         bitmap = find_bitmap(daemon.nodes.find(checked["node"]), checked["name"])
     bitmap.require_free()
     return bitmap
-
-
-def _named(node: BlockNode, name: str) -> RecordingBitmap | None:
-    return next((bitmap for bitmap in all_bitmaps(node) if bitmap.name == name), None)
 
 
 def _bits(bitmap: RecordingBitmap) -> Bits:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hostel.block.jobs.backup import BackupJob, BackupSettings, BackupSync, BitmapMode
-from hostel.block.jobs.bitmaps import RecordingBitmap, all_bitmaps
+from hostel.block.jobs.bitmaps import RecordingBitmap, named_bitmap
 from hostel.block.jobs.commit import CommitJob
 from hostel.block.jobs.event import JobEvent
 from hostel.block.jobs.job import Job, JobSettings
@@ -291,7 +291,7 @@ def start_mirror(
 def _bitmap(source: BlockNode, given: Mapping[str, Any]) -> RecordingBitmap | None:
     if "bitmap" not in given:
         return None
-    found = next((each for each in all_bitmaps(source) if each.name == given["bitmap"]), None)
+    found = named_bitmap(source, given["bitmap"])
     if found is None:
         raise generic(f"Bitmap '{given['bitmap']}' could not be found")
     return found
