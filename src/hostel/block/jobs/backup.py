@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import errno
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from hostel.block.bitmap import DirtyBitmap
@@ -17,6 +18,7 @@ from hostel.block.jobs.state import JobStatus
 from hostel.block.node import BlockNode
 from hostel.block.powers import Compressing
 from hostel.block.rewiring import drained, insert_filter, remove_filter
+from hostel.block.tree import own
 from hostel.errors import BlockError, UnsupportedFeature
 
 
@@ -87,8 +89,8 @@ class BackupJob(Job):
         self._place = self._total = 0
         super().__init__(settings, [target], shared=[source])
 
-    def _own_target(self) -> BlockNode | None:
-        return self._target
+    def _own_nodes(self) -> Iterable[BlockNode]:
+        return own(self._target)
 
     # ---- steps
 

@@ -12,7 +12,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 from hostel.block.jobs.event import JobEvent, Listener, event
@@ -22,7 +22,6 @@ from hostel.block.jobs.state import ACCEPTED, TRANSITIONS, JobStatus, JobVerb
 from hostel.block.jobs.transaction import JobTransaction
 from hostel.block.node import BlockNode
 from hostel.block.powers import Patient
-from hostel.block.tree import own
 from hostel.errors import BlockError
 
 SLICE: Final = 0.1  # seconds after which a job that has nothing to do looks again
@@ -329,14 +328,14 @@ class Job(abc.ABC):
         """Be cancelled at the next step, whatever state it is in, and wait for no server to come back for it."""
         self._cancelled = True
         self._user_paused = False
-        for each in own(target) if (target := self._own_target()) is not None else ():
+        for each in self._own_nodes():
             if isinstance(each.driver, Patient):
                 each.driver.lose_patience()
         self._nudge()
 
-    def _own_target(self) -> BlockNode | None:
+    def _own_nodes(self) -> Iterable[BlockNode]:
         """What is written for this job alone: a request that fails there when it is cancelled is nobody else's."""
-        return None
+        return ()
 
     def complete(self) -> None:
         """Come to an end, and change the graph.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 from hostel.block.changed_parent import committing
@@ -38,6 +38,7 @@ from hostel.block.rewiring import (
     retire,
 )
 from hostel.block.snapshots_inside import tell_of_change
+from hostel.block.tree import own
 from hostel.errors import BlockError
 from hostel.units import KiB, MiB
 
@@ -152,8 +153,8 @@ class MirrorJob(Job):
         """What nobody else may use, beside the source."""
         return [self._target] if how.replaces is None else [self._target, how.replaces]
 
-    def _own_target(self) -> BlockNode | None:
-        return self._target
+    def _own_nodes(self) -> Iterable[BlockNode]:
+        return own(self._target)
 
     @property
     def _owns_zeroes(self) -> bool:
@@ -377,8 +378,8 @@ class ActiveCommitJob(MirrorJob):
     def _blocked(self, how: MirrorSettings) -> list[BlockNode]:
         return [*self._between, self._target]
 
-    def _own_target(self) -> BlockNode | None:
-        return None  # the guest reads it too
+    def _own_nodes(self) -> Iterable[BlockNode]:
+        return ()  # the guest reads the target too
 
     @property
     def _owns_zeroes(self) -> bool:
