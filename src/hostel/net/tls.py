@@ -169,6 +169,7 @@ class TlsTransport:
         self, sock: socket.socket, session: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
     ) -> None:
         self.socket = sock
+        self._plain = SocketTransport(sock)
         self._session = session
         self._incoming = incoming
         self._outgoing = outgoing
@@ -247,7 +248,6 @@ class TlsTransport:
 
     def send(self, parts: Sequence[Bytes], blocked: Callable[[], None] | None = None) -> None:
         """See :class:`hostel.net.transport.PatientTransport`."""
-        plain = SocketTransport(self.socket)
         with self._send_lock:
             for part in parts:
                 view = memoryview(part)
@@ -255,7 +255,7 @@ class TlsTransport:
                     with self._session_lock:
                         self._session.write(view[start : start + _PORTION])
                         ciphertext = self._outgoing.read()
-                    plain.send([ciphertext], blocked)
+                    self._plain.send([ciphertext], blocked)
 
     def settimeout(self, seconds: float | None) -> None:
         """See :class:`Transport`."""

@@ -219,7 +219,8 @@ def _portion(waiting: int) -> int:
 
     Of many, a call for each few costs more than that gains.
     """
-    return max(_FEWEST, min(1 << (waiting - 1).bit_length() - 1, _MOST)) if waiting > 1 else _FEWEST
+    half = 1 << max(waiting - 1, 1).bit_length() - 1
+    return max(_FEWEST, min(half, _MOST))
 
 
 def _close(fd: int) -> None:

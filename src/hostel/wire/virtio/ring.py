@@ -131,7 +131,7 @@ class SplitRing:
             RemoteProtocolError: the driver broke the rules.
         """
         available = self._available
-        count = (available[1] - self.taken) & _MASK
+        count = self.waiting()
         if not count:
             return []
         size = self._size

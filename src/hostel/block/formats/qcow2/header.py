@@ -71,16 +71,13 @@ def read_preamble(file: BlockNode) -> Preamble:
     bits = int.from_bytes(head[20:24], "big")
     if 16 < bits <= layout.MAX_CLUSTER_BITS:
         head, failure = _read_start(file, 1 << bits)
-    is_size = layout.MIN_CLUSTER_BITS <= bits <= layout.MAX_CLUSTER_BITS
-    if is_size:
-        head = head[: 1 << bits]
-    if not is_size or len(head) == 1 << bits:
-        failure = None  # of what lies beyond, or does not matter
-    if failure is None:
+    size = 1 << bits if layout.MIN_CLUSTER_BITS <= bits <= layout.MAX_CLUSTER_BITS else 0
+    head = head[: size or None]
+    if failure is None or not size or len(head) == size:  # else what cannot be read is in the cluster
         # What a short file does not have reads as zeroes, and is wrong for what it says.
         return parse(head.ljust(_HEAD, b"\0"))
     try:
-        preamble = parse(head.ljust(min(file.length, 1 << bits), b"\0"))
+        preamble = parse(head.ljust(min(file.length, size), b"\0"))
     except BlockError:
         raise failure from None
     if _end(preamble) > len(head):
