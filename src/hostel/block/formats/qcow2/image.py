@@ -540,8 +540,13 @@ class Qcow2Image:
                 self.end_of_bytes = 0
             if discard and not self.geometry.in_cluster(offset | length):
                 self._discard(offset, length)
-        while self._holes:
-            start, end = self._holes.take()
+        self.discard_holes(self._holes)
+
+    def discard_holes(self, holes: Holes) -> None:
+        """Give space of guest data back to the host: only what nobody reads."""
+        while holes:
+            start, end = holes.take()
+            self.prevent_overlap(start, end - start)
             end = min(end, self.data.length)  # which need not be the end of a cluster
             if start < end:
                 self.data.discard(start, end - start)

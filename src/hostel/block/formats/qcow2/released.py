@@ -56,9 +56,10 @@ class Released:
 
 
 class Holes:
-    """Ranges of an external data file that are given up, joined as they come.
+    """Ranges whose space goes back to the host and whose place stays, joined as they come.
 
-    A guest cluster has one place there. What is mapped again before the disk knows that it was not is kept.
+    In an external data file a guest cluster has one place; what is mapped again before the disk knows that it was not
+    is kept.
     """
 
     def __init__(self) -> None:

@@ -18,6 +18,7 @@ from hostel.block.formats.qcow2.encryption import Encryption
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.mapping import require_own_place, runs
+from hostel.block.formats.qcow2.released import Holes
 from hostel.block.formats.run import Kind, Run
 from hostel.block.node import BlockNode, fill_zeroes
 from hostel.codec.table import equal_entries
@@ -435,21 +436,12 @@ class Guest:
                 if new == self._zeroed or self.encryption is not None:
                     # Cut off before that, a discarded cluster need not read as zeroes, but is not to read as noise.
                     image.write_metadata()
-                self._discard_kept([after & layout.OFFSET_MASK for after, _ in changed if has_place(after, image)])
-
-    def _discard_kept(self, places: list[int]) -> None:
-        """Give the host's space of own clusters back that read as zeroes, and keep their place."""
-        image, size = self.image, self.image.geometry.cluster_size
-        start = end = 0
-        for place in [*places, -1]:
-            if place == end and end > start:
-                end += size
-                continue
-            if end > start:
-                image.prevent_overlap(start, end - start)
-                if (stop := min(end, image.data.length)) > start:
-                    image.data.discard(start, stop - start)
-            start, end = place, place + size
+                kept = Holes()
+                for after, _ in changed:
+                    if has_place(after, image):
+                        place = after & layout.OFFSET_MASK
+                        kept.add(place, place + image.geometry.cluster_size)
+                image.discard_holes(kept)
 
     def _is_whole(self, l1_index: int, index: int, stop: int) -> bool:
         """Whether L2 entries are all that a table has, or that the image has of it."""
