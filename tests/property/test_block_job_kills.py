@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from hostel.block.jobs.stream import StreamJob
 from hostel.block.node import BlockNode
 from hostel.block.powers import Repair
 from support import images, jobs
+from support.memory_folder import memory_folder
 
 SIZE = 6 * jobs.SIZE
 
@@ -49,8 +49,8 @@ KINDS: dict[str, Callable[[BlockNode, BlockNode], Job]] = {
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
-        yield Path(name)
+    with memory_folder() as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("kind", KINDS)

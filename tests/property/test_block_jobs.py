@@ -5,10 +5,7 @@ The guest's requests and the job's steps are put in every order that hypothesis 
 
 from __future__ import annotations
 
-import contextlib
 import random
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +24,7 @@ from hostel.block.node import BlockNode
 from hostel.block.powers import Repair
 from support import images, jobs
 from support.jobs import KIB, SIZE
+from support.memory_folder import memory_folder
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -89,12 +87,6 @@ class Guest:
         assert jobs.content(self.node) == self.expected
 
 
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
-        yield Path(name)
-
-
 def _assert_clean(path: Path) -> None:
     with jobs.opened(path, read_only=True) as node:
         assert isinstance(node.driver, Qcow2Driver)
@@ -107,7 +99,7 @@ def _assert_clean(path: Path) -> None:
 def test_a_streamed_overlay_reads_as_before_and_stands_on_the_base(
     actions: list[Action], depth: int, whole: bool
 ) -> None:
-    with _folder() as folder:
+    with memory_folder() as folder:
         paths = jobs.chain(folder, depth)
         with jobs.opened(paths[-1]) as node:
             guest = Guest(node)
@@ -132,7 +124,7 @@ def test_a_streamed_overlay_reads_as_before_and_stands_on_the_base(
 def test_images_committed_from_within_a_chain_leave_its_content_alone(
     actions: list[Action], lengths: list[int]
 ) -> None:
-    with _folder() as folder:
+    with memory_folder() as folder:
         paths: list[Path] = []
         for level, size in enumerate([*lengths, SIZE]):
             paths += _layer(folder, level, size, paths[-1] if paths else None)
@@ -166,7 +158,7 @@ def _layer(folder: Path, level: int, size: int, below: Path | None) -> list[Path
 @settings(max_examples=40)
 @given(actions=ACTIONS, depth=st.integers(2, 4))
 def test_a_committed_active_layer_gives_way_to_the_base(actions: list[Action], depth: int) -> None:
-    with _folder() as folder:
+    with memory_folder() as folder:
         paths = jobs.chain(folder, depth)
         with jobs.opened(paths[-1]) as node:
             guest = Guest(node)
@@ -204,7 +196,7 @@ def test_a_committed_active_layer_gives_way_to_the_base(actions: list[Action], d
 def test_a_mirror_is_equal_when_it_takes_over_and_when_it_is_left_alone(
     actions: list[Action], mode: CopyMode, sync: Sync, granularity: int, target_format: str, pivot: bool
 ) -> None:
-    with _folder() as folder:
+    with memory_folder() as folder:
         paths = jobs.chain(folder, 2)
         target_path = folder / "target"
         if sync is Sync.TOP:
@@ -263,7 +255,7 @@ def test_a_backup_is_the_content_at_its_start_and_its_bitmap_lacks_nothing(
 ) -> None:
     if sync is BackupSync.FULL and mode is BitmapMode.NEVER:
         mode = BitmapMode.ALWAYS
-    with _folder() as folder:
+    with memory_folder() as folder:
         paths = jobs.chain(folder, 2)
         target = jobs.empty(folder / "target", options=f"cluster_size={cluster}")
         with target, jobs.opened(paths[-1]) as node:

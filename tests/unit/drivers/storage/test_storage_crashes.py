@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from hostel.units import KiB
 from support.kill_step import MAX_STEPS, killed_at
+from support.memory_folder import memory_folder
 
 DEFINITIONS = (Path(store_module.__file__ or ""),)
 FILES = tuple(Path(module.__file__ or "") for module in (placing_module, local_module, content_module))
@@ -68,13 +68,10 @@ def each_step(
 
 
 @pytest.fixture
-def tmp_path(tmp_path: Path) -> Iterator[Path]:
+def tmp_path() -> Iterator[Path]:
     """A folder in memory where there is one: what a kill leaves needs no disk, and each step syncs several times."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(
-        prefix="hostel-test-", dir=shared if os.access(shared, os.W_OK) else tmp_path
-    ) as name:
-        yield Path(name)
+    with memory_folder() as folder:
+        yield folder
 
 
 @pytest.fixture
