@@ -14,13 +14,13 @@ from hostel.cli.img.arguments import (
     QUIET,
     Arguments,
     Command,
-    Failure,
-    Flag,
     asks_for_help,
 )
-from hostel.cli.img.opening import cache_mode, open_image
-from hostel.cli.img.output import Output
 from hostel.cli.img.progress import Progress
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.flag import Flag
+from hostel.cli.qemu.opening import cache_mode, open_image
+from hostel.cli.qemu.output import Output
 from hostel.errors import UsageError
 from hostel.img.amend import amend, amend_options
 
@@ -58,7 +58,7 @@ def run(arguments: Arguments, output: Output) -> int:
             format,
             image_opts=arguments.has("image-opts"),
             read_only=False,
-            cache=cache_mode(arguments, "cache", "writeback", "cache option"),
+            cache=cache_mode(arguments.text("cache", "writeback"), "cache option"),
         ) as node:
             if asks_for_help(options):
                 _print_options(output, node.format)

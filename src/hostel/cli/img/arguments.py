@@ -7,103 +7,24 @@ one is reported, as QEMU does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from hostel.errors import HostelError, UsageError
+from hostel.cli.qemu.failure import Failure, HelpAsked
+from hostel.cli.qemu.flag import HELP, Flag, make_object, take
+from hostel.errors import UsageError
 
 
-class HelpAsked(HostelError):
-    """``-h`` or ``--help`` was met: what follows it is not looked at.
+class CommandHelpAsked(HelpAsked):
+    """Help was asked for after a command's name.
 
     Attributes:
-        command: of which it was asked; None before there was one.
+        command: of which it was asked.
     """
 
-    def __init__(self, command: Command | None = None) -> None:
-        super().__init__("help")
+    def __init__(self, command: Command) -> None:
+        super().__init__()
         self.command = command
-
-
-class Failure(HostelError):
-    """A command cannot go on; reported as ``qemu-img: MESSAGE``.
-
-    Attributes:
-        message: one line, or several that each begin with the tool's name.
-        code: the exit code.
-        hint: a line that follows, without the tool's name.
-    """
-
-    def __init__(self, message: str, code: int = 1, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.hint = hint
-
-
-class Answered(HostelError):
-    """An option asked what there is: that is the answer, and nothing else is done.
-
-    Attributes:
-        text: what is printed.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-
-class Flag(NamedTuple):
-    """An option of a command.
-
-    Attributes:
-        name: what the command's code calls it.
-        short: its letter, or nothing.
-        long: its long name without dashes, or nothing.
-        value: what ``--help`` calls its value; nothing where it takes none.
-        check: looks at the value as soon as it is read, and raises.
-        newer: other names, which QEMU has given it after 7.2: one letter is a short one. An abbreviation stands for one
-            of these only where it stands for none of 7.2's names.
-        optional: the value may be left out, and is part of the word (``--progress=json``) where it is there.
-    """
-
-    name: str
-    short: str = ""
-    long: str = ""
-    value: str = ""
-    check: Callable[[str], object] | None = None
-    newer: tuple[str, ...] = ()
-    optional: bool = False
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All its names, short ones first."""
-        names = dict.fromkeys(name for name in (self.short, self.long, *self.newer) if name)
-        return tuple(sorted(names, key=lambda name: len(name) > 1))
-
-    def synopsis(self) -> str:
-        """How ``--help`` shows it."""
-        if self.short:
-            return f"[-{self.short} {self.value}]" if self.value and not self.optional else f"[-{self.short}]"
-        name = self.long or self.newer[-1]
-        return f"[--{name}={self.value}]" if self.value else f"[--{name}]"
-
-
-HELP: Final = Flag("help", "h", "help")
-
-
-def make_object(text: str) -> None:
-    """Make an object where its option is met, as QEMU does.
-
-    Raises:
-        Failure: its definition is wrong.
-        Answered: it asks for help.
-    """
-    from hostel.cli.objects import create_object
-
-    told = create_object(text)
-    if told is not None:
-        raise Answered(told)
 
 
 OBJECT: Final = Flag("object", long="object", value="objectdef", check=make_object)
@@ -189,12 +110,12 @@ class Command(NamedTuple):
 
         Raises:
             UsageError: an unknown option, or a value that is missing.
-            HelpAsked: help was asked for.
+            CommandHelpAsked: help was asked for.
         """
         try:
             given, rest = parse((HELP, *self.flags), words)
         except HelpAsked:
-            raise HelpAsked(self) from None
+            raise CommandHelpAsked(self) from None
         return Arguments(given, rest)
 
 
@@ -221,20 +142,6 @@ def parse(
         options = _long(flags, word, stream) if word.startswith("--") else _bundle(flags, word, stream)
         given += take(options)
     return given, operands + list(stream)
-
-
-def take(options: Iterable[tuple[Flag, str]]) -> Iterator[tuple[str, str]]:
-    """The names and values of options, each looked at when its turn comes.
-
-    Raises:
-        HelpAsked: help was asked for.
-    """
-    for flag, value in options:
-        if flag is HELP:
-            raise HelpAsked
-        if flag.check is not None:
-            flag.check(value)
-        yield flag.name, value
 
 
 def _long(flags: Sequence[Flag], word: str, stream: Iterator[str]) -> Iterator[tuple[Flag, str]]:

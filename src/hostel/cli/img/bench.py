@@ -6,9 +6,11 @@ from typing import Final
 
 from hostel.block.driver import CACHE_MODES
 from hostel.block.options import Kind, Option, OptionError
-from hostel.cli.img.arguments import FORCE_SHARE, FORMAT, IMAGE_OPTS, QUIET, Arguments, Command, Failure, Flag, size
-from hostel.cli.img.opening import open_image
-from hostel.cli.img.output import Output
+from hostel.cli.img.arguments import FORCE_SHARE, FORMAT, IMAGE_OPTS, QUIET, Arguments, Command, size
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.flag import Flag
+from hostel.cli.qemu.opening import open_image
+from hostel.cli.qemu.output import Output
 from hostel.errors import UsageError
 from hostel.img.bench import Pattern, bench
 

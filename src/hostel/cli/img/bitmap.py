@@ -6,9 +6,11 @@ from contextlib import ExitStack
 from typing import Final
 
 from hostel.block.node import BlockNode
-from hostel.cli.img.arguments import FORMAT, IMAGE_OPTS, OBJECT, Arguments, Command, Failure, Flag, size
-from hostel.cli.img.opening import open_image
-from hostel.cli.img.output import Output
+from hostel.cli.img.arguments import FORMAT, IMAGE_OPTS, OBJECT, Arguments, Command, size
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.flag import Flag
+from hostel.cli.qemu.opening import open_image
+from hostel.cli.qemu.output import Output
 from hostel.img import bitmap
 
 _ACTIONS: Final = ("add", "remove", "clear", "enable", "disable", "merge")

@@ -7,9 +7,10 @@ import os
 from typing import Final
 
 from hostel.block.powers import CheckResult, Repair
-from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, QUIET, Arguments, Command, Flag
-from hostel.cli.img.opening import cache_mode, open_image
-from hostel.cli.img.output import Output, reason
+from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, QUIET, Arguments, Command
+from hostel.cli.qemu.flag import Flag
+from hostel.cli.qemu.opening import cache_mode, open_image
+from hostel.cli.qemu.output import Output, reason
 from hostel.codec.qobject import pretty_json
 from hostel.errors import InvalidImage, UnsupportedFeature, UsageError
 from hostel.img.check import check, to_json
@@ -46,7 +47,7 @@ def run(arguments: Arguments, output: Output) -> int:
     """Check an image and say what is wrong with it."""
     name = arguments.one_image()
     json = arguments.wants_json()
-    cache = cache_mode(arguments, "cache", "writeback", "source cache option")
+    cache = cache_mode(arguments.text("cache", "writeback"), "source cache option")
     repair = _REPAIRS[arguments.get("repair") or ""] if arguments.has("repair") else Repair.NOTHING
     node = open_image(
         output,

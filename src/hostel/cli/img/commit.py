@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Final
 
-from hostel.cli.img.arguments import FORMAT, IMAGE_OPTS, OBJECT, PROGRESS, QUIET, Arguments, Command, Flag, size
-from hostel.cli.img.opening import cache_mode, open_image, warn_of_guess
-from hostel.cli.img.output import Output
+from hostel.cli.img.arguments import FORMAT, IMAGE_OPTS, OBJECT, PROGRESS, QUIET, Arguments, Command, size
 from hostel.cli.img.progress import Progress
+from hostel.cli.qemu.flag import Flag
+from hostel.cli.qemu.opening import cache_mode, open_image, warn_of_guess
+from hostel.cli.qemu.output import Output
 from hostel.img import commit
 from hostel.img.copy import Feedback
 
@@ -38,7 +39,7 @@ def run(arguments: Arguments, output: Output) -> int:
     """Write an overlay's data into the image it stands on."""
     filename = arguments.one_image()
     base = arguments.get("base")
-    cache = cache_mode(arguments, "cache", "writeback", "cache option")
+    cache = cache_mode(arguments.text("cache", "writeback"), "cache option")
     image_opts = arguments.has("image-opts")
     with ExitStack() as stack:
         # Which image of the chain is to be written must be known before any is opened for writing.

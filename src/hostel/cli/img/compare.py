@@ -6,21 +6,12 @@ from contextlib import ExitStack
 from typing import Final
 
 from hostel.block.node import BlockNode
-from hostel.cli.img.arguments import (
-    FORCE_SHARE,
-    IMAGE_OPTS,
-    OBJECT,
-    PROGRESS,
-    QUIET,
-    Arguments,
-    Command,
-    Failure,
-    Flag,
-    make_object,
-)
-from hostel.cli.img.opening import cache_mode, open_image
-from hostel.cli.img.output import Output
+from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, PROGRESS, QUIET, Arguments, Command
 from hostel.cli.img.progress import Progress
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.flag import Flag, make_object
+from hostel.cli.qemu.opening import cache_mode, open_image
+from hostel.cli.qemu.output import Output
 from hostel.errors import UsageError
 from hostel.img import compare
 from hostel.img.segments import rounded_length
@@ -85,7 +76,7 @@ def _open(arguments: Arguments, output: Output, name: str, format: str | None) -
         format,
         image_opts=arguments.has("image-opts"),
         force_share=arguments.has("force-share"),
-        cache=cache_mode(arguments, "source-cache", "writeback", "source cache option"),
+        cache=cache_mode(arguments.text("source-cache", "writeback"), "source cache option"),
     )
 
 

@@ -18,16 +18,16 @@ from hostel.cli.img.arguments import (
     QUIET,
     Arguments,
     Command,
-    Failure,
-    Flag,
     asks_for_help,
     size,
 )
 from hostel.cli.img.create import creation_help
-from hostel.cli.img.opening import cache_mode, could_not_open, open_image
-from hostel.cli.img.output import Output
 from hostel.cli.img.progress import Progress
 from hostel.cli.img.snapshot import LOAD, load
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.flag import Flag
+from hostel.cli.qemu.opening import cache_mode, could_not_open, open_image
+from hostel.cli.qemu.output import Output
 from hostel.img import convert
 from hostel.img.convert import Bitmaps
 from hostel.img.copy import CopySettings, Feedback
@@ -111,7 +111,7 @@ def run(arguments: Arguments, output: Output) -> int:
         return 0
     if not source_names:
         raise Failure("Must specify image file name")
-    source_cache = cache_mode(arguments, "source-cache", "writeback", "source cache option")
+    source_cache = cache_mode(arguments.text("source-cache", "writeback"), "source cache option")
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(output, arguments, step=1.0))
         progress.percent(0)
@@ -157,7 +157,7 @@ def _check(arguments: Arguments) -> None:
 def _target_cache(arguments: Arguments, sources: Sequence[BlockNode]) -> Cache:
     """How the target is written: looked at when all is known of what is copied, as in QEMU."""
     convert.check_sources(sources, _bitmaps(arguments))
-    return cache_mode(arguments, "cache", "unsafe", "cache option")
+    return cache_mode(arguments.text("cache", "unsafe"), "cache option")
 
 
 def _settings(arguments: Arguments) -> CopySettings:

@@ -5,19 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.block.options import given_options
-from hostel.cli.img.arguments import (
-    FORMAT,
-    OBJECT,
-    OPTIONS,
-    QUIET,
-    Arguments,
-    Command,
-    Failure,
-    Flag,
-    asks_for_help,
-    size,
-)
-from hostel.cli.img.output import Output
+from hostel.cli.img.arguments import FORMAT, OBJECT, OPTIONS, QUIET, Arguments, Command, asks_for_help, size
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.flag import Flag
+from hostel.cli.qemu.output import Output
 from hostel.errors import UsageError
 from hostel.img import create as images
 

@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from hostel.cli.img.arguments import (
-    FORCE_SHARE,
-    FORMAT,
-    IMAGE_OPTS,
-    OBJECT,
-    PROGRESS,
-    Arguments,
-    Command,
-    Failure,
-    Flag,
-    size,
-)
-from hostel.cli.img.opening import open_image
-from hostel.cli.img.output import Output
+from hostel.cli.img.arguments import FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, PROGRESS, Arguments, Command, size
 from hostel.cli.img.progress import Progress
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.flag import Flag
+from hostel.cli.qemu.opening import open_image
+from hostel.cli.qemu.output import Output
 from hostel.img import dd
 from hostel.img.segments import rounded_length
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.cli.img.arguments import HELP, Command, Flag
+from hostel.cli.img.arguments import Command
+from hostel.cli.qemu.flag import HELP, Flag
 
 SUMMARIES: Final = {
     "amend": "change what an image was created with",

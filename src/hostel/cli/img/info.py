@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.block.powers import SnapshotInfo
-from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, Arguments, Command, Failure, Flag
-from hostel.cli.img.opening import cache_mode, open_image
-from hostel.cli.img.output import Output, dump
+from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, Arguments, Command
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.flag import Flag
+from hostel.cli.qemu.opening import cache_mode, open_image
+from hostel.cli.qemu.output import Output, dump
 from hostel.codec.qobject import pretty_json
 from hostel.img.info import ImageInfo, info
 from hostel.units import format_size
@@ -61,7 +63,7 @@ def collect(arguments: Arguments, output: Output, name: str, *, chain: bool) -> 
             no_backing=True,
             no_io=True,
             force_share=arguments.has("force-share"),
-            cache=cache_mode(arguments, "cache", "writeback", "cache option"),
+            cache=cache_mode(arguments.text("cache", "writeback"), "cache option"),
         ) as node:
             image = info(node, limits=arguments.has("limits"))
         found.append(image)

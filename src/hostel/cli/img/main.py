@@ -7,12 +7,12 @@ import sys
 from typing import Any, Final
 
 from hostel.block import notice, objects
-from hostel.cli.img.arguments import HELP, Answered, Command, Failure, Flag, HelpAsked, parse
-from hostel.cli.img.output import Output
-from hostel.cli.img.release import QEMU_VERSION, release
-from hostel.errors import BlockError, HostelError, UsageError
-
-__all__ = ["QEMU_VERSION", "main", "usage", "version"]
+from hostel.cli.img.arguments import Command, CommandHelpAsked, parse
+from hostel.cli.qemu.failure import Answered, Failure, HelpAsked, VersionAsked
+from hostel.cli.qemu.flag import HELP, VERSION, Flag
+from hostel.cli.qemu.output import Output
+from hostel.cli.qemu.release import release
+from hostel.errors import BlockError, UsageError
 
 # Each module has COMMAND, its arguments.Command, and run(arguments, output), which returns the exit code.
 COMMANDS: Final = {
@@ -34,18 +34,9 @@ COMMANDS: Final = {
 }
 
 
-class VersionAsked(HostelError):
-    """``-V`` or ``--version`` was met."""
-
-
-def show_version(_: str) -> None:
-    """The check of ``--version``."""
-    raise VersionAsked
-
-
 _STANDARD: Final = (
     HELP,
-    Flag("version", "V", "version", check=show_version),
+    VERSION,
     Flag("trace", "T", "trace", "pattern"),
 )
 
@@ -64,8 +55,11 @@ def main(words: list[str], prog: str) -> int:
     try:
         with notice.listening(output.noticed):
             return _main(words, output)
-    except HelpAsked as asked:
-        output.text(usage() if asked.command is None else command_help(asked.command))
+    except CommandHelpAsked as asked:
+        output.text(command_help(asked.command))
+        return 0
+    except HelpAsked:
+        output.text(usage())
         return 0
     except VersionAsked:
         output.text(version())

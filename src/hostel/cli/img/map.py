@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from hostel.cli.img.arguments import (
-    FORCE_SHARE,
-    IMAGE_OPTS,
-    OBJECT,
-    OUTPUT,
-    Arguments,
-    Command,
-    Failure,
-    Flag,
-    size,
-)
-from hostel.cli.img.opening import open_image
-from hostel.cli.img.output import Output, reason
-from hostel.cli.img.release import is_from
+from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, Arguments, Command, size
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.flag import Flag
+from hostel.cli.qemu.opening import open_image
+from hostel.cli.qemu.output import Output, reason
+from hostel.cli.qemu.release import is_from
 from hostel.img.map import MapEntry, map
 from hostel.img.map_columns import rows
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from hostel.block.node import BlockNode
-from hostel.cli.img.output import Output
+from hostel.cli.qemu.output import Output
 from hostel.codec.lines import Part, Scratch, render
 from hostel.img.map_columns import Rows
 from hostel.img.team import Team, worker_count

@@ -7,10 +7,12 @@ from typing import Final
 from hostel.block.node import BlockNode
 from hostel.block.options import given_options
 from hostel.block.powers import Measured
-from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, OPTIONS, Arguments, Command, Failure, Flag, size
-from hostel.cli.img.opening import open_image
-from hostel.cli.img.output import Output
+from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, OPTIONS, Arguments, Command, size
 from hostel.cli.img.snapshot import LOAD, load
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.flag import Flag
+from hostel.cli.qemu.opening import open_image
+from hostel.cli.qemu.output import Output
 from hostel.codec.qobject import pretty_json
 from hostel.errors import BlockError
 from hostel.img import measure as measuring

@@ -14,7 +14,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from hostel.cli.img.arguments import Arguments
-from hostel.cli.img.output import Output
+from hostel.cli.qemu.output import Output
 
 
 class Progress:

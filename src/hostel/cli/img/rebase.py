@@ -10,20 +10,11 @@ from hostel.block import graph
 from hostel.block.driver import Cache
 from hostel.block.node import BlockNode
 from hostel.cause import hint_of
-from hostel.cli.img.arguments import (
-    FORCE_SHARE,
-    FORMAT,
-    IMAGE_OPTS,
-    OBJECT,
-    PROGRESS,
-    QUIET,
-    Arguments,
-    Command,
-    Flag,
-)
-from hostel.cli.img.opening import cache_mode, open_image
-from hostel.cli.img.output import Output, reason
+from hostel.cli.img.arguments import FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, PROGRESS, QUIET, Arguments, Command
 from hostel.cli.img.progress import Progress
+from hostel.cli.qemu.flag import Flag
+from hostel.cli.qemu.opening import cache_mode, open_image
+from hostel.cli.qemu.output import Output, reason
 from hostel.errors import BlockError, UsageError
 from hostel.img import rebase
 
@@ -57,8 +48,8 @@ def run(arguments: Arguments, output: Output) -> int:
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(output, arguments, step=2.0))
         progress.percent(0)
-        cache = cache_mode(arguments, "cache", "writeback", "cache option")
-        source_cache = cache_mode(arguments, "source-cache", "writeback", "source cache option")
+        cache = cache_mode(arguments.text("cache", "writeback"), "cache option")
+        source_cache = cache_mode(arguments.text("source-cache", "writeback"), "source cache option")
         node = open_image(
             output,
             filename,

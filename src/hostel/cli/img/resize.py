@@ -7,9 +7,11 @@ from typing import Final
 
 from hostel.block.options import Kind, Option
 from hostel.block.powers import Preallocation
-from hostel.cli.img.arguments import FORMAT, IMAGE_OPTS, OBJECT, QUIET, Arguments, Command, Failure, Flag
-from hostel.cli.img.opening import open_image
-from hostel.cli.img.output import Output
+from hostel.cli.img.arguments import FORMAT, IMAGE_OPTS, OBJECT, QUIET, Arguments, Command
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.flag import Flag
+from hostel.cli.qemu.opening import open_image
+from hostel.cli.qemu.output import Output
 from hostel.errors import UsageError
 from hostel.img.resize import resize
 from hostel.units import INT64_MAX

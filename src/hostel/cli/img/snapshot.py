@@ -8,9 +8,11 @@ from typing import Final
 
 from hostel.block.node import BlockNode
 from hostel.block.options import split_options
-from hostel.cli.img.arguments import FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, QUIET, Arguments, Command, Failure, Flag
-from hostel.cli.img.opening import open_image
-from hostel.cli.img.output import Output, reason
+from hostel.cli.img.arguments import FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, QUIET, Arguments, Command
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.flag import Flag
+from hostel.cli.qemu.opening import open_image
+from hostel.cli.qemu.output import Output, reason
 from hostel.errors import CorruptImage, InvalidImage, UnsupportedFeature, UsageError
 from hostel.img import snapshot
 

@@ -8,7 +8,7 @@ from hostel.block.driver import CACHE_MODES, Cache, FilterDriver
 from hostel.block.options import OptionError, given_options
 from hostel.block.powers import Preallocation
 from hostel.block.protocol import ProtocolDriver
-from hostel.cli.img.output import dump
+from hostel.cli.qemu.output import dump
 from hostel.cli.qemu_io.command import BadUsage, Command, CommandError, Given, shown, size
 from hostel.cli.qemu_io.session import Opening, Session
 from hostel.img import exercise

@@ -8,11 +8,12 @@ from typing import Final
 
 from hostel.block import notice, objects
 from hostel.block.driver import CACHE_MODES
-from hostel.cli.getopt import GetOpt
-from hostel.cli.img.arguments import HELP, Answered, Failure, Flag, HelpAsked, make_object, take
-from hostel.cli.img.main import QEMU_VERSION, VersionAsked, show_version
-from hostel.cli.img.opening import image_options
-from hostel.cli.img.output import Output
+from hostel.cli.qemu.failure import Answered, Failure, HelpAsked, VersionAsked
+from hostel.cli.qemu.flag import HELP, VERSION, Flag, make_object, take
+from hostel.cli.qemu.getopt import GetOpt
+from hostel.cli.qemu.opening import image_options
+from hostel.cli.qemu.output import Output
+from hostel.cli.qemu.release import QEMU_VERSION
 from hostel.cli.qemu_io import aio, look, request
 from hostel.cli.qemu_io.command import BadUsage, Command, CommandError, Given, parse
 from hostel.cli.qemu_io.session import WRITETHROUGH, Opening, Session
@@ -29,7 +30,7 @@ def _one_of(what: str, modes: Container[str]) -> Callable[[str], None]:
 
 _FLAGS: Final = (
     HELP,
-    Flag("version", "V", "version", check=show_version),
+    VERSION,
     Flag("cmd", "c", "cmd", "STRING"),
     Flag("format", "f", "format", "FMT"),
     Flag("read-only", "r", "read-only"),

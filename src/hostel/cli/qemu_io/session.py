@@ -14,9 +14,9 @@ from hostel.block import reopen as reopening
 from hostel.block.driver import Cache
 from hostel.block.node import BlockNode
 from hostel.cause import hint_of
-from hostel.cli.img.opening import warn_of_guesses
-from hostel.cli.img.output import Output
-from hostel.cli.img.output import reason as full_reason
+from hostel.cli.qemu.opening import warn_of_guesses
+from hostel.cli.qemu.output import Output
+from hostel.cli.qemu.output import reason as full_reason
 from hostel.cli.qemu_io.command import CommandError
 from hostel.cli.qemu_io.outstanding import Outstanding
 from hostel.errors import BlockError, Mismatch, OutOfRange, ReadOnly

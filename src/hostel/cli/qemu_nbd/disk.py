@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from hostel.block.protocols.nbd.connection import negotiate
-from hostel.cli.img.arguments import Failure
-from hostel.cli.img.output import Output, reason
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.output import Output, reason
 from hostel.errors import HostelError
 from hostel.export.nbd.kernel_client import KernelClient
 from hostel.net.address import UnixAddress

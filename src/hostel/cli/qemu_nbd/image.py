@@ -13,9 +13,9 @@ from hostel.block.node import BlockNode
 from hostel.block.powers import BitmapStore
 from hostel.block.tree import layers
 from hostel.cause import hint_of
-from hostel.cli.img.arguments import Failure
-from hostel.cli.img.opening import image_options, warn_of_guess
-from hostel.cli.img.output import Output, reason
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.opening import image_options, warn_of_guess
+from hostel.cli.qemu.output import Output, reason
 from hostel.cli.qemu_nbd.settings import Settings
 from hostel.errors import BlockError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hostel.block.protocols.nbd.connection import Security, negotiate
-from hostel.cli.img.output import Output
+from hostel.cli.qemu.output import Output
 from hostel.net.address import Address
 from hostel.wire.nbd.client import ClientHandshake, Export, Listed
 from hostel.wire.nbd.protocol import ExportFlag

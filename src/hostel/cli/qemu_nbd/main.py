@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from hostel.block import notice, objects
 from hostel.block.rewiring import unrestrained
-from hostel.cli import pidfile
-from hostel.cli.img.arguments import Answered, Failure, HelpAsked
-from hostel.cli.img.main import QEMU_VERSION, VersionAsked
-from hostel.cli.img.output import Output
+from hostel.cli.qemu import pidfile
+from hostel.cli.qemu.failure import Answered, Failure, HelpAsked, VersionAsked
+from hostel.cli.qemu.output import Output
+from hostel.cli.qemu.release import QEMU_VERSION
 from hostel.cli.qemu_nbd import settings as options
 from hostel.cli.qemu_nbd.background import Background, fork
 from hostel.cli.qemu_nbd.image import find_bitmaps, open_image

@@ -9,9 +9,9 @@ from typing import Final
 
 from hostel.block.driver import CACHE_MODES, WRITEBACK
 from hostel.block.options import OptionError, split_options
-from hostel.cli.getopt import GetOpt
-from hostel.cli.img.arguments import Failure, Flag, HelpAsked, make_object
-from hostel.cli.img.main import VersionAsked
+from hostel.cli.qemu.failure import Failure, HelpAsked, VersionAsked
+from hostel.cli.qemu.flag import Flag, make_object
+from hostel.cli.qemu.getopt import GetOpt
 from hostel.wire.nbd.protocol import MAX_STRING
 
 # Name, letter, long name, what the value is called, and what the option is for.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from hostel.block.options import OptionError, split_options
-from hostel.cli.img.arguments import Failure
+from hostel.cli.qemu.failure import Failure
 from hostel.errors import NetworkError
 from hostel.net import address
 from hostel.net.address import Address, TcpAddress, UnixAddress

@@ -9,11 +9,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostel.cause import hint_of
-from hostel.cli import pidfile
-from hostel.cli.getopt import GetOpt
-from hostel.cli.img.arguments import Failure, Flag
-from hostel.cli.img.main import QEMU_VERSION
-from hostel.cli.img.output import Output
+from hostel.cli.qemu import pidfile
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.flag import Flag
+from hostel.cli.qemu.getopt import GetOpt
+from hostel.cli.qemu.output import Output
+from hostel.cli.qemu.release import QEMU_VERSION
 from hostel.cli.storage_daemon import usage
 from hostel.errors import BlockError, HostelError, UsageError
 
@@ -147,14 +148,14 @@ def _make(daemon: Daemon, given: _Given, output: Output) -> None:
 
 
 def _blockdev(daemon: Daemon, value: str, output: Output) -> None:
-    from hostel.cli.keyval import parse
+    from hostel.cli.qemu.keyval import parse
 
     tree, is_text = parse(value, "driver")
     daemon.nodes.add(tree, text=is_text)
 
 
 def _export(daemon: Daemon, value: str, output: Output) -> None:
-    from hostel.cli.keyval import parse
+    from hostel.cli.qemu.keyval import parse
     from hostel.cli.storage_daemon import exports
 
     tree, is_text = parse(value, "type")
@@ -162,7 +163,7 @@ def _export(daemon: Daemon, value: str, output: Output) -> None:
 
 
 def _nbd_server(daemon: Daemon, value: str, output: Output) -> None:
-    from hostel.cli.keyval import parse
+    from hostel.cli.qemu.keyval import parse
     from hostel.cli.storage_daemon.monitor.export import start_server
 
     tree, is_text = parse(value)
@@ -170,7 +171,7 @@ def _nbd_server(daemon: Daemon, value: str, output: Output) -> None:
 
 
 def _object(daemon: Daemon, value: str, output: Output) -> None:
-    from hostel.cli.objects import create_object
+    from hostel.cli.qemu.objects import create_object
     from hostel.cli.storage_daemon.monitor.object import OWN_TYPES
 
     told = create_object(value, also=OWN_TYPES)
@@ -193,7 +194,7 @@ def _chardev(daemon: Daemon, value: str, output: Output) -> None:
 
 
 def _monitor(daemon: Daemon, value: str, output: Output) -> None:
-    from hostel.cli.keyval import parse
+    from hostel.cli.qemu.keyval import parse
     from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, needed
     from hostel.cli.storage_daemon.monitor.server import MonitorServer
 

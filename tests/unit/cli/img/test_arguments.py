@@ -4,20 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hostel.cli.img.arguments import (
-    OPTIONS,
-    OUTPUT,
-    PROGRESS,
-    QUIET,
-    Arguments,
-    Command,
-    Failure,
-    Flag,
-    HelpAsked,
-    asks_for_help,
-    parse,
-    size,
-)
+from hostel.cli.img.arguments import OPTIONS, OUTPUT, PROGRESS, QUIET, Arguments, Command, asks_for_help, parse, size
+from hostel.cli.qemu.failure import Failure, HelpAsked
+from hostel.cli.qemu.flag import Flag
 from hostel.errors import UsageError
 
 FORMAT = Flag("format", "f", "format", "fmt")

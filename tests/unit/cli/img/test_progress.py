@@ -8,8 +8,8 @@ import os
 import signal
 
 from hostel.cli.img.arguments import Arguments
-from hostel.cli.img.output import Output
 from hostel.cli.img.progress import Progress
+from hostel.cli.qemu.output import Output
 
 
 def arguments(style: str | None) -> Arguments:

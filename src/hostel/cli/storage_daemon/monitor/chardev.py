@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from hostel.cli.img.arguments import Failure
+from hostel.cli.qemu.failure import Failure
 from hostel.cli.storage_daemon import backend
 from hostel.cli.storage_daemon.chardev import TYPES, CharacterDevice
 from hostel.cli.storage_daemon.monitor.command import Command

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block import objects
-from hostel.cli.img.arguments import Failure
-from hostel.cli.objects import make_object
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.objects import make_object
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.object_types import properties
 from hostel.cli.storage_daemon.monitor.parameter import generic, needed

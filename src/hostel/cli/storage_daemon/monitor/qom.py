@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hostel.block import objects
 from hostel.block.filters.throttle import PROPERTIES, ThrottleGroup
-from hostel.cli.img.arguments import Failure
-from hostel.cli.objects import make_again
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.objects import make_again
 from hostel.cli.storage_daemon.chardev import CharacterDevice
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.object_types import SPELLED, TYPES, is_a, properties

@@ -15,7 +15,7 @@ from hostel.block.driver import Supports
 from hostel.block.nodes import NEEDED
 from hostel.block.options import Kind as OptionKind
 from hostel.block.options import Options
-from hostel.cli.objects import TYPES as OBJECT_TYPES
+from hostel.cli.qemu.objects import TYPES as OBJECT_TYPES
 from hostel.cli.storage_daemon import exports, place
 from hostel.cli.storage_daemon.monitor import creation, export
 from hostel.cli.storage_daemon.monitor.command import Command

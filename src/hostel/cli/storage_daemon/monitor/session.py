@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from hostel.cli.img.main import QEMU_VERSION
+from hostel.cli.qemu.release import QEMU_VERSION
 from hostel.cli.storage_daemon.monitor import registry
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic
 from hostel.cli.storage_daemon.monitor.stream import JsonStream

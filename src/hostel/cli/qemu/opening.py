@@ -7,8 +7,8 @@ from hostel.block.driver import CACHE_MODES, WRITEBACK, Cache
 from hostel.block.node import BlockNode
 from hostel.block.options import Given, given_options
 from hostel.cause import hint_of
-from hostel.cli.img.arguments import Arguments, Failure
-from hostel.cli.img.output import Output, reason
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.output import Output, reason
 from hostel.errors import BlockError, ReadOnly
 
 
@@ -112,13 +112,12 @@ def warn_of_flag(output: Output, given: Given) -> None:
     output.diagnostic(f"Please use {given.name}={given.value} instead")
 
 
-def cache_mode(arguments: Arguments, name: str, default: str, what: str) -> Cache:
+def cache_mode(text: str, what: str) -> Cache:
     """The cache mode that an option names; ``what`` is how QEMU calls the option.
 
     Raises:
         Failure: there is no such mode.
     """
-    text = arguments.text(name, default)
     try:
         return CACHE_MODES[text]
     except KeyError:

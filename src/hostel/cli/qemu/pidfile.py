@@ -7,7 +7,7 @@ import os
 
 from hostel.cause import sentence
 from hostel.cause.holder import find_holders
-from hostel.cli.img.arguments import Failure
+from hostel.cli.qemu.failure import Failure
 
 
 def write(path: str) -> int:

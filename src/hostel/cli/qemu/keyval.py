@@ -6,7 +6,7 @@ import re
 from typing import Any, Final
 
 from hostel.block.options import split_commas
-from hostel.cli.img.arguments import Failure
+from hostel.cli.qemu.failure import Failure
 from hostel.codec.qobject import parse_json
 
 _KEY: Final = re.compile(r"[0-9]+|[A-Za-z_][A-Za-z0-9_.-]*|__[a-z0-9.-]+_[A-Za-z0-9_-]*", re.ASCII)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from hostel.cli.img.output import Output, dump
+from hostel.cli.qemu.output import Output, dump
 from hostel.errors import BlockError
 
 

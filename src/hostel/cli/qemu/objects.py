@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block import objects
 from hostel.block.options import split_commas
-from hostel.cli.img.arguments import Failure
-from hostel.cli.keyval import parse
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.keyval import parse
 from hostel.codec.qobject import parse_json
 from hostel.errors import BlockError, NetworkError
 
@@ -69,7 +69,7 @@ def create_object(text: str, also: Sequence[str] = ()) -> str | None:
         Failure: the definition is wrong; the text is QEMU's.
     """
     if not text.startswith("{") and any(part in ("help", "?") for part in split_commas(text)):
-        from hostel.cli.object_help import object_help
+        from hostel.cli.qemu.object_help import object_help
 
         first = split_commas(text)[0]
         types = [name for name in TYPES if name not in _OF_DAEMONS or name in also]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from hostel.cli.img.arguments import Failure
-from hostel.cli.keyval import parse
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.keyval import parse
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where ``qemu-img`` prints, and how its errors and warnings look."""
+"""Where QEMU's tools print, and how their errors and warnings look."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, modes
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 
 from hostel.block import objects
-from hostel.cli.img.arguments import Failure
-from hostel.cli.objects import create_object
+from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.objects import create_object
 
 KEY, VECTOR = bytes(range(32)), bytes(range(16))
 MASTER = f"secret,id=master,format=base64,data={base64.b64encode(KEY).decode()}"

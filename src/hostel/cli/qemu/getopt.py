@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from hostel.cli.img.arguments import Flag
+from hostel.cli.qemu.flag import Flag
 from hostel.errors import UsageError
 
 
