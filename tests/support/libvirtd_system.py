@@ -42,6 +42,13 @@ shift
 { cat /etc/group; echo libvirt-qemu:x:64055:; } >"$0/group"
 mount --bind "$0/passwd" /etc/passwd
 mount --bind "$0/group" /etc/group
+# What QEMU can do is looked for with KVM, and held against what the user of machines may open: where that user may not
+# have KVM, libvirtd asks again, for a second or two, each time that it looks at a document.
+if [ "$USER_OF_QEMU" != root ] && [ -c /dev/kvm ]; then
+    mkdir "$0/dev"
+    mount -t tmpfs dev "$0/dev"
+    mknod -m 666 "$0/dev/kvm" c 10 232 && mount --bind "$0/dev/kvm" /dev/kvm || :  # without, it is only slower
+fi
 mkdir "$0/drivers"
 for driver; do
     ln -s /usr/lib/*/libvirt/connection-driver/libvirt_driver_$driver.so "$0/drivers/"
