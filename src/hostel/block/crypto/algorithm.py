@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
+import threading
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -51,6 +52,7 @@ CIPHERS: Final = {
         *(Cipher(f"twofish-{bits}", "twofish", bits // 8) for bits in (128, 192, 256)),
     )
 }
+_QUICK: Final = 10_000_000  # iterations that take seconds at most: more than `count_iterations` ever times
 _OURS: Final = ("aes", "cast5")
 
 
@@ -140,15 +142,37 @@ def hasher(hash: str) -> Callable[[bytes], bytes]:
 def pbkdf2(hash: str, password: bytes, salt: bytes, iterations: int, length: int) -> bytes:
     """Derive a key of ``length`` bytes from a password (RFC 8018, PBKDF2 with HMAC).
 
+    However many iterations a header asks for, a signal is heard: Ctrl-C ends the wait at once.
+
     Raises:
         UnsupportedFeature: this machine's OpenSSL lacks the hash, or cannot count that far.
     """
     try:
-        return hashlib.pbkdf2_hmac(hash, password, salt, iterations, length)
+        call = functools.partial(hashlib.pbkdf2_hmac, hash, password, salt, iterations, length)
+        return call() if iterations <= _QUICK else _interruptible(call)
     except OverflowError:
         raise UnsupportedFeature(f"{iterations} iterations of PBKDF2 are not supported") from None
     except ValueError:
         raise _no_hash(hash) from None
+
+
+def _interruptible(call: Callable[[], bytes]) -> bytes:
+    """Call in a thread of its own: one call into a library is never interrupted, but waiting for it is."""
+    found: list[bytes | Exception] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except Exception as error:
+            found.append(error)
+
+    # Nobody can end it: who gives up leaves it behind, and it ends with the process at the latest.
+    thread = threading.Thread(target=run, name="pbkdf2", daemon=True)
+    thread.start()
+    thread.join()
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
 
 
 def _no_hash(hash: str) -> UnsupportedFeature:

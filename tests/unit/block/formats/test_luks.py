@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,13 +18,16 @@ from hostel.block import graph, objects, probe
 from hostel.block.driver import OpenMode
 from hostel.block.formats.luks import LuksDriver
 from hostel.block.powers import Preallocation
+from hostel.cli.main import INTERRUPTED
 from hostel.errors import BlockError, InvalidImage, UnsupportedFeature
 from support import luks
 from support.memory import MemoryDriver, memory_node
+from support.process import PATIENCE
 
 FORMAT = "luks"
 PAYLOAD = 2068480  # of a volume with a key of 64 bytes
 SIZE = 64 * 1024
+SLOT_ITERATIONS = 212  # of the first key slot: where they are in the header
 
 pytestmark = pytest.mark.usefixtures("secrets")
 
@@ -219,3 +225,35 @@ def test_a_write_to_a_part_of_a_sector_does_not_undo_another(
         has_written.set()
         first.join(10)
         assert node.read(100, 412) == b"b" * 412
+
+
+def test_ctrl_c_ends_the_wait_for_a_key_of_too_many_iterations(disk: MemoryDriver, tmp_path: Path) -> None:
+    costly = bytearray(disk.data)
+    costly[SLOT_ITERATIONS : SLOT_ITERATIONS + 4] = (2**31 - 1).to_bytes(4, "big")  # hours, and no signal is heard
+    image, target = tmp_path / "costly", tmp_path / "target"
+    image.write_bytes(costly)
+    options = f"driver=luks,key-secret=s,file.filename={image}"
+    words = [
+        "qemu-img",
+        "convert",
+        "--object",
+        "secret,id=s,data=first",
+        "--image-opts",
+        options,
+        "-O",
+        "raw",
+        str(target),
+    ]
+    with subprocess.Popen([sys.executable, "-m", "hostel", *words], stderr=subprocess.PIPE) as process:
+        try:
+            tasks, deadline = Path(f"/proc/{process.pid}/task"), time.monotonic() + PATIENCE
+            while len(list(tasks.iterdir())) < 2:  # the key is made in a thread of its own
+                assert process.poll() is None, "it ended by itself"
+                assert time.monotonic() < deadline, "nobody waits for the key where a signal could end the wait"
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    assert (process.returncode, err) == (INTERRUPTED, b"\n")
+    assert not target.exists()
