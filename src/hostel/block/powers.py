@@ -122,6 +122,15 @@ Report = Callable[[str], None]
 
 
 @runtime_checkable
+class Unpacking(Protocol):
+    """Keeps data in compressed parts as large as an image likes."""
+
+    def unpacked_length(self, offset: int, length: int) -> int:
+        """Bytes of the largest part that must be unpacked as a whole to read a range of the disk."""
+        ...
+
+
+@runtime_checkable
 class Creatable(Protocol):
     """A format that can be created: the class itself has this power."""
 

@@ -15,6 +15,7 @@ from hostel.block.content import look as look_at_content
 from hostel.block.driver import BlockDriver, FormatDriver, OpenMode, Reference
 from hostel.block.node import BlockNode
 from hostel.block.permission import Permission
+from hostel.block.powers import Unpacking
 from hostel.block.protocols.file import FileDriver, open_file
 from hostel.block.registry import FORMATS, format_driver
 from hostel.block.trust import Trust
@@ -27,13 +28,14 @@ from hostel.img.inspect_packed import look_inside_wrapper
 from hostel.img.inspect_qcow2 import look_at_header, look_at_tables
 from hostel.img.inspect_vmdk import MAX_NAMES, look_at_descriptor
 from hostel.img.inspection import Inside, Inspection, Level, Look
-from hostel.units import SECTOR, KiB
+from hostel.units import SECTOR, KiB, MiB
 
 # A CD's file system is a raw image to QEMU, and a format of its own to those who sort uploads.
 ISO: Final = "iso"
 EXPECTED: Final = (*sorted(FORMATS), ISO)
 
 _HEAD: Final = 64 * KiB  # bytes in which a format is looked for; text may start with long comments
+_MAX_UNPACKED: Final = 4 * MiB  # bytes of a compressed part of the disk that is still unpacked; usual are 1 MiB at most
 _UNTRUSTED: Final = OpenMode(read_only=True, no_io=True, force_share=True, trust=Trust.UNTRUSTED)
 _FOOTERS: Final = {"vpc": b"conectix", "dmg": b"koly"}  # what the last sector of a format without a header starts with
 
@@ -226,14 +228,29 @@ def _look_at_guest(look: Look, driver_class: type[FormatDriver]) -> None:
     driver = driver_class.open(look.file, _UNTRUSTED._replace(no_io=False))
     try:
         node = BlockNode(driver, look.file.filename, read_only=True)
+        is_costly = False
 
         def read(offset: int, length: int) -> bytes:
-            return bytes(node.read(offset, max(0, min(length, node.length - offset)))) if offset < node.length else b""
+            nonlocal is_costly
+            length = min(length, node.length - offset)
+            if length <= 0:
+                return b""
+            if isinstance(driver, Unpacking) and driver.unpacked_length(offset, length) > _MAX_UNPACKED:
+                is_costly = True
+                return b""
+            return bytes(node.read(offset, length))
 
         look.content = look_at_content(read)
         inner = probe.matching(read(0, _HEAD), "")
     finally:
         driver.close()
+    if is_costly:
+        look.add(
+            Level.WARNING,
+            "large-chunk",
+            f"Of the disk not all that tells its content was looked at: more than {_MAX_UNPACKED} bytes are compressed "
+            "as one",
+        )
     if inner:
         look.add(
             Level.UNSAFE,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.block.formats.qcow2 import bitmap_directory, layout, snapshot_table
+from hostel.block.formats.qcow2.encryption import place_of
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.header import Preamble, read_preamble
 from hostel.block.formats.qcow2.header_limits import validate_table
@@ -12,6 +13,7 @@ from hostel.block.formats.qcow2.layout import Autoclear, Compatible, ExtensionTy
 from hostel.codec.table import unpack_table
 from hostel.errors import InvalidImage
 from hostel.img.foreign import Claim, text
+from hostel.img.inspect_overlap import Places
 from hostel.img.inspection import Level, Look
 from hostel.units import INT64_MAX, KiB, MiB
 
@@ -114,8 +116,16 @@ def look_at_tables(look: Look) -> bool:
     header, geometry = preamble.header, Geometry.of(preamble.header)
     if header.refcount_table_offset >= look.length:
         _beyond(look, "refcount table", header.refcount_table_offset)
-    _look_at_snapshots(look, header, geometry)
-    return _look_at_bitmaps(look, preamble, geometry) and _look_at_l1(look, header, geometry)
+    places = Places(geometry)
+    places.add("L1 table", header.l1_table_offset, header.l1_size * 8)
+    places.add("refcount table", header.refcount_table_offset, header.refcount_table_clusters * geometry.cluster_size)
+    if (pointer := preamble.extension(ExtensionType.CRYPTO_HEADER)) is not None and header.crypt_method:
+        places.add("LUKS header", *place_of(pointer))
+    _look_at_snapshots(look, header, geometry, places)
+    are_small = _look_at_bitmaps(look, preamble, geometry, places)
+    tables = _look_at_l1(look, header, geometry)
+    places.judge(look, tables or ())
+    return are_small and tables is not None and header.l1_size * 8 <= _MAX_TABLE
 
 
 def _beyond(look: Look, what: str, offset: int) -> None:
@@ -124,35 +134,42 @@ def _beyond(look: Look, what: str, offset: int) -> None:
     )
 
 
-def _look_at_l1(look: Look, header: Header, geometry: Geometry) -> bool:
+def _look_at_l1(look: Look, header: Header, geometry: Geometry) -> list[int] | None:
+    """The places of the L2 tables that are in what was looked at; None where one is not in the file."""
     offset, length = header.l1_table_offset, header.l1_size * 8
     if offset + length > look.length:
         _beyond(look, "L1 table", offset)
-        return False
+        return None
+    tables = []
     for index, entry in enumerate(unpack_table(look.read(offset, min(length, _MAX_TABLE)))):
         place = entry & layout.OFFSET_MASK
         if entry & layout.L1_RESERVED or geometry.in_cluster(place):
             raise InvalidImage(f"L1 entry {index} makes no sense: {entry:#x}")
         if place >= look.length:
             _beyond(look, f"L2 table of L1 entry {index}", place)
-            return False
+            return None
+        tables.append(place)
     if length > _MAX_TABLE:
         look.add(Level.NOTE, "large-table", f"Of the L1 table's {length} bytes only {_MAX_TABLE} were looked at")
-    return length <= _MAX_TABLE
+    return tables
 
 
-def _look_at_snapshots(look: Look, header: Header, geometry: Geometry) -> None:
+def _look_at_snapshots(look: Look, header: Header, geometry: Geometry, places: Places) -> None:
     count = min(header.nb_snapshots, _MAX_SNAPSHOTS)
     if count < header.nb_snapshots:
         look.add(Level.NOTE, "large-table", f"Of {header.nb_snapshots} snapshots only {count} were looked at")
-    for snapshot in snapshot_table.read(look.file, header.snapshots_offset, count, header.size).snapshots:
+    table = snapshot_table.read(look.file, header.snapshots_offset, count, header.size)
+    places.add("snapshot table", header.snapshots_offset, table.size)
+    for snapshot in table.snapshots:
         validate_table(geometry, snapshot.l1_table_offset, snapshot.l1_size, 8, layout.MAX_L1_SIZE, "Snapshot L1 table")
+        name = f"L1 table of snapshot '{text(snapshot.name)}'"
+        places.add(name, snapshot.l1_table_offset, snapshot.l1_size * 8)
         look.snapshot_size = max(look.snapshot_size, snapshot.disk_size)
         if snapshot.l1_table_offset + snapshot.l1_size * 8 > look.length:
-            _beyond(look, f"L1 table of snapshot '{text(snapshot.name)}'", snapshot.l1_table_offset)
+            _beyond(look, name, snapshot.l1_table_offset)
 
 
-def _look_at_bitmaps(look: Look, preamble: Preamble, geometry: Geometry) -> bool:
+def _look_at_bitmaps(look: Look, preamble: Preamble, geometry: Geometry, places: Places) -> bool:
     extension = preamble.extension(ExtensionType.BITMAPS)
     if extension is None or not preamble.header.autoclear_features & Autoclear.BITMAPS:
         return True
@@ -165,7 +182,9 @@ def _look_at_bitmaps(look: Look, preamble: Preamble, geometry: Geometry) -> bool
         )
         return False
     entries = bitmap_directory.read_entries(look.file, directory, geometry, preamble.header.size)
+    places.add("bitmap directory", directory.directory_offset, directory.directory_size)
     for entry, _ in entries:
+        places.add("table of a bitmap", entry.table_offset, entry.table_size * 8)
         if entry.table_offset + entry.table_size * 8 > look.length:
             _beyond(look, "table of a bitmap", entry.table_offset)
     look.add(Level.NOTE, "bitmaps", f"The image has {len(entries)} persistent bitmaps")

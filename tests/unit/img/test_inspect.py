@@ -18,7 +18,7 @@ from hostel.img.foreign import Claim
 from hostel.img.inspect import EXPECTED, inspect
 from hostel.img.inspection import Inspection, Level
 from hostel.img.snapshot import create as create_snapshot
-from support import hostile, images, qcow2, qcow2_hostile, vmdk
+from support import dmg, hostile, images, qcow2, qcow2_hostile, vmdk
 from support.bounded import MIB, bounded
 from support.format_subjects import SUBJECTS
 
@@ -348,6 +348,47 @@ def test_snapshot_tables_are_looked_at(tmp_path: Path, kind: str) -> None:
         ("snapshots_offset", 1 << 40, "malformed"),  # CVE-2014-0146
     ):
         assert code in codes(look(tmp_path, qcow2_hostile.poked(data, places[name], value))), (name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("L1 entry", "l1", "The L2 table at byte {l1} lies on the L1 table"),
+        ("L1 entry", "refcounts", "The L2 table at byte {refcounts} lies on the refcount table"),
+        ("snapshot L1 offset", "l1", "The L1 table of snapshot 'one' and the L1 table lie on each other, at byte {l1}"),
+        (
+            "snapshots_offset",
+            "refcounts",
+            "The snapshot table and the refcount table lie on each other, at byte {refcounts}",
+        ),
+    ],
+)
+def test_tables_on_other_tables_are_unsafe(tmp_path: Path, name: str, value: str, said: str) -> None:
+    data = qcow2_hostile.sound("plain")
+    header = Header.unpack(data[: Header.SIZE])
+    at = {"l1": header.l1_table_offset, "refcounts": header.refcount_table_offset}
+    found = {place.name: place for place in reversed(qcow2_hostile.places(data))}
+    found["snapshots_offset"] = qcow2_hostile.Place("snapshots_offset", Header.OFFSET["snapshots_offset"], 8)
+    messages = [each.message for each in look(tmp_path, qcow2_hostile.poked(data, found[name], at[value])).findings]
+    assert said.format(**at) in messages
+
+
+def test_one_l2_table_for_many_l1_entries_is_unsafe(tmp_path: Path) -> None:
+    bomb = over(
+        hostile.header(size=1 << 30, l1_size=2) + hostile.CLUSTERS, 0x30000, struct.pack(">QQ", 0x40000, 0x40000)
+    )
+    found = look(tmp_path, over(bomb, 0x40000, bytes(65536)))
+    assert [each.message for each in found.findings if each.code == "overlap"] == [
+        "The L1 table names the L2 table at byte 262144 more than once"
+    ]
+
+
+def test_a_chunk_that_takes_memory_is_not_unpacked(tmp_path: Path) -> None:
+    usual = dmg.dmg([dmg.part(dmg.ZLIB, 0, bytes(MIB))], MIB)
+    assert codes(look(tmp_path, usual, "dmg"), Level.WARNING) == []
+    large = dmg.dmg([dmg.part(dmg.ZLIB, 0, bytes(32 * MIB))], 32 * MIB)
+    found = bounded(lambda: look(tmp_path, large, "dmg"), memory=24 * MIB)
+    assert codes(found, Level.WARNING) == ["large-chunk"]
 
 
 def test_bitmaps_are_counted_and_a_directory_that_lies_is_unsafe(tmp_path: Path) -> None:

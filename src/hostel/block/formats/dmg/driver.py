@@ -76,6 +76,19 @@ class DmgDriver(FormatDriver):
             yield Extent(offset, stop - offset, status | Status.ALLOCATED, host)
             offset = stop
 
+    def unpacked_length(self, offset: int, length: int) -> int:
+        """Bytes of the largest chunk in a range that would be unpacked to read it; see :class:`Unpacking`."""
+        largest, end = 0, offset + length
+        while offset < end:
+            try:
+                found = self._chunks[self._chunks.find(offset)]
+            except CorruptImage:
+                break  # reading will say so
+            if not found.is_zero and found.kind != Kind.RAW:
+                largest = max(largest, found.length)
+            offset = found.end
+        return largest
+
     def pread(self, offset: int, buf: memoryview) -> None:
         """Read from chunks.
 
