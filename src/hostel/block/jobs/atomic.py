@@ -6,6 +6,7 @@ import abc
 import errno
 from collections.abc import Callable, Sequence
 
+from hostel.block import notice
 from hostel.block.bitmap import DirtyBitmap
 from hostel.block.jobs.bitmaps import RecordingBitmap, add_bitmap, find_bitmap, remove_bitmap
 from hostel.block.jobs.job import Job
@@ -99,10 +100,9 @@ class StartJob(Action):
         self._job = job
 
     def undo(self) -> None:
-        """Cancel it before its first step."""
+        """Take it out again before its first step."""
         assert self._job is not None
-        self._job.abandon()
-        self._job.advance()
+        self._job.take_back()
 
     def commit(self) -> None:
         """Let it go on."""
@@ -240,7 +240,7 @@ def run(actions: Sequence[Action]) -> None:
                 done.append(action)
         except BaseException:
             for action in reversed(done):
-                action.undo()
+                _take_back(action)
             raise
     failure: OSError | None = None
     for action in actions:
@@ -250,3 +250,11 @@ def run(actions: Sequence[Action]) -> None:
             failure = failure or error
     if failure is not None:
         raise failure
+
+
+def _take_back(action: Action) -> None:
+    """Undo what was done; what fails of that is told, since the others must be taken back all the same."""
+    try:
+        action.undo()
+    except OSError as error:
+        notice.tell(f"What a transaction had done could not be taken back in full: {error}")

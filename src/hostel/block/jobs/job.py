@@ -95,6 +95,7 @@ class Job(abc.ABC):
         self._cancelled = False
         self._soft_cancelled = False
         self._completing = False
+        self._taken_back = False
         self._user_paused = False
         self._busy = False
         self._untold: list[JobEvent] | None = None
@@ -158,6 +159,12 @@ class Job(abc.ABC):
             self.discard()
             raise
         self._become(JobStatus.RUNNING)
+
+    def take_back(self) -> None:
+        """End a job that was started and has made no step: nobody has to dismiss it, or hears that it was cancelled."""
+        self._taken_back = self.auto_dismiss = True
+        self.abandon()
+        self.advance()
 
     def discard(self) -> None:
         """Give up a job that was never started."""
@@ -428,7 +435,7 @@ class Job(abc.ABC):
         self._leave()
         # Who hears of the end may begin another job of this name: all is over before anything is told.
         self._untold = []
-        if not self.is_block_job:
+        if not self.is_block_job or self._taken_back:
             pass
         elif self._cancelled:
             self._tell("BLOCK_JOB_CANCELLED", **self._progress())
