@@ -392,6 +392,10 @@ class NodeTable(Mapping[str, BlockNode]):
                     found.append(self._use(parent, edge, named))
         return [*reversed(self._holds.get(node.name, [])), *reversed(found)]
 
+    def is_backing(self, node: BlockNode) -> bool:
+        """Whether an overlay stands on a node."""
+        return any(use.edge == "backing" for use in self.uses(node))
+
     def require_top(self, node: BlockNode) -> None:
         """Refuse a node that an overlay stands on.
 
@@ -404,6 +408,15 @@ class NodeTable(Mapping[str, BlockNode]):
                 raise BlockError(
                     f"Node '{node.name}' is busy: node is used as backing hd of '{above}'", errno=errno.EBUSY
                 )
+
+    def require_root(self, node: BlockNode) -> None:
+        """Refuse a node that another one stands on, or that a job uses.
+
+        Raises:
+            BlockError: with QEMU's text.
+        """
+        if any(use.edge != "root" for use in self.uses(node)):
+            raise BlockError("Need a root block node", errno=errno.EBUSY)
 
     def permissions(self, node: BlockNode) -> tuple[Permission, Permission]:
         """What all users of a node together use, and what all of them share."""
@@ -425,6 +438,9 @@ class NodeTable(Mapping[str, BlockNode]):
 
     def _use(self, parent: BlockNode, edge: str, named: BlockNode) -> Use:
         """What a node uses of a child, as QEMU's default permissions have it."""
+        if edge == "target":
+            # What old data goes to may stand on the node that it is copied from: who uses that is not asked for.
+            return Use(f"node '{named.name}'", edge, Permission.WRITE)
         used, shared = self.permissions(named)
         by = f"node '{named.name}'"
         if edge == "backing":

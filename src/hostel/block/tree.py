@@ -8,17 +8,21 @@ from collections.abc import Iterator
 from hostel.block.driver import FilterDriver
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
-from hostel.errors import ReadOnly
+from hostel.errors import BlockError, ReadOnly
 
 
 def tree(node: BlockNode) -> list[BlockNode]:
-    """A node and all below it, each once, children first."""
+    """A node and all below it, each once, children first; the target of a backup may stand on its source."""
     found: dict[int, BlockNode] = {}
+    seen: set[int] = set()
 
     def visit(each: BlockNode) -> None:
-        for child in each.driver.children.values():
+        if id(each) in seen:
+            return
+        seen.add(id(each))
+        for child in list(each.driver.children.values()):
             visit(child)
-        found.setdefault(id(each), each)
+        found[id(each)] = each
 
     visit(node)
     return list(found.values())
@@ -27,8 +31,12 @@ def tree(node: BlockNode) -> list[BlockNode]:
 def in_order_of_opening(node: BlockNode) -> list[BlockNode]:
     """The same as QEMU names them: what holds a node's bytes, the node, what else it opens, what it stands on."""
     found: dict[int, BlockNode] = {}
+    seen: set[int] = set()
 
     def visit(each: BlockNode) -> None:
+        if id(each) in seen:
+            return
+        seen.add(id(each))
         children = dict(each.driver.children)
         if each.driver.primary == "file" and "file" in children:
             visit(children.pop("file"))
@@ -74,6 +82,22 @@ def require_writable(node: BlockNode) -> None:
     for edge, child in node.driver.children.items():
         if edge not in ("backing", "header"):
             require_writable(child)
+
+
+def require_apart(source: BlockNode, target: BlockNode) -> None:
+    """Refuse to copy a disk to a node that it stands on, which would change it meanwhile.
+
+    Raises:
+        BlockError: it does; with QEMU's text.
+    """
+    above = next((each for each in layers(source) if target in each.driver.children.values()), None)
+    if above is not None:
+        raise BlockError(
+            f"Permission conflict on node '{target.name}': permissions 'write' are both required by node "
+            f"'{source.name}' (uses node '{target.name}' as 'target' child) and unshared by node '{above.name}' "
+            f"(uses node '{target.name}' as 'backing' child).",
+            errno=errno.EPERM,
+        )
 
 
 def require_distinct(node: BlockNode) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import errno
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from hostel.block.bitmap import DirtyBitmap
 from hostel.block.jobs.bitmaps import RecordingBitmap
@@ -18,7 +18,7 @@ from hostel.block.jobs.state import JobStatus
 from hostel.block.node import BlockNode
 from hostel.block.powers import Compressing
 from hostel.block.rewiring import drained, insert_filter, remove_filter
-from hostel.block.tree import own
+from hostel.block.tree import own, require_apart
 from hostel.errors import BlockError, UnsupportedFeature
 
 
@@ -77,6 +77,7 @@ class BackupJob(Job):
     ) -> None:
         if source is target:
             raise BlockError("Source and target cannot be the same", errno=errno.EINVAL)
+        require_apart(source, target)
         how = settle_bitmap(how)
         if how.compress and not isinstance(target.driver, Compressing):
             raise UnsupportedFeature(f"Compression is not supported for this drive {target.name}")
@@ -146,6 +147,20 @@ class BackupJob(Job):
         found = copy.next_range(self._place)
         if found is not None:
             self._place = min(copy.length, found[0] + max(CHUNK, copy.unit))
+
+    def _progress(self) -> dict[str, Any]:
+        self._measure()
+        return super()._progress()
+
+    def job_info(self) -> dict[str, Any]:
+        """What ``query-jobs`` says."""
+        self._measure()
+        return super().job_info()
+
+    def _measure(self) -> None:
+        """Of a backup that copies nothing by itself, those who write move it on."""
+        if self._how.sync is BackupSync.NONE and self._filter is not None:
+            self.offset = self.length - self._filter.block_copy.remaining
 
     # ---- the end
 

@@ -38,7 +38,7 @@ from hostel.block.rewiring import (
     retire,
 )
 from hostel.block.snapshots_inside import tell_of_change
-from hostel.block.tree import own
+from hostel.block.tree import own, require_apart
 from hostel.errors import BlockError
 from hostel.units import KiB, MiB
 
@@ -122,6 +122,8 @@ class MirrorJob(Job):
     ) -> None:
         if source is target:
             raise BlockError("Can't mirror node into itself", errno=errno.EINVAL)
+        if self.type == "mirror":
+            require_apart(source, target)
         _check(how)
         how = _settle_bitmap(how)
         if how.replaces is not None:

@@ -11,6 +11,7 @@ from hostel.block.node import BlockNode
 from hostel.block.nodes import NodeTable
 from hostel.block.permission import Permission
 from hostel.block.rewiring import end_writing, redirect, replace_backing, restore, retire, unfiltered
+from hostel.block.tree import tree
 from hostel.errors import BlockError, ReadOnly
 
 
@@ -55,13 +56,17 @@ class Overlay(Action):
     def _check(self, overlay: BlockNode) -> None:
         node = self._below
         used = self._nodes.permissions(overlay)[0]
-        if used & Permission.CONSISTENT_READ or overlay is node:
+        if used & Permission.CONSISTENT_READ:
             raise BlockError("The overlay is already in use", errno=errno.EBUSY)
         image = unfiltered(overlay)
         if isinstance(image.driver, FilterDriver):
             raise BlockError("Filters cannot be used as overlays", errno=errno.EINVAL)
         if image.backing is not None:
             raise BlockError("The overlay already has a backing image", errno=errno.EINVAL)
+        if overlay in tree(node):
+            raise BlockError(
+                f"Making '{node.name}' a backing child of '{overlay.name}' would create a cycle", errno=errno.EINVAL
+            )
         if not image.driver.supports & Supports.BACKING:
             raise BlockError("The overlay does not support backing images", errno=errno.ENOTSUP)
         if overlay.read_only and self._nodes.permissions(node)[0] & (Permission.WRITE | Permission.RESIZE):
@@ -87,6 +92,8 @@ class Overlay(Action):
         self._drop()
 
     def _drop(self) -> None:
-        if self._owned and self._overlay is not None:
-            self._overlay.close()
-        self._nodes.forget_closed()
+        try:
+            if self._owned and self._overlay is not None:
+                self._overlay.close()
+        finally:
+            self._nodes.forget_closed()

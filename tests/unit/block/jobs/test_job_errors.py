@@ -20,6 +20,7 @@ from hostel.block.jobs.state import JobStatus
 from hostel.block.jobs.stream import StreamJob
 from hostel.block.node import BlockNode
 from hostel.block.rewiring import insert_filter
+from hostel.errors import BlockError
 from support import images, jobs
 
 
@@ -305,3 +306,14 @@ def test_a_commit_of_the_active_layer_says_so_too(paths: list[Path]) -> None:
 
 def _warning(path: Path) -> str:
     return f"warning: '{path}' has snapshots inside (one): what they show of its backing file changes"
+
+
+@pytest.mark.parametrize("kind", [BackupJob, MirrorJob])
+def test_a_disk_is_not_copied_to_what_it_stands_on(tmp_path: Path, kind: type[BackupJob | MirrorJob]) -> None:
+    with jobs.opened(jobs.chain(tmp_path, 3)[-1]) as disk:
+        before = jobs.content(disk)
+        for below in list(disk.chain())[1:]:
+            with pytest.raises(BlockError, match="unshared by node"):
+                kind(jobs.settings(), disk, below)
+        assert not disk.blockers
+        assert jobs.content(disk) == before

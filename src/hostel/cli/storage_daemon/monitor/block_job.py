@@ -60,6 +60,7 @@ class Needs(NamedTuple):
         filtered: the node that the filter is in.
         owned: a node to be closed when the job is over.
         transaction: the job's group; None for one of its own.
+        unfinished: a node that nobody else may read or write, since it is nothing before the job is over.
     """
 
     used: Mapping[str, tuple[BlockNode, Permission]]
@@ -67,6 +68,7 @@ class Needs(NamedTuple):
     filtered: BlockNode
     owned: BlockNode | None = None
     transaction: JobTransaction | None = None
+    unfinished: BlockNode | None = None
 
 
 class _Hold:
@@ -88,12 +90,17 @@ class _Hold:
                 raise
         try:
             for edge, (node, permission) in needs.used.items():
-                use = Use(by, edge, permission)
-                nodes.hold(node, use)
-                self._uses.append((node, use))
+                self._hold(node, Use(by, edge, permission))
+            if needs.unfinished is not None:
+                use = Use("an unnamed block device", "root", Permission.WRITE, Permission.WRITE_UNCHANGED)
+                self._hold(needs.unfinished, use)
         except BaseException:
             self.release()
             raise
+
+    def _hold(self, node: BlockNode, use: Use) -> None:
+        self._nodes.hold(node, use)
+        self._uses.append((node, use))
 
     def release(self) -> None:
         """End them; any thread may."""
@@ -120,8 +127,9 @@ def _settings(daemon: Daemon, given: Mapping[str, Any], needs: Needs, hold: _Hol
             # Who hears of the end may begin another job at once: what is told of that comes after all of this.
             ending.append(event)
             if event.data.get("status") == last:
-                daemon.emit(*((each.name, each.data) for each in ending))
-                ending.clear()
+                told = [(each.name, each.data) for each in ending]
+                ending.clear()  # whoever hears of it may dismiss the job at once, which is told by itself
+                daemon.emit(*told)
         else:
             daemon.emit((event.name, event.data))
 
@@ -191,12 +199,12 @@ def _stream_base(daemon: Daemon, node: BlockNode, given: Mapping[str, Any]) -> B
             raise generic(f"Can't find '{given['base']}' in the backing chain")
         return found
     if "base-node" in given:
-        base = node_of(daemon, given["base-node"])
+        base = daemon.nodes.find(given["base-node"])
         if not any(layer is base for layer in chain[1:]):
             raise generic(f"Node '{base.name}' is not a backing image of '{given['device']}'")
         return base
     if "bottom" in given:
-        bottom = node_of(daemon, given["bottom"])
+        bottom = daemon.nodes.find(given["bottom"])
         if not any(layer is bottom for layer in chain):
             raise generic(f"Node '{bottom.name}' is not in a chain starting from '{given['device']}'")
         return bottom.backing
@@ -212,17 +220,19 @@ def _in_chain(layers: list[BlockNode], filename: str) -> BlockNode | None:
 
 def _commit(daemon: Daemon, given: Mapping[str, Any]) -> None:
     node = node_of(daemon, given["device"], by_class=True)
+    daemon.nodes.require_root(node)
+    node.require_unblocked()
     for one, other in (("top-node", "top"), ("base-node", "base")):
         if one in given and other in given:
             raise generic(f"'{one}' and '{other}' are mutually exclusive")
     chain = list(bottom_of_filters(node).chain())
     top = _layer(daemon, chain, given, "top")
-    below = chain[next((i for i, layer in enumerate(chain) if layer is top), 0) + 1 :]
+    from_top = chain[next((i for i, layer in enumerate(chain) if layer is top), 0) :]
     if "base" in given or "base-node" in given:
-        base = _layer(daemon, below, given, "base")
-    elif below:
-        base = below[-1]
+        base = _layer(daemon, from_top["base" in given :], given, "base")
     else:
+        base = from_top[-1]
+    if base is top:
         raise generic("cannot commit an image into itself")
     used = {"main node": (node, Permission.CONSISTENT_READ)}
     backing_file = given.get("backing-file")
@@ -243,7 +253,7 @@ def _commit(daemon: Daemon, given: Mapping[str, Any]) -> None:
 def _layer(daemon: Daemon, chain: list[BlockNode], given: Mapping[str, Any], which: str) -> BlockNode:
     """The ``top`` or ``base`` that is named, by node or by file; ``top`` is the first where nothing is."""
     if f"{which}-node" in given:
-        found = node_of(daemon, given[f"{which}-node"])
+        found = daemon.nodes.find(given[f"{which}-node"])
         found = bottom_of_filters(found)
         if not any(layer is found for layer in chain):
             raise generic(f"'{given[f'{which}-node']}' is not in this backing file chain")
@@ -259,7 +269,12 @@ def _layer(daemon: Daemon, chain: list[BlockNode], given: Mapping[str, Any], whi
 
 
 def _mirror(daemon: Daemon, given: Mapping[str, Any]) -> None:
-    source, target = node_of(daemon, given["device"]), node_of(daemon, given["target"])
+    source = node_of(daemon, given["device"])
+    daemon.nodes.require_root(source)
+    target = node_of(daemon, given["target"])
+    for node in (source, target):
+        daemon.nodes.require_top(node)
+        node.require_unblocked()
     start_mirror(daemon, given, source, target)
 
 
@@ -283,8 +298,10 @@ def start_mirror(
         bitmap=_bitmap(source, given),
         bitmap_mode=BitmapMode(given["bitmap-mode"]) if "bitmap-mode" in given else None,
     )
-    used = {"source": (source, Permission.CONSISTENT_READ), "target": (target, Permission.WRITE)}
-    needs = Needs(used, "mirror_top", source, owned)
+    if source is target:
+        raise generic("Can't mirror node into itself")
+    used = {"source": (source, Permission.CONSISTENT_READ), "target": (target, Permission.NONE)}
+    needs = Needs(used, "mirror_top", source, owned, unfinished=target)
     make_job(daemon, given, needs, lambda settings: MirrorJob(settings, source, target, how)).launch()
 
 

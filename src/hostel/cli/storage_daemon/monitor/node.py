@@ -116,10 +116,17 @@ def _image(node: BlockNode, *, flat: bool) -> dict[str, Any]:
 def _resize(daemon: Daemon, given: Mapping[str, Any]) -> None:
     from hostel.img.resize import resize
 
-    node = daemon.nodes.find(given.get("node-name", ""), given.get("device", ""))
+    # Devices have names of their own in QEMU, and there are none here.
+    node = daemon.nodes.get(given.get("node-name", ""))
+    if node is None:
+        device, name = given.get("device", ""), given.get("node-name", "")
+        raise generic(f"Cannot find device='{device}' nor node-name='{name}'")
     size = given["size"]
     if size < 0:
         raise generic("Parameter 'size' expects a >0 size")
+    if node.blockers or daemon.nodes.is_backing(node):
+        # What lies above would read other bytes, or a job go by a length that is not true any more.
+        raise generic(f"Device '{given.get('device', '(null)')}' is in use")
     use = Use("an unnamed block device", "root", Permission.RESIZE)
     daemon.nodes.hold(node, use)
     try:
@@ -132,8 +139,7 @@ def _resize(daemon: Daemon, given: Mapping[str, Any]) -> None:
 def _change_backing_file(daemon: Daemon, given: Mapping[str, Any]) -> None:
     """Record another name of the image that an overlay stands on; what it stands on does not change."""
     root = daemon.nodes.find(given["device"], given["device"])
-    if any(use.by.startswith("node '") for use in daemon.nodes.uses(root)):
-        raise generic("Need a root block node")
+    daemon.nodes.require_root(root)
     named = daemon.nodes.find(given["image-node-name"])
     image = unfiltered(named)
     if image.backing is None:

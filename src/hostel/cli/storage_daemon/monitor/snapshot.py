@@ -169,12 +169,10 @@ def _describe(found: SnapshotInfo) -> dict[str, Any]:
 
 
 def _root(daemon: Daemon, device: str, *, unblocked: bool = True) -> BlockNode:
-    """A node that no other stands on, and that no job uses."""
+    """A node that no other stands on and no job uses."""
     node = daemon.nodes.find(device, device)
-    if any(use.by.startswith("node '") for use in daemon.nodes.uses(node)):
-        raise generic("Need a root block node")
+    daemon.nodes.require_root(node)
     if unblocked:
-        daemon.nodes.require_top(node)
         node.require_unblocked()
     return node
 
