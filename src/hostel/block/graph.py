@@ -13,7 +13,7 @@ from typing import Final
 
 from hostel.block import blockdev, following, parent, probe, registry
 from hostel.block.blockdev import Described
-from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, OpenMode, Reference
+from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, FormatDriver, OpenMode, Reference
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError, Value
 from hostel.block.permission import Permission
@@ -205,12 +205,24 @@ def _open_image(image: Described, mode: OpenMode, writable_backing: int = 0, *, 
                 for node in (file, *parts.values()):
                     _lock(node, *_permissions(mode, is_raw=driver_class.name in ("raw", "luks")))
             blockdev.check_zero_detection(image.node, mode.unmap)
-            driver = driver_class.open(file, mode._replace(parts=parts))
+            driver = _open_driver(driver_class, file, mode._replace(parts=parts))
     except BaseException:
         file.close()
         raise
     name = blockdev.name_over(image, driver.name, file.filename, is_file=isinstance(file.driver, FileDriver))
     return _node(driver, name, mode, image.node, probed=mode.probed)
+
+
+def _open_driver(driver_class: type[FormatDriver], file: BlockNode, mode: OpenMode) -> FormatDriver:
+    """Let a format read its metadata; of an error that the host raised, QEMU says which file it was."""
+    try:
+        return driver_class.open(file, mode)
+    except OSError as error:
+        if isinstance(error, BlockError):
+            raise
+        from hostel.cause import failed
+
+        raise failed(f"Could not open '{file.filename}'", error) from error
 
 
 @contextlib.contextmanager

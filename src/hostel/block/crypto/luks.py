@@ -40,6 +40,7 @@ from hostel.block.crypto.header import (
 from hostel.block.crypto.sector import Scheme, SectorCipher
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError, Value
+from hostel.block.reading import read_or_say
 from hostel.errors import BlockError, InvalidImage
 from hostel.units import SECTOR
 
@@ -67,11 +68,12 @@ class HeaderArea(NamedTuple):
 
         Raises:
             InvalidImage: the range lies outside.
+            BlockError: it cannot be read.
         """
         limit = self.node.length - self.offset if self.length is None else self.length
         if offset + length > limit:
             raise InvalidImage("Request for data outside of the encryption header", errno=errno.EINVAL)
-        return bytes(self.node.read(self.offset + offset, length))
+        return read_or_say(self.node, self.offset + offset, length, "Could not read encryption header")
 
     def write(self, offset: int, data: bytes) -> None:
         """Write beside what is there, and sync.

@@ -82,6 +82,15 @@ class BlockTable:
             page = self._pages.get(number)
             yield number * self.page_entries, self._read(number) if page is None else page
 
+    def load(self) -> None:
+        """Read the table, as far as it is kept in memory: an image whose table cannot be read fails when it is opened.
+
+        Raises:
+            OSError: the host's own errors.
+        """
+        for number in range(min(_MOST_CLEAN, -(-self.count // self.page_entries))):
+            self._page(number)
+
     def changes(self) -> Iterator[tuple[int, bytes]]:
         """What is to be written where in the file, in order: whole units, neighbours together."""
         for number in sorted(self._dirty):

@@ -87,6 +87,15 @@ class EntryTable:
             bisect.insort(self._waiting, index)
         self.changed[index] = entry
 
+    def load(self) -> None:
+        """Read its first entries, with which most tables end.
+
+        Raises:
+            OSError: the host's own errors.
+        """
+        if self.entries and not self._is_hole(0):
+            self._load(0)
+
     def _load(self, number: int) -> array[int]:
         if len(self._slices) >= _CACHE_LIMIT // (_SLICE * 8):
             self._slices.clear()

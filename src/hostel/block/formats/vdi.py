@@ -109,6 +109,7 @@ class VdiDriver(BlockMappedDriver):
             CorruptImage: the map lies among the blocks.
             UnsupportedFeature: the image has what QEMU does not support either.
             ReadOnly: a differencing image is to be written.
+        OSError: the header or the map cannot be read.
         """
         header = Header.unpack(file.read(0, Header.SIZE))
         _check_header(header)
@@ -122,7 +123,10 @@ class VdiDriver(BlockMappedDriver):
             raise InvalidImage(
                 f"The image is truncated: its block map ends at byte {end}, and the file has {file.length}"
             )
-        return cls(file, header, mode)
+        driver = cls(file, header, mode)
+        if end <= file.length:
+            driver._table.load()
+        return driver
 
     @classmethod
     def probe(cls, head: bytes, filename: str) -> int:

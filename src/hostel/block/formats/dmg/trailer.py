@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from hostel.block.node import BlockNode
+from hostel.block.reading import read_or_say
 from hostel.errors import InvalidImage, UnsupportedFeature
 from hostel.units import INT64_MAX, SECTOR, MiB
 
@@ -71,7 +72,9 @@ def _find(file: BlockNode) -> int:
     if whole < _LENGTH:
         raise InvalidImage("dmg file must be at least 512 bytes long")
     start = max(0, whole - 2 * SECTOR + 1)
-    found = bytes(file.read(start, min(_SEARCHED, file.length - start))).find(MAGIC)
+    found = read_or_say(file, start, min(_SEARCHED, file.length - start), "Failed while reading UDIF trailer").find(
+        MAGIC
+    )
     if found < 0:
         if file.read(0, len(_ENCRYPTED)) == _ENCRYPTED:
             raise UnsupportedFeature("Encrypted disk images are not supported")

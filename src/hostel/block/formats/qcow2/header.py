@@ -19,6 +19,7 @@ from hostel.block.formats.qcow2.layout import (
     Incompatible,
 )
 from hostel.block.node import BlockNode
+from hostel.block.reading import read_or_say
 from hostel.errors import BlockError, InvalidImage, NoSpace, UnsupportedFeature
 from hostel.units import SECTOR
 
@@ -107,20 +108,6 @@ def _end(preamble: Preamble) -> int:
     extensions = sum(8 + (len(each.data) + 7 & ~7) for each in preamble.extensions) + 8
     name = header.backing_file_offset + header.backing_file_size if header.backing_file_offset else 0
     return max(header.header_length + extensions, name)
-
-
-def read_or_say(file: BlockNode, offset: int, length: int, failure: str) -> bytes:
-    """Read what an image is opened with.
-
-    Raises:
-        BlockError: it cannot be read; ``failure`` stands before the errno's text.
-    """
-    try:
-        return bytes(file.read(offset, length))
-    except OSError as error:
-        from hostel.cause import failed
-
-        raise failed(failure, error) from error
 
 
 def parse(head: bytes) -> Preamble:

@@ -18,7 +18,7 @@ from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.bitmap import Bitmaps
 from hostel.block.formats.qcow2.geometry import Geometry
-from hostel.block.formats.qcow2.header import Preamble, read_or_say, read_preamble
+from hostel.block.formats.qcow2.header import Preamble, read_preamble
 from hostel.block.formats.qcow2.header_limits import validate_header
 from hostel.block.formats.qcow2.header_update import steps
 from hostel.block.formats.qcow2.l2_table import L2Table
@@ -28,6 +28,7 @@ from hostel.block.formats.qcow2.refcount import Allocator
 from hostel.block.formats.qcow2.released import Holes, Released, Run
 from hostel.block.formats.qcow2.runtime import guards_inactive_tables
 from hostel.block.node import BlockNode
+from hostel.block.reading import read_or_say
 from hostel.codec.table import drop_zeroes_at_end, unpack_table
 from hostel.errors import CorruptImage, InvalidImage
 from hostel.units import MiB

@@ -89,7 +89,7 @@ class _Check:
                     yield place, unpack_table(data, "Q", "little")
         except OSError as error:
             self.result.check_errors += 1
-            self._findings.say(f"ERROR the table at offset {table:#x} cannot be read: {error}")
+            self._findings.say(f"ERROR the table at offset {table:#x} cannot be read: {error.strerror}")
 
     def _check_table(self, place: int, table: int) -> None:
         if not self._header.is_table(table, self._driver.end):

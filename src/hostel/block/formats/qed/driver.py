@@ -21,6 +21,7 @@ from hostel.block.node import BlockNode
 from hostel.block.options import Kind as OptionKind
 from hostel.block.options import Option, Options, Value
 from hostel.block.powers import CheckResult, Preallocation, Repair, Report
+from hostel.block.reading import reading
 from hostel.errors import BlockError, CorruptImage, InvalidImage, NoSpace, UnsupportedFeature
 from hostel.units import INT64_MAX, SECTOR
 
@@ -65,6 +66,8 @@ class QedDriver(ClusteredDriver):
             BlockError: it could not be repaired.
         """
         driver = cls(file, mode, read_header(file))
+        with reading("Failed to read L1 table", reason=False):
+            driver.tables.l1.load()
         if driver.header.features & Feature.NEED_CHECK and not (mode.read_only or mode.check or mode.no_io):
             result = driver.check(Repair.ALL, notice.tell)
             if result.corruptions or result.check_errors:

@@ -6,6 +6,7 @@ import enum
 from typing import Final
 
 from hostel.block.node import BlockNode
+from hostel.block.reading import read_or_say
 from hostel.codec.record import Record, u32, u64
 from hostel.errors import InvalidImage, UnsupportedFeature
 from hostel.units import INT64_MAX, SECTOR, KiB, MiB
@@ -105,10 +106,11 @@ def read_header(file: BlockNode) -> Header:
     Raises:
         InvalidImage: it is malformed.
         UnsupportedFeature: it has features that nobody knows.
+        BlockError: it cannot be read.
     """
     if file.length < Header.SIZE:
         raise InvalidImage("Image not in QED format")
-    header = Header.unpack(file.read(0, Header.SIZE))
+    header = Header.unpack(read_or_say(file, 0, Header.SIZE, "Failed to read QED header", reason=False))
     if header.magic != int.from_bytes(MAGIC, "little"):
         raise InvalidImage("Image not in QED format")
     unknown = header.features & ~int(Feature.KNOWN)
@@ -132,6 +134,7 @@ def read_backing_name(file: BlockNode, header: Header) -> str | None:
 
     Raises:
         InvalidImage: it is too long, or does not lie in front of the first regular cluster.
+        BlockError: it cannot be read.
     """
     if not header.features & Feature.BACKING_FILE:
         return None
@@ -140,4 +143,5 @@ def read_backing_name(file: BlockNode, header: Header) -> str | None:
         raise InvalidImage("QED backing filename offset is invalid")
     if length > MAX_BACKING_NAME:
         raise InvalidImage(f"Failed to read backing filename: it has {length} bytes, and may have {MAX_BACKING_NAME}")
-    return bytes(file.read(offset, length)).split(b"\0")[0].decode(errors="surrogateescape")
+    name = read_or_say(file, offset, length, "Failed to read backing filename", reason=False)
+    return name.split(b"\0")[0].decode(errors="surrogateescape")

@@ -76,6 +76,7 @@ class VhdxDriver(BlockMappedDriver):
             raise InvalidImage("The VHDX block allocation table is cut off")
         driver = cls(file, mode, headers, log, regions, metadata)
         driver.was_replayed = replayed
+        driver._table.load()
         if not mode.check:
             require_sound_table(driver._table, metadata, regions, file.length)
         return driver

@@ -7,8 +7,10 @@ from typing import Final
 from hostel.block.formats.vhdx import layout
 from hostel.block.formats.vhdx.layout import HEADER_LENGTH, HEADER_OFFSETS, Header, is_sound, new_guid, sealed
 from hostel.block.node import BlockNode
+from hostel.block.reading import read_or_say
 from hostel.errors import InvalidImage, UnsupportedFeature
 
+_NONE: Final = "No valid VHDX header found"
 _MOST: Final = 1 << 63  # of headers that were written before; each write takes one more
 
 
@@ -25,19 +27,20 @@ class Headers:
         Raises:
             InvalidImage: neither can be relied on.
             UnsupportedFeature: the log is of another version.
+            BlockError: one cannot be read, which may be the one that counts.
         """
         self._file = file
-        self._raw = [bytes(file.read(offset, HEADER_LENGTH)) for offset in HEADER_OFFSETS]
+        self._raw = [read_or_say(file, offset, HEADER_LENGTH, _NONE) for offset in HEADER_OFFSETS]
         valid = [index for index, data in enumerate(self._raw) if _is_valid(data)]
         headers = [Header.unpack(data) for data in self._raw]
         if not valid:
-            raise InvalidImage("No valid VHDX header found")
+            raise InvalidImage(_NONE)
         self._index = max(valid, key=lambda index: headers[index].sequence_number)
         self.current = headers[self._index]
         same = len(valid) == 2 and headers[0].sequence_number == headers[1].sequence_number
         # Disk2vhd writes both with one number; then they must not differ in anything else either.
         if same and headers[0] != headers[1]:
-            raise InvalidImage("No valid VHDX header found")
+            raise InvalidImage(_NONE)
         if self.current.log_version:
             raise UnsupportedFeature(f"The log is of version {self.current.log_version}, which is unknown")
         length, offset = self.current.log_length, self.current.log_offset

@@ -12,9 +12,11 @@ from hostel.block.formats.vmdk.extent import Kind, Run, VmdkExtent
 from hostel.block.formats.vmdk.layout import CowdHeader, SeSparseHeader, SeSparseVolatile
 from hostel.block.formats.vmdk.tables import Directory, GrainTables, check_directory
 from hostel.block.node import BlockNode
+from hostel.block.reading import read_or_say, reading
 from hostel.errors import CorruptImage, InvalidImage, UnsupportedFeature
 from hostel.units import INT64_MAX, SECTOR, MiB
 
+UNREADABLE: Final = "Could not read from file"  # what QEMU says of the first MiB, whatever it wants of it
 MAX_BUFFER: Final = 64 * MiB  # bytes of a grain that is held in memory as a whole
 
 
@@ -47,6 +49,8 @@ class MappedExtent(VmdkExtent):
         super().__init__(file, line)
         check_sizes(capacity, grain_sectors, directory.entries)
         check_directory(file, directory, "l1")
+        with reading(f"Could not read l1 table from extent '{file.filename}'"):
+            directory.load()
         self.length = capacity * SECTOR
         self.grain_size = grain_sectors * SECTOR
         self.directory = directory
@@ -158,11 +162,14 @@ class SeSparseExtent(MappedExtent):
     """A space-efficient disk of ESX: ``SESPARSE``."""
 
     def __init__(self, file: BlockNode, line: ExtentLine | None) -> None:
-        header = SeSparseHeader.unpack(read_header(file, SeSparseHeader.SIZE))
+        failure, what = "Could not read", f"header from file '{file.filename}'"
+        header = SeSparseHeader.unpack(read_header(file, SeSparseHeader.SIZE, f"{failure} const {what}"))
         _check_sesparse(header)
         if header.volatile_offset * SECTOR > INT64_MAX - SECTOR:
-            raise InvalidImage(f"Could not read volatile header from file '{file.filename}': Invalid argument")
-        volatile = read_bounded(file, header.volatile_offset * SECTOR, SeSparseVolatile.SIZE)
+            raise InvalidImage(f"{failure} volatile {what}: Invalid argument")
+        volatile = read_bounded(
+            file, header.volatile_offset * SECTOR, SeSparseVolatile.SIZE, f"{failure} volatile {what}"
+        )
         _check_volatile(SeSparseVolatile.unpack(volatile))
         entries = header.gd_size * SECTOR // 8
         check_sizes(header.capacity, header.grain_size, entries)
@@ -205,21 +212,26 @@ class SeSparseExtent(MappedExtent):
         return entry == 0
 
 
-def read_header(file: BlockNode, length: int) -> bytes:
+def read_header(file: BlockNode, length: int, failure: str = UNREADABLE) -> bytes:
     """A header of at most a sector.
 
     Raises:
         InvalidImage: the file is too short to have one.
+        BlockError: it cannot be read; ``failure`` stands before the errno's text.
     """
     if file.length < 4:
         raise InvalidImage("File is too small, not a valid image")
-    return read_bounded(file, 0, length)
+    return read_bounded(file, 0, length, failure)
 
 
-def read_bounded(file: BlockNode, offset: int, length: int) -> bytes:
-    """Bytes of a file, and zeroes where it ends before."""
+def read_bounded(file: BlockNode, offset: int, length: int, failure: str = UNREADABLE) -> bytes:
+    """Bytes of a file, and zeroes where it ends before.
+
+    Raises:
+        BlockError: they cannot be read; ``failure`` stands before the errno's text.
+    """
     inside = max(0, min(length, file.length - offset))
-    return bytes(file.read(offset, inside)).ljust(length, b"\0") if inside else bytes(length)
+    return read_or_say(file, offset, inside, failure).ljust(length, b"\0") if inside else bytes(length)
 
 
 def _check_sesparse(header: SeSparseHeader) -> None:

@@ -75,7 +75,7 @@ def _footer(file: BlockNode) -> SparseHeader:
     place = end - 3 * SECTOR
     if place < 0:
         raise InvalidImage("Failed to read footer: Invalid argument")
-    data = read_bounded(file, place, 3 * SECTOR)
+    data = read_bounded(file, place, 3 * SECTOR, "Failed to read footer")
     before, after = Marker.unpack(data), Marker.unpack(data, 2 * SECTOR)
     header = SparseHeader.unpack(data, SECTOR)
     if (

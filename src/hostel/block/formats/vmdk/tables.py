@@ -43,6 +43,15 @@ class Directory:
         chunk, within = self._chunk(index)
         return chunk[within]
 
+    def load(self) -> None:
+        """Read it, as far as it is kept in memory: an extent fails when it is opened where that cannot be done.
+
+        Raises:
+            OSError: the host's own errors.
+        """
+        for index in range(0, min(self.entries * self._width, _CACHE) // self._width, _CHUNK // self._width):
+            self._chunk(index)
+
     def absent(self, index: int) -> int:
         """How many entries from this one on are known to be 0; a directory of millions is walked by such steps."""
         chunk, within = self._chunk(index)

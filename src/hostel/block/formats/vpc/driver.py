@@ -16,6 +16,7 @@ from hostel.block.formats.vpc.create import CREATE_OPTIONS
 from hostel.block.formats.vpc.layout import DiskType, DynamicHeader, Footer, bitmap_length, is_sound, sealed
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options, Value
+from hostel.block.reading import read_or_say, reading
 from hostel.errors import CorruptImage, InvalidImage, NoSpace, ReadOnly, UnsupportedFeature
 from hostel.units import INT64_MAX, SECTOR
 
@@ -54,6 +55,8 @@ class VpcDriver(BlockMappedDriver):
         self._bitmap_length = bitmap_length(header.block_size)
         self._table = BlockTable(file, header.table_offset, header.max_table_entries, "I", "big")
         self._map = BlockMap(self._table, header.block_size, self._place)
+        with reading("Error reading pagetable", reason=False):
+            self._table.load()
         self._end = _find_end(self._table, header, self._bitmap_length)  # where the next block goes
         self._marked: set[int] = set()  # blocks whose bitmap says that all of their sectors count
 
@@ -259,7 +262,7 @@ def _read_footer(file: BlockNode) -> Footer:
         InvalidImage: there is none, or its checksum is wrong.
         UnsupportedFeature: it is of an unknown kind.
     """
-    head = bytes(file.read(0, Footer.SIZE))
+    head = read_or_say(file, 0, Footer.SIZE, "Unable to read VHD header", reason=False)
     footer = Footer.unpack(head)
     # A copy at the start that says "fixed" is none: fixed images have no copy, and their guests write what they like.
     is_copy = footer.cookie == layout.COOKIE and footer.disk_type != DiskType.FIXED
@@ -299,7 +302,8 @@ def _read_header(file: BlockNode, footer: Footer, sectors: int, *, writable: boo
     if footer.data_offset > INT64_MAX - DynamicHeader.SIZE:
         raise InvalidImage("Error reading dynamic VHD header")
     data = bytearray(DynamicHeader.SIZE)
-    file.pread_padded(footer.data_offset, memoryview(data))
+    with reading("Error reading dynamic VHD header", reason=False):
+        file.pread_padded(footer.data_offset, memoryview(data))
     header = DynamicHeader.unpack(data)
     if header.cookie != layout.SPARSE_COOKIE:
         raise InvalidImage("Invalid header magic")
