@@ -103,3 +103,86 @@ def _unnamed(line: str) -> str:
     """A line without the names of images, whose options the two write in another order."""
     first, *rest = line.split("json:{")
     return "NAME".join([first, *(each.rpartition("}")[2] if "}" in each else each for each in rest)])
+
+
+# ---- qcow2, which is checked as far as it can be read
+
+
+def _qcow2(twins: Twins) -> dict[str, int]:
+    """An image with a snapshot, a bitmap and two refcount blocks; the host offsets of its tables by their names."""
+    twins.prepare("qemu-img create -q -f qcow2 -o cluster_size=1k image 4M")
+    twins.prepare("qemu-io -f qcow2 -c 'write -P 7 0 600k' image")
+    twins.prepare("qemu-img snapshot -c kept image")
+    twins.prepare("qemu-io -f qcow2 -c 'write -P 8 100k 100k' image")
+    twins.prepare("qemu-img bitmap --add -g 64k image marks")
+    twins.share("image")
+    data = (twins.real / "image").read_bytes()
+
+    def number(offset: int, length: int = 8) -> int:
+        return int.from_bytes(data[offset : offset + length], "big") & 0xFFFFFFFFFFFE00
+
+    table, snapshots = number(48), number(64)
+    extension = data.index(bytes.fromhex("23852875")) + 8
+    directory = number(extension + 16)
+    return {
+        "L1 table": number(40),
+        "L2 table": number(number(40)),
+        "refcount table": table,
+        "first refcount block": number(table),
+        "second refcount block": number(table + 8),
+        "snapshot table": snapshots,
+        "L1 table of a snapshot": number(snapshots),
+        "L2 table of a snapshot": number(number(snapshots)),
+        "bitmap directory": directory,
+        "bitmap table": number(directory),
+    }
+
+
+def test_a_check_of_qcow2_says_what_it_could_not_read(twins: Twins) -> None:
+    for what, offset in _qcow2(twins).items():
+        words = ["check", unreadable("qcow2", "image", offset // 512)]
+        expected, found = twins.run_real(words), twins.run_ours(words)
+        assert (found.code, found.out) == (expected.code, expected.out) == (1, found.out), what
+        # Ours has a line for all clusters that a refcount block counts.
+        lines = [_unnamed(each) for each in found.err.splitlines() if not each.startswith("(nor for the")]
+        real_lines = [_unnamed(each) for each in expected.err.splitlines()]
+        assert lines == real_lines[:1] + [each for each in real_lines[1:] if not each.startswith("Can't get")], what
+
+
+@pytest.mark.parametrize("repair", ["leaks", "all"])
+def test_nothing_is_repaired_by_what_could_be_read(twins: Twins, repair: str) -> None:
+    """QEMU's drops the snapshot."""
+    places = _qcow2(twins)
+    before = (twins.ours / "image").read_bytes()
+    for what, offset in places.items():
+        found = twins.run_ours(["check", "-r", repair, unreadable("qcow2", "image", offset // 512)])
+        assert found.code == 1, what
+        assert (twins.ours / "image").read_bytes() == before, what
+
+
+def test_what_is_counted_elsewhere_is_repaired(twins: Twins) -> None:
+    places = _qcow2(twins)
+    cluster = places["L1 table of a snapshot"] // 1024
+    assert cluster >= 512, "it is counted by the second block"
+    twins.write("image", b"\0\7", places["second refcount block"] + cluster % 512 * 2)
+    source = unreadable("qcow2", "image", places["first refcount block"] // 512)
+    found = twins.run_ours(["check", "-r", "all", source])
+    assert found.code == 1
+    assert "    1 leaked clusters\n" in found.out
+    assert "\n512 internal errors have occurred during the check.\n" in found.out
+    assert "qemu-img: Check failed" in found.err
+    twins.real.joinpath("image").write_bytes(twins.ours.joinpath("image").read_bytes())
+    assert twins.run_real(["check", "image"]).code == 0
+
+
+@pytest.mark.parametrize("verb", ["info", "map", "snapshot -l"])
+def test_what_qcow2_is_opened_with_cannot_be_read(twins: Twins, verb: str) -> None:
+    places = _qcow2(twins)
+    for what in ("snapshot table", "bitmap directory"):
+        words = [*verb.split(), unreadable("qcow2", "image", places[what] // 512)]
+        expected, found = twins.run_real(words), twins.run_ours(words)
+        assert (found.code, _unnamed(found.err)) == (expected.code, _unnamed(expected.err)), what
+    for what in ("refcount table", "bitmap table"):  # nobody needs them who only reads
+        words = [*verb.split(), unreadable("qcow2", "image", places[what] // 512)]
+        assert twins.run_real(words).code == 1
+        assert twins.run_ours(words).code == 0, what

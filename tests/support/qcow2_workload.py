@@ -258,7 +258,8 @@ class Workload(GuestIO):
         try:
             self.image.amend(options, force=False, report=lambda done, total: None)
         except BlockError as error:
-            impossible = isinstance(error, UnsupportedFeature) or bits != options.get("refcount_bits", bits)
+            narrows = bits != options.get("refcount_bits", bits)
+            impossible = isinstance(error, UnsupportedFeature) or (narrows and error.errno == errno.EINVAL)
             if not impossible:
                 raise
             return

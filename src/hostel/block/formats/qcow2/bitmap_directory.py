@@ -10,6 +10,7 @@ from typing import Annotated, Final
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.node import BlockNode
+from hostel.block.reading import read_or_say
 from hostel.codec.record import Record, u8, u16, u32, u64
 from hostel.codec.table import unpack_table
 from hostel.errors import CorruptImage
@@ -88,7 +89,9 @@ def read_entries(file: BlockNode, extension: Extension, geometry: Geometry, size
         raise broken("Requested bitmap directory size is zero")
     if extension.directory_offset + extension.directory_size > file.length:
         raise broken("Failed to read bitmap directory: it lies beyond the end of the file")
-    directory = bytes(file.read(extension.directory_offset, extension.directory_size))
+    directory = read_or_say(
+        file, extension.directory_offset, extension.directory_size, "Failed to read bitmap directory"
+    )
     found: list[tuple[Entry, bytes]] = []
     names: set[bytes] = set()
     for entry, name in _entries(directory, extension.count):
@@ -152,7 +155,8 @@ def read_table(file: BlockNode, geometry: Geometry, size: int, entry: Entry, nam
     length = entry.table_size * 8
     if entry.table_offset + length > file.length:
         raise broken(f"the table of bitmap '{shown}' lies beyond the end of the file")
-    table = unpack_table(file.read(entry.table_offset, length))
+    failure = f"Could not read bitmap_table table from image for bitmap '{shown}'"
+    table = unpack_table(read_or_say(file, entry.table_offset, length, failure))
     for item in table:
         offset = item & layout.OFFSET_MASK
         if item & TABLE_RESERVED or (offset and (item & 1 or geometry.in_cluster(offset))):

@@ -16,7 +16,7 @@ from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.header_limits import validate_table
 from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.layout import Autoclear, Extension, ExtensionType, Header, Incompatible
-from hostel.block.formats.qcow2.reference_count import DiskRefcounts, ReferenceCounts
+from hostel.block.formats.qcow2.reference_count import DiskRefcounts, ReferenceCounts, sum_of_ramp
 from hostel.block.formats.qcow2.snapshot_table import Snapshot
 from hostel.block.node import BlockNode
 from hostel.block.powers import CheckResult, Repair, Report
@@ -66,7 +66,7 @@ def check_image(image: CheckedImage, repair: Repair, report: Report) -> CheckRes
     return Check(image, report).run()
 
 
-def _fault(what: str, error: InvalidImage, hint: str | None) -> InvalidImage:
+def _fault(what: str, error: BlockError, hint: str | None) -> InvalidImage:
     return InvalidImage(f"{what} {error.message}", errno=error.errno or errno.EINVAL, hint=hint)
 
 
@@ -100,6 +100,7 @@ class Check:
         self.unaligned_zeroes: dict[int, int] = {}
         self.outside: list[int] = []
         self.mismatches: dict[int, dict[int, tuple[int, int]]] = {}
+        self._unread: set[int] = set()
         self.external = bool(self.header.incompatible_features & Incompatible.DATA_FILE)
         self.file_length = self.file.length
         self.total_clusters = self.geometry.clusters(self.file_length)
@@ -162,7 +163,7 @@ class Check:
                 header.size,
                 repair=self.report if repair else None,
             )
-        except InvalidImage as error:
+        except BlockError as error:
             raise _fault("ERROR failed to read the snapshot table:", error, error.hint) from error
         self.snapshots, self.snapshots_size = table.snapshots, table.size
         self.snapshot_corruptions = overhanging + table.dropped + table.shortened
@@ -240,7 +241,7 @@ class Check:
         self.refer(offset, size * 8, weight)
         if offset >= self.file_length:
             return array("Q", bytes(size * 8))
-        table = unpack_table(self.file.read(offset, size * 8))
+        table = unpack_table(self._read(offset, size * 8, "check_refcounts_l1"))
         for entry in table:
             if not entry:
                 continue
@@ -255,12 +256,20 @@ class Check:
             found[l2_offset] = found.get(l2_offset, 0) + weight
         return table
 
+    def _read(self, offset: int, length: int, where: str) -> bytearray:
+        """Read a table without which nothing can be said, nor repaired: QEMU repairs then, and drops what it hides."""
+        try:
+            return self.file.read(offset, length)
+        except OSError:
+            self.report(f"ERROR: I/O error in {where}")
+            raise
+
     def _count_l2(self, offset: int, active: int, inactive: int) -> None:
         """Count what an L2 table refers to, as often as active and inactive L1 tables refer to it."""
         geometry = self.geometry
         if offset >= self.file_length:
             return
-        raw = self.file.read(offset, geometry.cluster_size)
+        raw = self._read(offset, geometry.cluster_size, "check_refcounts_l2")
         first = int.from_bytes(raw[:8], "big")
         if not first and raw.count(0) == len(raw):
             return
@@ -462,9 +471,16 @@ class Check:
                 self._compare_page(index, stored, references)
         self.result.image_end_offset = (highest + 1) << self.geometry.cluster_bits
 
+    def tell_unread(self) -> None:
+        """Count the blocks that could not be read any more after everything was compared."""
+        for index in sorted(self.refcounts.failures.keys() - self._unread):
+            self._unreadable(index, self.geometry.block_entries)
+
     def _unreadable(self, index: int, clusters: int) -> None:
+        self._unread.add(index)
         first = index * self.geometry.block_entries
-        self.report(f"Can't get refcount for cluster {first}: Input/output error")
+        reason = self.refcounts.failures.get(index, "Input/output error")
+        self.report(f"Can't get refcount for cluster {first}: {reason}")
         if clusters > 1:
             self.report(f"(nor for the {clusters - 1} clusters after it)")
         self.result.check_errors += clusters
@@ -515,7 +531,8 @@ class Check:
                 else:
                     self.result.corruptions += 1
             if offset < self.file_length and not self._is_own_run(offset):
-                self._check_copied_l2(offset, self.file.read(offset, geometry.cluster_size), fix)
+                self._check_copied_l2(offset, self._read(offset, geometry.cluster_size, "check_oflag_copied"), fix)
+        self.tell_unread()
 
     def _is_own_run(self, table_offset: int) -> bool:
         """Whether a table maps neighbours that nobody else has, as its flags say; it was looked at before."""
@@ -577,10 +594,3 @@ class Check:
             self.result.corruptions_fixed += changed
         else:
             self.result.corruptions += changed
-
-
-def sum_of_ramp(entries: int, step: int) -> int:
-    """The big integer whose 64-bit digits are 0, ``step``, 2 ``step`` …, the first one most significant."""
-    from hostel.codec.table import pack_table
-
-    return int.from_bytes(pack_table(array("Q", range(0, entries * step, step))), "big")

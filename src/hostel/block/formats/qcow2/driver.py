@@ -75,6 +75,10 @@ class Qcow2Driver(FormatDriver):
             UnsupportedFeature: a feature is unknown or not implemented.
         """
         image = Qcow2Image(file, mode)
+        if mode.check:
+            from hostel.block.formats.qcow2.readable import require_readable
+
+            require_readable(image)
         check_runtime_options(mode.options, image.header, image.geometry)
         encryption = open_encryption(image, mode)
         dirty = image.header.incompatible_features & Incompatible.DIRTY

@@ -173,12 +173,17 @@ def unpack_refcounts(block: bytes | bytearray, bits: int) -> tuple[bytes, dict[i
 
 
 class DiskRefcounts:
-    """What the image's own refcount blocks say."""
+    """What the image's own refcount blocks say.
+
+    Attributes:
+        failures: why blocks could not be read, by their index in the table.
+    """
 
     def __init__(self, file: BlockNode, geometry: Geometry, table: list[int]) -> None:
         self._file = file
         self._geometry = geometry
         self.table = table
+        self.failures: dict[int, str] = {}
         self._pages: dict[int, bytes] = {}
         self._wide: dict[int, int] = {}
 
@@ -187,11 +192,18 @@ class DiskRefcounts:
         self._pages.pop(index, None) if index is not None else self._pages.clear()
 
     def readable(self, index: int) -> bool:
-        """Whether a block's place makes sense."""
+        """Whether a block's place makes sense, and it can be read."""
         if index >= len(self.table):
             return True
         offset = self._offset(index)
-        return offset < 1 << 63 and not self._geometry.in_cluster(offset)
+        if offset >= 1 << 63 or self._geometry.in_cluster(offset) or index in self.failures:
+            return False
+        try:
+            self.page(index)
+        except OSError as error:
+            self.failures[index] = error.strerror or str(error)
+            return False
+        return True
 
     def _offset(self, index: int) -> int:
         return self.table[index] & 0xFFFFFFFFFFFFFE00
@@ -232,3 +244,10 @@ class DiskRefcounts:
         wide = {slot: changes.get(slot, self._wide.get(first + slot, WIDE)) for slot in _wide_slots(page)}
         self._file.pwrite(self._offset(index), pack_counts(page, wide, geometry.refcount_bits))
         self.forget(index)
+
+
+def sum_of_ramp(entries: int, step: int) -> int:
+    """The big integer whose 64-bit digits are 0, ``step``, 2 ``step`` …, the first one most significant."""
+    from array import array
+
+    return int.from_bytes(pack_table(array("Q", range(0, entries * step, step))), "big")

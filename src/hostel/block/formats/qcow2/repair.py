@@ -135,6 +135,7 @@ def _rebuild(check: Check, current: _Rewritten, repair: Repair, report: Report, 
     _write_refcount_structure(check, current)
     if snapshots:
         _write_snapshot_table(check, current, snapshots, table_offset)
+    check.tell_unread()
     before = check.result
     again = Check(current, report)
     again.snapshots, again.snapshot_corruptions = check.snapshots, check.snapshot_corruptions
@@ -151,6 +152,7 @@ def _rebuild(check: Check, current: _Rewritten, repair: Repair, report: Report, 
     if again.rebuild:
         report("ERROR rebuilt refcount structure is still broken")
     result = again.result
+    result.check_errors += before.check_errors  # as with QEMU: what could not be read may be worth a look
     result.corruptions_fixed = before.corruptions_fixed + max(0, before.corruptions - result.corruptions)
     result.leaks_fixed = before.leaks_fixed + max(0, before.leaks - result.leaks)
     return again
@@ -197,6 +199,8 @@ def _add_refcounts(check: Check, first: int, count: int, delta: int) -> None:
     changes: dict[int, dict[int, int]] = {}
     for cluster in range(first, first + count):
         index, slot = divmod(cluster, entries)
+        if not check.refcounts.readable(index):
+            continue  # of what is given up, which stays a leak
         changes.setdefault(index, {})[slot] = max(0, check.refcounts.get(cluster) + delta)
     for index, slots in changes.items():
         check.refcounts.write(index, slots)

@@ -11,7 +11,9 @@ from hostel.block.formats.qcow2.header_limits import validate_table
 from hostel.block.formats.qcow2.layout import Header, SnapshotHeader
 from hostel.block.node import BlockNode
 from hostel.block.powers import Report, SnapshotInfo
+from hostel.block.reading import read_or_say
 from hostel.errors import InvalidImage, NoSpace
+from hostel.units import SECTOR
 
 MAX_EXTRA_DATA: Final = 1024  # bytes (QCOW_MAX_SNAPSHOT_EXTRA_DATA)
 KNOWN_EXTRA_DATA: Final = 24  # bytes: VM state size, disk size, instruction count
@@ -197,7 +199,7 @@ class _Reader:
         self._file = file
         self._disk_size = disk_size
         self._start = offset
-        self._window = bytearray()
+        self._window = b""
 
     def has_entry(self, offset: int) -> bool:
         """Whether the file has the fixed part of an entry at byte ``offset``, and not just zeroes."""
@@ -245,8 +247,10 @@ class _Reader:
             raise InvalidImage("Failed to read snapshot table: it lies beyond the end of the file")
         if not self._start <= offset <= end <= self._start + len(self._window):
             self._start = offset
-            self._window = self._file.read(offset, min(max(length, 65536), self._file.length - offset))
-        return bytes(self._window[offset - self._start : end - self._start])
+            # What lies behind the table need not be readable.
+            stop = min(-(-end // SECTOR) * SECTOR, self._file.length)
+            self._window = read_or_say(self._file, offset, stop - offset, "Failed to read snapshot table")
+        return self._window[offset - self._start : end - self._start]
 
 
 def serialise(snapshots: list[Snapshot]) -> bytes:

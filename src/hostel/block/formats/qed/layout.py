@@ -142,6 +142,8 @@ def read_backing_name(file: BlockNode, header: Header) -> str | None:
     if offset + length > header.header_bytes or offset + length > file.length:
         raise InvalidImage("QED backing filename offset is invalid")
     if length > MAX_BACKING_NAME:
-        raise InvalidImage(f"Failed to read backing filename: it has {length} bytes, and may have {MAX_BACKING_NAME}")
+        raise InvalidImage(
+            "Failed to read backing filename", hint=f"It has {length} bytes, and may have {MAX_BACKING_NAME}."
+        )
     name = read_or_say(file, offset, length, "Failed to read backing filename", reason=False)
-    return name.split(b"\0")[0].decode(errors="surrogateescape")
+    return name.split(b"\0")[0].decode(errors="surrogateescape") or None  # an empty one is none, as to QEMU

@@ -102,8 +102,9 @@ class SparseExtent(MappedExtent):
     ) -> None:
         entries = -(-header.capacity // (header.table_entries * header.granularity))
         check_sizes(header.capacity, header.granularity, entries)
-        if max(header.gd_offset, header.rgd_offset) * SECTOR > INT64_MAX >> 1:
-            raise InvalidImage(f"Could not read l1 table from extent '{file.filename}': Invalid argument")
+        for place, what in ((header.gd_offset, "l1"), (header.rgd_offset, "l1 backup")):
+            if place * SECTOR > INT64_MAX >> 1:
+                raise InvalidImage(f"Could not read {what} table from extent '{file.filename}': Invalid argument")
         directory = Directory(file, header.gd_offset * SECTOR, entries, "I")
         tables = GrainTables(file, directory, header.table_entries, "I", lambda entry: entry * SECTOR)
         super().__init__(file, line, header.capacity, header.granularity, directory, tables)
