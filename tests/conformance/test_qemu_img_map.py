@@ -103,3 +103,12 @@ def test_subclusters_that_hold_nothing_have_their_place(twins: Twins) -> None:
     twins.prepare("qemu-img convert -O qcow2 -o extended_l2=on a c")
     twins.same("compare -s a c")
     twins.same("compare b a")
+
+
+@pytest.mark.parametrize("options", ["", ",read-zeroes=on"])
+@pytest.mark.parametrize(("prefix", "below"), [("", ""), ("driver=raw,", "file."), ("driver=raw,offset=512,", "file.")])
+def test_what_keeps_nothing_has_no_place(twins: Twins, prefix: str, below: str, options: str) -> None:
+    null = f"driver=null-co,size=1M{options}"
+    name = prefix + ",".join(below + each for each in null.split(","))
+    twins.same(f"map --image-opts {name}")
+    twins.same(f"map --output=json --image-opts {name}")

@@ -397,6 +397,28 @@ def test_zeroes_that_are_not_to_be_written_out(tmp_path: Path, format: str) -> N
     assert both(tmp_path, "-f", format, *lines, "disk", format=format)[0] == 0
 
 
+def test_buffers_that_are_registered_as_of_8_0(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(bytes(65536))
+    lines = commands(
+        "write -r -P 7 0 4k", "writev -r -P 8 4k 1k 1k", "aio_write -r -P 9 8k 4k", "aio_flush",
+        "read -r -P 7 0 4k", "readv -r -P 8 4k 1k 1k", "aio_read -r -P 9 8k 4k", "aio_flush",
+    )  # fmt: skip
+    code, out, err = run(OURS, tmp_path, "-f", "raw", *lines, "disk")
+    assert (code, err) == (0, "")
+    assert out.count("wrote") == out.count("read") == 3
+    assert "failed" not in out
+    for line in ("write -r -z 0 4k", "aio_write -r -z 0 4k"):
+        found = run(OURS, tmp_path, "-f", "raw", *commands(line), "disk")
+        assert found[0] == 1
+        assert "cannot combine zero write with registered I/O buffer\n" in found[1]
+
+
+def test_a_disk_that_keeps_nothing_has_nothing_allocated(tmp_path: Path) -> None:
+    for options in ("driver=null-co,size=1M", "driver=null-co,size=1M,read-zeroes=on"):
+        words = ("--image-opts", *commands("map", "alloc 0 1M"), options)
+        assert run(OURS, tmp_path, *words) == run(("qemu-io",), tmp_path, *words)
+
+
 def test_zeroes_that_would_have_to_be_written_out(tmp_path: Path) -> None:
     answers = [
         run(command, tmp_path, "-f", "raw", *commands("write -z -n 0 64k", "write -z 0 64k"), "null-co://")

@@ -124,6 +124,8 @@ def uri(sock: str = "nbd.sock", export: str = "") -> str:
         "--cache=none -n a.raw",
         "--aio=foo a.raw",
         "--aio=threads --aio=threads a.raw",
+        "--aio=native -f raw a.raw",
+        "-s --aio=native a.raw",
         "--discard=foo a.raw",
         "--discard=unmap --discard=unmap a.raw",
         "--detect-zeroes=foo a.raw",

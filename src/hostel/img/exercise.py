@@ -134,7 +134,8 @@ def allocation(node: BlockNode, offset: int, length: int) -> Iterator[tuple[int,
     """The ranges that this layer decides and those it does not: offset, length, whether it does."""
     last: tuple[int, int, bool] | None = None
     for extent in node.extents(offset, length):
-        allocated = bool(extent.status & Status.ALLOCATED)
+        # What is neither data nor zeroes nobody keeps.
+        allocated = bool(extent.status & Status.ALLOCATED and extent.status & (Status.DATA | Status.ZERO))
         if last is not None and last[2] is allocated:
             last = (last[0], last[1] + extent.length, allocated)
             continue

@@ -108,6 +108,8 @@ def _entries(extents: Iterator[ChainExtent], layers: Mapping[int, _Layer], told:
         if present and offset >= layer.length:
             # Beyond the end of a shorter backing image: on a map the layer above leaves it out.
             present, depth = False, depth - 1
+        if not (present or zero):
+            host = None
         filename = None if host is None else layer.filename if file is None else file.filename
         if data and host is not None and layer.end is not None and host < layer.end < host + length:
             # A raw image's file ends in the middle of a sector.

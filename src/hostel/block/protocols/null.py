@@ -100,8 +100,11 @@ class NullDriver(ProtocolDriver):
         self._wait()
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Zeroes where that is promised, else data."""
-        yield Extent(offset, length, Status.ALLOCATED | (Status.ZERO if self._read_zeroes else Status.DATA), offset)
+        """Zeroes where that is promised, else neither them nor data: nothing was ever kept."""
+        if self._read_zeroes:
+            yield Extent(offset, length, Status.ALLOCATED | Status.ZERO, offset)
+        else:
+            yield Extent(offset, length, Status.ALLOCATED)
 
     def info(self) -> FormatInfo:
         """Nothing is known."""

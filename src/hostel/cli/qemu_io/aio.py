@@ -9,7 +9,7 @@ from typing import Final
 
 from hostel.cli.qemu_io.command import INJECT, BadUsage, Command, CommandError, Given, hexdump, report, size
 from hostel.cli.qemu_io.outstanding import Debugger
-from hostel.cli.qemu_io.request import payload, vector, write_data, zero
+from hostel.cli.qemu_io.request import payload, require_unregistered, vector, write_data, zero
 from hostel.cli.qemu_io.session import Session, timed
 
 
@@ -65,6 +65,8 @@ def _aio_write(session: Session, given: Given) -> None:
         raise CommandError("-u requires -z to be specified")
     offset = size(given.operands[0])
     count = size(given.operands[1]) if given.has("z") else vector(given.operands[1:])
+    if given.has("z"):
+        require_unregistered(given)
     data = b"" if given.has("z") else payload(session, given, count)
     node = session.node
 
@@ -120,9 +122,9 @@ def _wait_break(session: Session, given: Given) -> None:
 
 
 COMMANDS: Final = (
-    Command("aio_read", "", _aio_read, "asynchronously reads a number of bytes", "CP:iqv", (2, -1),
+    Command("aio_read", "", _aio_read, "asynchronously reads a number of bytes", "CP:iqrv", (2, -1),
             "[-Ciqv] [-P pattern] off len [len..]", patient=True),
-    Command("aio_write", "", _aio_write, "asynchronously writes a number of bytes", "CfiP:quz", (2, -1),
+    Command("aio_write", "", _aio_write, "asynchronously writes a number of bytes", "CfiP:qruz", (2, -1),
             "[-Cfiquz] [-P pattern] off len [len..]", patient=True, writes=True),
     Command("aio_flush", "", _aio_flush, "completes all outstanding aio requests", patient=True),
     Command("break", "", _break, "sets a breakpoint on event and tags the stopped request as tag", "", (2, 2),

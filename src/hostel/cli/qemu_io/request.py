@@ -177,12 +177,19 @@ def write(session: Session, given: Given) -> None:
         require_sectors("count", count)
     node = session.node
     if given.has("z"):
+        require_unregistered(given)
         seconds = session.timed("write", lambda: zero(node, offset, count, given))
     else:
         data = payload(session, given, count)
         seconds = session.timed("write", lambda: write_data(node, offset, data, given))
     if not given.has("q"):
         session.text(report("wrote", offset, count, seconds, parsable=given.has("C")))
+
+
+def require_unregistered(given: Given) -> None:
+    """Refuse ``-r`` of 8.0 where there is no buffer; elsewhere it decides nothing: none needs it."""
+    if given.has("r"):
+        raise CommandError("cannot combine zero write with registered I/O buffer")
 
 
 def zero(node: BlockNode, offset: int, count: int, given: Given) -> None:
@@ -260,13 +267,13 @@ def _sigraise(session: Session, given: Given) -> None:
 
 
 COMMANDS: Final = (
-    Command("read", "r", read, "reads a number of bytes at a specified offset", "bCl:pP:qs:v", (2, -1),
+    Command("read", "r", read, "reads a number of bytes at a specified offset", "bCl:pP:qrs:v", (2, -1),
             "[-abCqv] [-P pattern [-s off] [-l len]] off len", sizes="ls"),
-    Command("readv", "", _readv, "reads a number of bytes at a specified offset", "CP:qv", (2, -1),
+    Command("readv", "", _readv, "reads a number of bytes at a specified offset", "CP:qrv", (2, -1),
             "[-Cqv] [-P pattern] off len [len..]"),
-    Command("write", "w", write, "writes a number of bytes at a specified offset", "bcCfnpP:qs:uz", (2, -1),
+    Command("write", "w", write, "writes a number of bytes at a specified offset", "bcCfnpP:qrs:uz", (2, -1),
             "[-bcCfnquz] [-P pattern | -s source_file] off len", writes=True),
-    Command("writev", "", _writev, "writes a number of bytes at a specified offset", "CfqP:", (2, -1),
+    Command("writev", "", _writev, "writes a number of bytes at a specified offset", "CfqrP:", (2, -1),
             "[-Cfq] [-P pattern] off len [len..]", writes=True),
     Command("flush", "f", _flush, "flush all in-core file state to disk"),
     Command("discard", "d", _discard, "discards a number of bytes at a specified offset", "Cq", (2, -1),
