@@ -39,6 +39,7 @@ class Monitor:
 
     Attributes:
         silence: what is to be said of such an answer that is still to come; empty while there is none.
+        shuts_down: whether QEMU has said that it does.
     """
 
     def __init__(self, path: Path, *, timeout: float = ANSWER_SECONDS) -> None:
@@ -56,6 +57,7 @@ class Monitor:
         # QEMU gives the answer to a client's last command to the client that comes after it.
         self._ours, self._asked = secrets.token_hex(4), itertools.count(1)
         self.silence = ""
+        self.shuts_down = False
         self._rest = bytearray()
         self._events: list[dict[str, Any]] = []
         self._folder = path.parent
@@ -163,6 +165,7 @@ class Monitor:
     def _keep(self, reply: dict[str, Any]) -> None:
         """Keep an event for those who wait for one; the oldest are dropped where nobody does."""
         if "event" in reply:
+            self.shuts_down = self.shuts_down or reply["event"] == "SHUTDOWN"
             self._events.append(reply)
             del self._events[:-_EVENTS]
 

@@ -138,6 +138,10 @@ class Running:
         if error.error_class == "Disconnected" and process.ended(self.status.pid, self.status.started, 2):
             return not_running()
         if error.error_class == "Timeout":
+            from hostel.drivers.qemu.hanging import let_end
+
+            if let_end(self.status, told=self._monitor is not None and self._monitor.shuts_down):
+                return not_running()
             return fault(ErrorCode.OPERATION_TIMEOUT, error.desc, ErrorDomain.QEMU)
         from hostel.drivers.qemu.ownership.run import user_of
 

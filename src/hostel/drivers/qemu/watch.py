@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +28,7 @@ from hostel.drivers.store import take_lock
 from hostel.errors import QmpError, VirtError
 
 _LOOK_SECONDS: Final = 1.0
+_END_SECONDS: Final = 5.0  # in which QEMU ends, most often, after it has said that its guest has
 _FOLLOWED: Final = ("JOB_STATUS_CHANGE", "BLOCK_JOB_READY", "DEVICE_DELETED")
 _ENDED: Final = ("STOP", "GUEST_PANICKED")  # after which something may follow
 _SUSPENDED: Final = {
@@ -138,10 +141,16 @@ class Watch:
         try:
             monitor = Monitor(process.ground(Path(status.run)) / "events", timeout=5)
             try:
+                looks_at = math.inf
                 while not self._stopping.is_set():
                     event = monitor.wait(0.5)
                     if event is not None:
                         self._told(ref, event)
+                    if event is not None and event["event"] == "SHUTDOWN" and domain.on_poweroff != "restart":
+                        looks_at = time.monotonic() + _END_SECONDS
+                    elif time.monotonic() >= looks_at:  # it may hang (hostel.drivers.qemu.hanging)
+                        self._after(ref)
+                        looks_at = time.monotonic() + _END_SECONDS
             finally:
                 monitor.close()
         except QmpError:
