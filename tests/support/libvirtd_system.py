@@ -30,6 +30,7 @@ printf '%s\\n' "$QEMU_CONF" >/etc/libvirt/qemu.conf  # the first line that names
 cat >>/etc/libvirt/qemu.conf <<END
 security_driver = "none"
 namespaces = []
+cgroup_controllers = []  # their groups are named by a machine's number and name, which other daemons' machines have too
 stdio_handler = "file"
 remote_display_port_min = $1
 remote_display_port_max = $(($1 + 99))
