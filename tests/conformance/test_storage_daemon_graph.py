@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from support.daemon import daemon
+from support.image import real_qemu_img
 from support.scene import Client, Command, Event, Step, compare, qemu_io, run
 
 pytestmark = [pytest.mark.requires_tool(tool) for tool in ("qemu-storage-daemon", "qemu-img", "qemu-io")]
@@ -128,3 +130,31 @@ def test_a_transaction_that_fails_leaves_no_job(tmp_path: Path) -> None:
         Event("JOB_STATUS_CHANGE", "null"),
     ]
     compare(tmp_path, IMAGES, NBD, steps)
+
+
+def test_an_overlay_goes_with_the_last_export_of_its_disk(tmp_path: Path) -> None:
+    steps: list[Step] = [
+        add("base"),
+        export("base"),
+        run("blockdev-snapshot-sync", node_name="base", snapshot_file="x.qcow2", snapshot_node_name="x"),
+        run("block-export-del", id="e-base"),
+        Event("BLOCK_EXPORT_DELETED"),
+        run("query-named-block-nodes", flat=True),
+        run("blockdev-snapshot-sync", node_name="base", snapshot_file="y.qcow2", snapshot_node_name="x"),
+        run("blockdev-del", node_name="base"),
+        run("query-named-block-nodes", flat=True),
+    ]
+    compare(tmp_path, IMAGES, NBD, steps)
+
+
+def test_the_format_of_another_backing_file_name_is_that_of_the_file(tmp_path: Path) -> None:
+    """QEMU records the overlay's own format, and cannot open the overlay any more."""
+    real_qemu_img("create", "-q", "-f", "raw", tmp_path / "below.raw", "1M")
+    real_qemu_img("create", "-q", "-f", "qcow2", "-b", "below.raw", "-F", "raw", tmp_path / "top.qcow2")
+    with daemon(tmp_path) as running:
+        monitor = running.monitor
+        file = {"driver": "file", "filename": "top.qcow2"}
+        monitor.command("blockdev-add", driver="qcow2", node_name="top", file=file)
+        monitor.command("change-backing-file", device="top", image_node_name="top", backing_file="./below.raw")
+    assert "backing file format: raw" in real_qemu_img("info", tmp_path / "top.qcow2")
+    real_qemu_img("compare", tmp_path / "top.qcow2", tmp_path / "below.raw")

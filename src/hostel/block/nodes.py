@@ -103,13 +103,16 @@ class NodeTable(Mapping[str, BlockNode]):
 
     def __getitem__(self, name: str) -> BlockNode:
         found = self.filters.get(name)
-        return self._nodes[name] if found is None else found.node
+        node = self._nodes[name] if found is None else found.node
+        if node.closed:
+            raise KeyError(name)
+        return node
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._nodes)
+        return (name for name, node in self._nodes.items() if not node.closed)
 
     def __len__(self) -> int:
-        return len(self._nodes)
+        return sum(1 for _ in self)
 
     def find(self, name: str, device: str = "") -> BlockNode:
         """A node by its name.
@@ -372,7 +375,7 @@ class NodeTable(Mapping[str, BlockNode]):
 
     def _parents(self) -> Iterator[tuple[BlockNode, BlockNode]]:
         """The named nodes, and those that jobs have put below them, each with the named one."""
-        for named in self._nodes.values():
+        for named in self.values():
             below = named
             yield below, named
             while isinstance(below.driver, FilterDriver) and below.driver.implicit:

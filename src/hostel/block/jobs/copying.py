@@ -14,6 +14,7 @@ from hostel.block.filters.compress import write_compressed
 from hostel.block.jobs.policy import SourceError, TargetError
 from hostel.block.node import BlockNode
 from hostel.block.powers import Compressing, Resizable
+from hostel.block.rewiring import bottom_of_filters
 from hostel.errors import UnsupportedFeature
 from hostel.units import GiB, MiB
 
@@ -89,6 +90,9 @@ def write_zeroes(node: BlockNode, offset: int, length: int, *, unmap: bool = Tru
     Raises:
         TargetError: that failed.
     """
+    if _hides_backing(node):
+        write_own_zeroes(node, offset, length)
+        return
     try:
         with held(node):
             missing = [extent for extent in block_status(node, offset, length) if not extent.status & Status.ZERO]
@@ -96,6 +100,12 @@ def write_zeroes(node: BlockNode, offset: int, length: int, *, unmap: bool = Tru
             node.write_zeroes(extent.offset, extent.length, unmap=unmap)
     except OSError as error:
         raise TargetError(error) from None
+
+
+def _hides_backing(node: BlockNode) -> bool:
+    """Whether an image was opened without what it records to stand on, which shows through once it is opened again."""
+    image = bottom_of_filters(node)
+    return image.backing is None and any(reference.child == "backing" for reference in image.driver.references())
 
 
 def write_own_zeroes(node: BlockNode, offset: int, length: int) -> None:

@@ -161,7 +161,7 @@ class MirrorJob(Job):
     @property
     def _owns_zeroes(self) -> bool:
         """Whether the target may come to stand on something else than it does now."""
-        return self._how.sync is not Sync.FULL
+        return self._how.sync is not Sync.FULL or bottom_of_filters(self._target).backing is not None
 
     @property
     def can_complete(self) -> bool:

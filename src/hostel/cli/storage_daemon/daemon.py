@@ -130,4 +130,5 @@ class Daemon:
             export.close()
         finally:
             self.exports.pop(export.id, None)
+            self.nodes.forget_closed()  # an overlay that was made for whoever used the disk goes with the last of them
             self.emit(("BLOCK_EXPORT_DELETED", {"id": export.id}))

@@ -153,7 +153,8 @@ def _change_backing_file(daemon: Daemon, given: Mapping[str, Any]) -> None:
     with writable(image):
         try:
             with image.lock():
-                image.driver.change_backing(name, image.format)
+                # QEMU records the overlay's own format, with which nobody can open what is of another one.
+                image.driver.change_backing(name, unfiltered(image.backing).format)
             image.flush()
         except OSError as error:
             raise generic(f"Could not change backing file to '{name}': {error.strerror or error}") from None
