@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hostel.drivers.qemu.driver import QemuDriver
+from hostel.drivers.qemu.plug import outward
 from hostel.objects import Connection
 from support.linux import Linux
 from support.session import session
@@ -28,3 +29,9 @@ def linux(tmp_path_factory: pytest.TempPathFactory) -> Linux:
 def driver(connection: Connection) -> QemuDriver:
     assert isinstance(connection.hypervisor, QemuDriver)
     return connection.hypervisor
+
+
+@pytest.fixture
+def deaf_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for what a guest without drivers never says when it is asked to let go of a device."""
+    monkeypatch.setattr(outward, "_GUEST_SECONDS", 0.2)

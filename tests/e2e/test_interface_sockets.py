@@ -60,6 +60,7 @@ def test_guests_in_a_group_or_on_datagrams_start(tmp_path: Path, kind: str, sour
         assert said in network_of(connection, "guest")
 
 
+@pytest.mark.usefixtures("deaf_guest")
 def test_a_card_of_a_switch_outside_comes_and_goes_with_its_connection(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(bytes(512))
     shared = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>"

@@ -113,6 +113,7 @@ def test_unplugged_disk_leaves_nothing_behind(tmp_path: Path, driver: QemuDriver
     assert caught.value.code == ErrorCode.DEVICE_MISSING
 
 
+@pytest.mark.usefixtures("deaf_guest")
 def test_device_that_the_guest_keeps_is_gone_once_it_lets_go(tmp_path: Path, driver: QemuDriver) -> None:
     ref = start(driver, tmp_path)
     xml = disk(tmp_path / "a.qcow2", "qcow2", dev="vdb")
@@ -144,6 +145,7 @@ def test_live_and_definition_are_changed_together_or_apart(tmp_path: Path, drive
     assert where() == (True, False)
 
 
+@pytest.mark.usefixtures("deaf_guest")
 def test_interface_comes_with_the_next_free_name_and_goes(tmp_path: Path, driver: QemuDriver) -> None:
     ref = start(driver, tmp_path, "<interface type='user'><model type='e1000'/></interface>", machine="pc")
     mac = "52:54:00:11:22:33"
@@ -216,6 +218,7 @@ def test_watchdog_comes_with_what_it_does(tmp_path: Path, driver: QemuDriver) ->
     assert "watchdog0" in in_qemu(tmp_path)[0]
 
 
+@pytest.mark.usefixtures("deaf_guest")
 def test_shared_memory_is_gone_with_its_device(tmp_path: Path, driver: QemuDriver) -> None:
     ref = start(driver, tmp_path)
     before = beside(tmp_path)

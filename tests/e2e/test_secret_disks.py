@@ -106,6 +106,7 @@ def test_a_secret_that_is_missing_or_for_something_else_is_refused(tmp_path: Pat
         driver.domain_create(ref)
 
 
+@pytest.mark.usefixtures("deaf_guest")
 def test_an_encrypted_disk_comes_and_goes_while_the_machine_runs(tmp_path: Path) -> None:
     directories = Directories.under(tmp_path / "home")
     driver = QemuDriver(directories)
