@@ -6,12 +6,15 @@ that disks need, and a script of the test's; what the script prints between two 
 
 from __future__ import annotations
 
+import atexit
+import functools
 import io
 import lzma
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -101,11 +104,24 @@ class Kernel:
             yield from visit(name)
 
 
+@functools.cache
+def _small_kernel() -> Kernel:
+    """The cloud kernel, unpacked once for all that boot it; gone with this process."""
+    folder = Path(tempfile.mkdtemp(prefix="hostel-kernel-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder.chmod(0o755)
+    return Kernel(package("cloud"), folder)
+
+
 class Linux:
-    """Boots the kernel with a script; one for all tests of a session."""
+    """Boots the kernel with a script.
+
+    Args:
+        work: where initramfses are written.
+    """
 
     def __init__(self, work: Path) -> None:
-        self.kernel = Kernel(package("cloud"), work / "kernel")
+        self.kernel = _small_kernel()
         self.work = work
 
     def initramfs(self, script: str, files: dict[str, bytes], modules: Sequence[str] = ()) -> bytes:
