@@ -160,12 +160,17 @@ class Serving(NamedTuple):
 
 @contextlib.contextmanager
 def serving(
-    folder: Path, *exports: NbdExport, limit: int = 0, once: bool = False, security: Security | None = None
+    folder: Path,
+    *exports: NbdExport,
+    limit: int = 0,
+    once: bool = False,
+    security: Security | None = None,
+    handshake_limit: int | None = None,
 ) -> Iterator[Serving]:
     """Serve exports on a Unix socket, in a thread, until the block ends."""
     path = folder / "nbd.sock"
     log: list[str] = []
-    service = NbdService(exports, security=security, report=log.append)
+    service = NbdService(exports, security=security, report=log.append, handshake_limit=handshake_limit)
     server = Server(listen(UnixAddress(str(path)), 16), service.serve, limit=limit, once=once)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -182,7 +182,7 @@ def _serve(
             allocation_depth=settings.has("allocation-depth"),
             bitmaps=find_bitmaps(settings, node),
         )
-        service = NbdService([export], security=security, report=output.error)
+        service = NbdService([export], security=security, report=output.error, handshake_limit=settings.handshake_limit)
         server = Server(listeners, service.serve, limit=settings.shared, once=not settings.has("persistent"))
         disk = _disk(settings, output)
 

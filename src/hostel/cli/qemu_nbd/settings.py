@@ -21,6 +21,7 @@ _TABLE: Final = (
     ("bind", "b", "bind", "IFACE", "the address to listen on (0.0.0.0)"),
     ("socket", "k", "socket", "PATH", "listen on this Unix socket instead"),
     ("shared", "e", "shared", "NUM", "clients at a time, 0 for any number (1)"),
+    ("handshake-limit", "", "handshake-limit", "SECONDS", "for a client's handshake, 0 for any number (10)"),
     ("persistent", "t", "persistent", "", "go on when the last client has left"),
     ("verbose", "v", "verbose", "", "with -c: stay in the foreground, and say that the disk is there"),
     ("export-name", "x", "export-name", "NAME", "the export's name (none)"),
@@ -76,6 +77,7 @@ class Settings:
         operands: what is no option.
         offset: bytes.
         shared: clients at a time; 0 for any number.
+        handshake_limit: seconds for a handshake, 0 for any number; None where nothing was said.
         bitmaps: names, the last one given first, as QEMU numbers them.
         snapshot_parts: ``snapshot.id`` and ``snapshot.name`` of ``-l``; None where it has a name or id alone.
     """
@@ -87,6 +89,7 @@ class Settings:
         self.bitmaps: list[str] = []
         self.offset = 0
         self.shared = 1
+        self.handshake_limit: int | None = None
         self.unmap = False
         self.detect_zeroes = "off"
         self.cache = WRITEBACK
@@ -220,6 +223,13 @@ def _shared(settings: Settings, value: str) -> None:
     settings.shared = found
 
 
+def _handshake_limit(settings: Settings, value: str) -> None:
+    found = _number(value)
+    if found is None or found >= 2**32:
+        raise Failure(f"Invalid handshake limit '{value}'")
+    settings.handshake_limit = found
+
+
 def _text(what: str) -> Callable[[Settings, str], None]:
     def take(settings: Settings, value: str) -> None:
         if len(value.encode("utf-8", "surrogateescape")) > MAX_STRING:
@@ -236,6 +246,7 @@ _TAKERS: Final[dict[str, Callable[[Settings, str], None]]] = {
     "detect-zeroes": _detect_zeroes,
     "discard": _discard,
     "export-name": _text("name"),
+    "handshake-limit": _handshake_limit,
     "help": _help,
     "load-snapshot": _load_snapshot,
     "nocache": _cache,

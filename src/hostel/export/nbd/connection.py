@@ -45,6 +45,7 @@ class NbdService:
         exports: what there is, in the order in which it is listed.
         security: TLS, without which nobody is let in then.
         report: told in one line why a client was dropped.
+        handshake_limit: seconds that a client's handshake may take, 0 for any number; None for QEMU's 10.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class NbdService:
         *,
         security: Security | None = None,
         report: Callable[[str], None] = lambda _: None,
+        handshake_limit: int | None = None,
     ) -> None:
+        self._handshake_limit = handshake_limit
         self._exports = {export.name: export for export in exports}
         self._security = security
         self._report = report
@@ -101,7 +104,7 @@ class NbdService:
         try:
             chosen, data = self._negotiate(connection)
         except (RemoteProtocolError, OSError) as error:
-            self._report(f"option negotiation failed: {_describe(error)}")
+            self._report(f"option negotiation failed: {_describe(error, self._limit())}")
             connection.transport.close()
             return False
         try:
@@ -109,7 +112,7 @@ class NbdService:
                 return False
             self._transmit(connection.transport, chosen, data)
         except (RemoteProtocolError, ClientGone, OSError) as error:
-            self._report(f"Disconnect client, due to: {_describe(error)}")
+            self._report(f"Disconnect client, due to: {_describe(error, self._limit())}")
         except Exception as error:
             # A mistake of ours must not take the other clients with it.
             self._report(f"Disconnect client, due to: internal error: {type(error).__name__}: {error}")
@@ -133,7 +136,8 @@ class NbdService:
 
     def _negotiate(self, connection: _Connection) -> tuple[Chosen | None, bytes]:
         """Shake hands; None where the client only looked, and what it sent beyond the handshake."""
-        deadline = time.monotonic() + HANDSHAKE_TIMEOUT
+        limit = self._limit()
+        deadline = time.monotonic() + limit if limit else None
         machine = ServerHandshake(
             lambda: [export.offer() for export in list(self._exports.values())], tls=self._security is not None
         )
@@ -163,7 +167,10 @@ class NbdService:
             connection.transport.send(machine.outgoing())
             raise
 
-    def _start_tls(self, connection: _Connection, deadline: float) -> None:
+    def _limit(self) -> float:
+        return HANDSHAKE_TIMEOUT if self._handshake_limit is None else self._handshake_limit
+
+    def _start_tls(self, connection: _Connection, deadline: float | None) -> None:
         security = self._security
         if security is None:
             raise AssertionError("TLS was agreed on without credentials")
@@ -193,9 +200,9 @@ class _Connection:
         self.socket = sock
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: Exception, limit: float) -> str:
     if isinstance(error, TimeoutError):
-        return f"no handshake within {HANDSHAKE_TIMEOUT:.0f} seconds"
+        return f"no handshake within {limit:.0f} seconds"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error)
