@@ -38,15 +38,28 @@ class NbdServing:
         credentials: the id of TLS credentials.
         authorization: the id of who decides about clients.
         limit: clients at a time, 0 for any number.
+        handshake_limit: seconds for a client's handshake, 0 for any number; None for QEMU's 10.
     """
 
     def __init__(
-        self, daemon: Daemon, place: Place, *, credentials: str | None, authorization: str | None, limit: int
+        self,
+        daemon: Daemon,
+        place: Place,
+        *,
+        credentials: str | None,
+        authorization: str | None,
+        limit: int,
+        handshake_limit: int | None = None,
     ) -> None:
         listeners = place.listen()
         self._path = place.path()
         try:
-            self.service = NbdService([], security=_security(credentials, authorization), report=daemon.report)
+            self.service = NbdService(
+                [],
+                security=_security(credentials, authorization),
+                report=daemon.report,
+                handshake_limit=handshake_limit,
+            )
         except BaseException:
             for listener in listeners:
                 listener.close()

@@ -14,7 +14,8 @@ Options act in the order in which they are given.
                          a child may be the name of an open node: file=NAME
   --nbd-server addr.type=unix,addr.path=PATH
   --nbd-server addr.type=inet,addr.host=HOST,addr.port=PORT
-                         listen for NBD clients; also tls-creds=ID, tls-authz=ID, max-connections=NUM
+                         listen for NBD clients; also tls-creds=ID, tls-authz=ID, max-connections=NUM,
+                         handshake-max-seconds=NUM
   --export nbd,id=ID,node-name=NAME[,name=EXPORT][,writable=on][,description=TEXT]
            [,bitmaps.0=NAME][,allocation-depth=on]
                          export a node over NBD, for which --nbd-server must come before

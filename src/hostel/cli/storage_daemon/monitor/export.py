@@ -20,6 +20,7 @@ SERVER: Final = (
     Parameter("tls-creds"),
     Parameter("tls-authz"),
     Parameter("max-connections", Kind.UINT32),
+    Parameter("handshake-max-seconds", Kind.UINT32),  # of 10.0
 )
 
 
@@ -40,6 +41,7 @@ def start_server(daemon: Daemon, given: Mapping[str, Any], *, text: bool, nested
         credentials=checked.get("tls-creds"),
         authorization=checked.get("tls-authz"),
         limit=checked.get("max-connections", 0),
+        handshake_limit=checked.get("handshake-max-seconds"),
     )
 
 
