@@ -26,6 +26,8 @@ class ImageInfo(NamedTuple):
         backing: the backing file's name as recorded.
         limits: QEMU's ``BlockLimitsInfo``; None where it was not asked for.
         full_backing: the same as seen from where we run; None where the image has no directory.
+        children: the nodes below but for the backing file, by QEMU's names for the edges; None where they were not
+            asked for, which only releases from 8.0 on tell of.
     """
 
     filename: str
@@ -38,6 +40,7 @@ class ImageInfo(NamedTuple):
     backing_format: str | None
     snapshots: list[SnapshotInfo]
     limits: dict[str, int] | None = None
+    children: list[tuple[str, ImageInfo]] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """QEMU's ``ImageInfo``; members in the order of its schema."""
@@ -59,6 +62,10 @@ class ImageInfo(NamedTuple):
         }
         if self.details.specific is not None:
             found["format-specific"] = {"type": self.format, "data": self.details.specific}
+        if self.children is not None:
+            found["children"] = [{"name": name, "info": child.to_json()} for name, child in self.children]
+            if self.format == "file":  # where XFS hints at how much it allocates at once, 8.0 tells of it
+                found["format-specific"] = {"type": "file", "data": {}}
         return {key: value for key, value in found.items() if value is not None}
 
 
@@ -77,9 +84,16 @@ def _snapshot_json(snapshot: SnapshotInfo) -> dict[str, Any]:
     return found
 
 
-def info(node: BlockNode, *, limits: bool = False) -> ImageInfo:
-    """Describe an open image, with ``limits`` those of requests as well; its backing file is named, not opened."""
+def info(node: BlockNode, *, limits: bool = False, children: bool = False) -> ImageInfo:
+    """Describe an open image; its backing file is named, not opened.
+
+    Args:
+        node: the image.
+        limits: tell of the limits of requests as well.
+        children: tell of the nodes below as well, the newest edge first, as QEMU keeps them.
+    """
     driver = node.driver
+    edges = [edge for edge in reversed(driver.children) if edge != "backing"]
     backing = next((found for found in driver.references() if found.child == "backing"), None)
     return ImageInfo(
         filename=node.filename,
@@ -92,6 +106,9 @@ def info(node: BlockNode, *, limits: bool = False) -> ImageInfo:
         backing_format=backing.format if backing else None,
         snapshots=snapshots(node),
         limits=_limits(node) if limits else None,
+        children=[(edge, info(driver.children[edge], limits=limits, children=True)) for edge in edges]
+        if children
+        else None,
     )
 
 

@@ -10,6 +10,7 @@ from hostel.cli.qemu.failure import Failure
 from hostel.cli.qemu.flag import Flag
 from hostel.cli.qemu.opening import cache_mode, open_image
 from hostel.cli.qemu.output import Output, dump
+from hostel.cli.qemu.release import is_from
 from hostel.codec.qobject import pretty_json
 from hostel.img.info import ImageInfo, info
 from hostel.units import format_size
@@ -65,19 +66,29 @@ def collect(arguments: Arguments, output: Output, name: str, *, chain: bool) -> 
             force_share=arguments.has("force-share"),
             cache=cache_mode(arguments.text("cache", "writeback"), "cache option"),
         ) as node:
-            image = info(node, limits=arguments.has("limits"))
+            image = info(node, limits=arguments.has("limits"), children=is_from(8, 0))
         found.append(image)
         following, format = (image.full_backing, image.backing_format) if chain else (None, None)
     return found
 
 
-def describe(image: ImageInfo) -> str:
-    """One image as people read it."""
+def describe(image: ImageInfo, path: str = "/") -> str:
+    """One image as people read it, and the nodes below it; ``path`` is the way to it through them."""
+    text = _describe_alone(image)
+    for name, child in image.children or ():
+        below = describe(child, f"{path}{name}/")
+        text += f"Child node '{path}{name}':\n" + "".join(f"    {line}\n" for line in below[:-1].split("\n"))
+    return text
+
+
+def _describe_alone(image: ImageInfo) -> str:
     actual = "unavailable" if image.actual_size is None else format_size(image.actual_size)
+    is_lowest = image.children == []
     lines = [
-        f"image: {image.filename}",
-        f"file format: {image.format}",
-        f"virtual size: {format_size(image.virtual_size)} ({image.virtual_size} bytes)",
+        f"{'filename' if is_lowest else 'image'}: {image.filename}",
+        f"{'protocol type' if is_lowest else 'file format'}: {image.format}",
+        f"{'file length' if is_lowest else 'virtual size'}: {format_size(image.virtual_size)} "
+        f"({image.virtual_size} bytes)",
         f"disk size: {actual}",
     ]
     if image.details.encrypted:

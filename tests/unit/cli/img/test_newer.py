@@ -146,6 +146,40 @@ def test_map_tells_compressed_clusters_where_the_output_is_that_of_a_later_relea
     assert "is no version of QEMU" in capsys.readouterr().err
 
 
+def test_info_tells_of_the_nodes_below_where_the_output_is_that_of_a_later_release(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "a", 1 << 20)
+    path = str(tmp_path / "a")
+    assert main(["info", path], "qemu-img") == 0
+    assert "Child node" not in capsys.readouterr().out
+    monkeypatch.setenv("HOSTEL_QEMU_VERSION", "8.0")
+    assert main(["info", path], "qemu-img") == 0
+    length = -(-(tmp_path / "a").stat().st_size // 512) * 512
+    lines = capsys.readouterr().out.partition("Child node '/file':\n")[2].splitlines()
+    assert lines[:2] == [f"    filename: {path}", "    protocol type: file"]
+    assert lines[2].endswith(f"({length} bytes)")
+    assert lines[3].startswith("    disk size: ")
+    assert main(["info", "--output=json", path], "qemu-img") == 0
+    text = capsys.readouterr().out
+    assert text.startswith('{\n    "children": [\n        {\n            "name": "file",\n            "info": {\n')
+    below = json.loads(text)["children"][0]["info"]
+    assert below.pop("actual-size") > 0
+    assert below == {
+        "children": [],
+        "virtual-size": length,
+        "filename": path,
+        "format": "file",
+        "format-specific": {"type": "file", "data": {}},
+        "dirty-flag": False,
+    }
+    options = f"driver=blkdebug,image.driver=qcow2,image.file.driver=file,image.file.filename={path}"
+    assert main(["info", "--image-opts", options], "qemu-img") == 0
+    text = capsys.readouterr().out
+    assert "Child node '/image':\n    image: " in text
+    assert "    Child node '/image/file':\n        filename: " in text
+
+
 def test_dd_tells_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a").write_bytes(b"x" * (5 << 20))
     assert main(["dd", "--progress=plain", f"if={tmp_path / 'a'}", f"of={tmp_path / 'b'}"], "qemu-img") == 0
