@@ -6,6 +6,8 @@ An interruption at any line of our own code is as a kill: the image lies as it d
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import operator
 import os
 import random
 import sys
@@ -76,6 +78,17 @@ COMBINATIONS = [
 ]
 
 
+# By the digest of what lay on the disk: what it was held against, and the leaks. Most faults leave one of a few images.
+_judged: dict[bytes, tuple[list[Version], int]] = {}
+
+
+@pytest.fixture(autouse=True)
+def nothing_judged() -> Iterator[None]:
+    """What was found in the images of one test says nothing about those of another."""
+    yield
+    _judged.clear()
+
+
 @pytest.fixture(autouse=True)
 def passphrases() -> Iterator[None]:
     """Those of the encrypted images."""
@@ -130,6 +143,10 @@ def faulty(workload: Workload) -> FaultyDriver:
 
 def judge(workload: Workload, data: bytes | bytearray, versions: list[Version]) -> int:
     """What a fault left on the disk opens and is one of the versions, or between them; returns the leaks."""
+    digest = hashlib.sha256(data).digest()
+    against, leaks = _judged.get(digest, ([], 0))
+    if against and len(against) == len(versions) and all(map(operator.is_, against, versions)):
+        return leaks
     backing = workload.original_backing
     driver = MemoryDriver(data)
     with opened(driver, backing, read_only=False) as node:
@@ -142,6 +159,7 @@ def judge(workload: Workload, data: bytes | bytearray, versions: list[Version]) 
         after = driver.data
     result, lines, _ = qcow2.check(after)
     assert qcow2.faults(result) == (0, 0), lines
+    _judged[digest] = versions, result.leaks
     return result.leaks
 
 
