@@ -7,13 +7,16 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from hostel.wire.rpc.programs import QEMU, REMOTE
 from support import hosteld
 from support.hosteld import Hosteld
+from support.relay import relayed
 from support.session import cdrom, domain_xml
 from support.virsh import listened
 
@@ -22,6 +25,7 @@ SESSION = "qemu:///session"
 UUID = "11111111-2222-3333-4444-555555555555"
 SECRET = f"<secret ephemeral='no' private='no'><uuid>{UUID}</uuid></secret>"
 POOL = "<pool type='dir'><name>told</name><target><path>{home}/told</path></target></pool>"
+REGISTER = "connect_{}_register_any".format
 LISTENING = {
     "resets": "qemu-monitor-event --event reset --no-case --loop --domain guest",
     "stops": "qemu-monitor-event --event ^(STOP|RESUME) --regex --loop",
@@ -29,6 +33,14 @@ LISTENING = {
     "pools": "pool-event --event lifecycle --loop",
     "secrets": "secret-event --event lifecycle --loop",
 }
+REGISTERED = {
+    "resets": (QEMU, "connect_domain_monitor_event_register"),
+    "stops": (QEMU, "connect_domain_monitor_event_register"),
+    "media": (REMOTE, REGISTER("domain_event_callback")),
+    "pools": (REMOTE, REGISTER("storage_pool_event")),
+    "secrets": (REMOTE, REGISTER("secret_event")),
+}
+LINES = {"resets": 1, "stops": 2, "media": 1, "pools": 4, "secrets": 2}  # that there will be at least
 ACTIONS = (
     "reset guest", "suspend guest", "resume guest", "pool-define {home}/pool.xml", "pool-start told",
     "pool-destroy told", "pool-undefine told", "secret-define {home}/secret.xml", f"secret-undefine {UUID}",
@@ -78,24 +90,31 @@ def heard(client: list[str], daemon: Hosteld, home: Path, act: Callable[[], None
     """What each listener prints while ``act`` runs, all at the same time."""
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUNBUFFERED": "1"}
     found: dict[str, list[str]] = {}
+    begun, done = threading.Barrier(len(LISTENING) + 1), threading.Event()
 
     def listen(name: str) -> None:
-        command = [*client, "-c", daemon.uri(SESSION), *LISTENING[name].split()]
-        found[name] = listened(command, home / name, environment, wait)
+        path, (program, procedure) = home / f"{name}.s", REGISTERED[name]
 
-    def wait() -> None:
-        begun.wait(30)
-        done.wait(60)
+        def wait() -> None:
+            relay.wait_for_answer(program.number, program.by_name[procedure].number)
+            begun.wait(60)
+            done.wait(120)
+            deadline = time.monotonic() + 60
+            while (home / name).read_text().count("\n") < LINES[name] and time.monotonic() < deadline:
+                time.sleep(0.05)
 
-    begun, done = threading.Barrier(len(LISTENING) + 1), threading.Event()
+        with relayed(path, daemon.socket) as relay:
+            command = [*client, "-c", f"qemu+unix:///session?socket={path}", *LISTENING[name].split()]
+            found[name] = listened(command, home / name, environment, wait)
+
     threads = [threading.Thread(target=listen, args=(name,)) for name in LISTENING]
     for thread in threads:
         thread.start()
-    begun.wait(30)
+    begun.wait(60)
     try:
         act()
     finally:
         done.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(90)
     return found
