@@ -82,6 +82,11 @@ def test_a_header_that_cannot_be_is_refused_by_name(fields: dict[str, int], reas
         QED.attach(MemoryDriver(poked(fresh(), **fields)))
 
 
+def test_an_empty_name_is_no_backing_file() -> None:
+    with QED.attach(MemoryDriver(poked(fresh(), features=1, backing_filename_offset=64))) as node:
+        assert not node.driver.references()
+
+
 @pytest.mark.parametrize("length", [0, 3, 63, 64, CLUSTER, 2 * CLUSTER - 512])
 def test_a_truncated_image_is_refused(length: int) -> None:
     with pytest.raises(InvalidImage):
