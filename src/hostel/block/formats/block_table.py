@@ -16,7 +16,7 @@ from hostel.block.node import BlockNode
 from hostel.block.powers import Preallocation
 from hostel.codec.table import equal_entries, pack_table, unpack_table
 from hostel.errors import NoSpace
-from hostel.units import SECTOR, KiB
+from hostel.units import SECTOR, KiB, MiB
 
 PAGE: Final = 64 * KiB  # bytes of a table that are read at once
 _MOST_CLEAN: Final = 512  # pages kept: a table of 32 MiB stays in memory as a whole
@@ -83,13 +83,20 @@ class BlockTable:
             yield number * self.page_entries, self._read(number) if page is None else page
 
     def load(self) -> None:
-        """Read the table, as far as it is kept in memory: an image whose table cannot be read fails when it is opened.
+        """Read the table, as far as it could be kept in memory: an image whose table cannot be read fails when opened.
 
         Raises:
             OSError: the host's own errors.
         """
-        for number in range(min(_MOST_CLEAN, -(-self.count // self.page_entries))):
-            self._page(number)
+        length = min(_MOST_CLEAN * PAGE, self.count * self._width)
+        if length <= PAGE:
+            if length:
+                self._page(0)
+            return
+        # Most commands do not ask for all of it: what is read here is not understood, nor kept.
+        buffer = memoryview(bytearray(MiB))
+        for place in range(0, length, MiB):
+            self._file.pread(self._offset + place, buffer[: min(MiB, length - place)])
 
     def changes(self) -> Iterator[tuple[int, bytes]]:
         """What is to be written where in the file, in order: whole units, neighbours together."""
