@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from hostel import guest
 from support import hosteld, image
 from support.moving import eventually
 from support.session import disk, domain_xml, reports, wait_for_report
+from support.virsh import MARKED, listened
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("virsh", "qemu-img")]
 LOCAL = "qemu:///session"
@@ -153,26 +153,32 @@ def test_our_module_moves_it_too(started: Daemons) -> None:
     started.goes_on(started.one)
 
 
-def test_what_happens_is_told_as_libvirt_tells_it(started: Daemons) -> None:
-    listening = [
-        subprocess.Popen(
-            ["virsh", "-c", daemon.uri(LOCAL), "event", "--all", "--loop", "--timeout", "60"],
-            stdout=subprocess.PIPE, text=True, env={**os.environ, "LC_ALL": "C"},
-        )
-        for daemon in (started.one, started.other)
-    ]  # fmt: skip
-    time.sleep(1)
-    started.virsh(started.one, "migrate", "guest", started.other.uri(LOCAL), *ALWAYS)
-    time.sleep(0.5)
-    told = []
-    for process in listening:
-        process.send_signal(signal.SIGINT)
-        lines = process.communicate(timeout=20)[0].splitlines()
-        told.append([line.partition("for domain 'guest': ")[2] or line for line in lines if "lifecycle" in line])
-        assert any("job-completed" in line for line in lines)
-        assert process is not listening[0] or any("migration-iteration" in line for line in lines)
-    assert told[0] == ["Suspended Migrated", "Stopped Migrated"]
-    assert told[1] == ["Started Migrated", "Resumed Migrated"]
+def test_what_happens_is_told_as_libvirt_tells_it(started: Daemons, tmp_path: Path) -> None:
+    (tmp_path / "marked.xml").write_text(MARKED)
+    told: dict[str, list[str]] = {}
+
+    def listen(name: str, daemon: hosteld.Hosteld, act: Callable[[], object]) -> None:
+        def mark() -> None:
+            started.virsh(daemon, "define", str(tmp_path / "marked.xml"))
+            started.virsh(daemon, "undefine", "hostel-mark")
+
+        command = ["virsh", "-c", daemon.uri(LOCAL), "event", "--all", "--loop"]
+        told[name] = listened(command, tmp_path / name, {**os.environ, "LC_ALL": "C"}, act, mark)
+
+    def migrate() -> None:
+        started.virsh(started.one, "migrate", "guest", started.other.uri(LOCAL), *ALWAYS)
+
+    listen("one", started.one, lambda: listen("other", started.other, migrate))
+    assert all(any("job-completed" in line for line in lines) for lines in told.values())
+    assert any("migration-iteration" in line for line in told["one"])
+    words = {
+        name: [line.partition("for domain 'guest': ")[2] for line in lines if "lifecycle" in line]
+        for name, lines in told.items()
+    }
+    assert words == {
+        "one": ["Suspended Migrated", "Stopped Migrated"],
+        "other": ["Started Migrated", "Resumed Migrated"],
+    }
     started.goes_on(started.other)
 
 

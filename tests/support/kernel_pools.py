@@ -148,7 +148,10 @@ def iscsi() -> None:
     os.makedirs("/etc/iscsi", exist_ok=True)
     Path("/etc/iscsi/initiatorname.iscsi").write_text("InitiatorName=iqn.2024-01.test:host\n")
     subprocess.Popen(["iscsid", "-f"])
-    time.sleep(1)
+    until = time.monotonic() + 30
+    while OURS.run("find-storage-pool-sources-as iscsi 127.0.0.1")[0]:  # it does not listen yet
+        assert time.monotonic() < until
+        time.sleep(0.1)
     assert iqn in must("find-storage-pool-sources-as iscsi 127.0.0.1")
     must(f"pool-define-as i iscsi --source-host 127.0.0.1 --source-dev {iqn} --target /dev")
     must("pool-start i")

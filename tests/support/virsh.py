@@ -101,7 +101,7 @@ def listened(
     argv: list[str],
     log: Path,
     environment: dict[str, str],
-    act: Callable[[], None],
+    act: Callable[[], object],
     mark: Callable[[], object] | None = None,
 ) -> list[str]:
     """The lines that a listener prints while ``act`` runs, but for how many there were.
