@@ -25,7 +25,7 @@ done
 mkdir -p "$0/run" "$0/etc" /run/libvirt /etc/libvirt
 mount --bind "$0/run" /run/libvirt
 mount --bind "$0/etc" /etc/libvirt
-printf 'auth_unix_rw = "none"\\n' >/etc/libvirt/libvirtd.conf
+printf 'auth_unix_rw = "none"\\nlog_outputs = "3:file:%s/messages"\\n' "$0" >/etc/libvirt/libvirtd.conf
 printf '%s\\n' "$QEMU_CONF" >/etc/libvirt/qemu.conf  # the first line that names a setting is the one that counts
 cat >>/etc/libvirt/qemu.conf <<END
 security_driver = "none"
@@ -108,6 +108,11 @@ class Libvirtd(NamedTuple):
     uri: str
     inside: tuple[str, ...]
     directory: Path
+
+    @property
+    def messages(self) -> list[str]:
+        """Its warnings and errors, among them those that a client was not told."""
+        return (self.directory / "messages").read_text(errors="replace").splitlines()
 
 
 @contextlib.contextmanager

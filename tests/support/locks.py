@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from support import hosteld, libvirtd_system
-from support.libvirtd_system import LockManager
+from support.libvirtd_system import Libvirtd, LockManager
 
 XML = """<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory>
 <os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>{more}
@@ -24,6 +24,7 @@ XML = """<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory>
 {devices}<controller type='usb' model='none'/><memballoon model='none'/></devices></domain>"""
 DISKS = "__LIBVIRT__DISKS__"  # sanlock's lockspace of libvirt's
 IO_TIMEOUT = 1  # seconds
+UNKNOWN = "the cause is unknown"
 
 
 class Peers:
@@ -31,16 +32,20 @@ class Peers:
 
     busy: ClassVar[str]
 
-    def __init__(self, ours: str, theirs: str, folder: Path) -> None:
+    def __init__(self, ours: str, libvirtd: Libvirtd, folder: Path) -> None:
         self.ours = ours
-        self.theirs = theirs
+        self.theirs = libvirtd.uri
         self.folder = folder
+        self._libvirtd = libvirtd
 
     def create(self, uri: str, name: str, devices: str, more: str = "") -> str:
         """Run a machine; why it does not, or nothing."""
         path = self.folder / f"{name}.xml"
         path.write_text(XML.format(name=name, devices=devices, more=more))
-        return virsh(uri, "create", str(path))
+        why = virsh(uri, "create", str(path))
+        if UNKNOWN in why:  # libvirt has lost its error on the way: what it has logged tells where
+            why = "\n".join([why, *self._libvirtd.messages[-5:]])
+        return why
 
     def destroy(self, uri: str, name: str) -> str:
         """End a machine, and wait until the lock manager has noticed; why it does not end, or nothing."""
@@ -185,4 +190,4 @@ def peers(kind: str) -> Iterator[UnderLockd | UnderSanlock]:
             (config / f"qemu-{manager.name}.conf").write_text(manager.settings)
             run = dict(manager.environment)
             with hosteld.process(directory=home, wrapper=theirs.inside, environment=run) as ours:
-                yield KINDS[kind](ours.uri("qemu:///session"), theirs.uri, folder)
+                yield KINDS[kind](ours.uri("qemu:///session"), theirs, folder)
