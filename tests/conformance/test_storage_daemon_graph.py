@@ -158,3 +158,15 @@ def test_the_format_of_another_backing_file_name_is_that_of_the_file(tmp_path: P
         monitor.command("change-backing-file", device="top", image_node_name="top", backing_file="./below.raw")
     assert "backing file format: raw" in real_qemu_img("info", tmp_path / "top.qcow2")
     real_qemu_img("compare", tmp_path / "top.qcow2", tmp_path / "below.raw")
+
+
+def test_a_bitmap_of_a_disk_that_is_only_read_is_lost_with_a_word(tmp_path: Path) -> None:
+    steps: list[Step] = [
+        add("base", read_only=True),
+        run("block-dirty-bitmap-add", node="base", name="x", persistent=True),
+        run("blockdev-del", node_name="base"),
+        add("base", read_only=True),
+        run("query-named-block-nodes", flat=True),
+    ]
+    compare(tmp_path, IMAGES, NBD, steps)
+    assert real_qemu_img("check", tmp_path / "ours" / "base.qcow2").startswith("No errors")

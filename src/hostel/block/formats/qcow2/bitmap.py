@@ -354,6 +354,11 @@ class Bitmaps:
         if not self._begun:
             return
         image = self._image
+        if image.mode.read_only:
+            # QEMU lets bitmaps be added here, which are stored if the image is opened for writing meanwhile.
+            notice.tell(f"Lost persistent bitmaps during inactivation of node '{image.called()}': No write access")
+            self._begun = False
+            return
         old = self._occupied()
         placed: list[tuple[int, int]] = []
         try:
