@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import enum
+import errno
+import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from hostel.block.driver import BlockDriver, Supports
 from hostel.block.node import BlockNode
 from hostel.block.powers import Preallocation
+
+_BLOCK = 4096
 
 
 class MemoryDriver(BlockDriver):
@@ -56,6 +60,42 @@ class MemoryDriver(BlockDriver):
     def _extend(self, size: int) -> None:
         if size > len(self.data):
             self.data += bytes(size - len(self.data))
+
+
+class SmallDisk(MemoryDriver):
+    """A sparse file on a disk with room for so many bytes; blocks of zeroes are holes at first.
+
+    Args:
+        data: the content.
+        room: bytes, of which a block takes 4 KiB.
+    """
+
+    def __init__(self, data: bytes | bytearray, room: int) -> None:
+        super().__init__(data)
+        self._room = room // _BLOCK
+        self._used = {block for block in _blocks(0, len(data)) if any(self.data[block * _BLOCK :][:_BLOCK])}
+
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        for block in _blocks(offset, len(data)):
+            if block not in self._used and len(self._used) >= self._room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # what there was room for is taken
+            self._used.add(block)
+        super().pwrite(offset, data)
+
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
+        if not unmap:
+            self.pwrite(offset, memoryview(bytes(length)))
+            return
+        super().write_zeroes(offset, length, unmap=unmap)
+        self._used.difference_update(range(-(-offset // _BLOCK), (offset + length) // _BLOCK))
+
+    def discard(self, offset: int, length: int) -> None:
+        super().discard(offset, length)
+        self._used.difference_update(range(-(-offset // _BLOCK), (offset + length) // _BLOCK))
+
+
+def _blocks(offset: int, length: int) -> range:
+    return range(offset // _BLOCK, -(-(offset + length) // _BLOCK))
 
 
 class Kind(enum.Enum):

@@ -59,6 +59,23 @@ class BlockTable:
         self._page(number)[slot] = value
         self._dirty.setdefault(number, set()).add(slot * self._width // self._unit)
 
+    def reserve(self, index: int) -> None:
+        """Have the host's room for an entry in a table that may have holes, before the entry is changed.
+
+        Raises:
+            OSError: the host's own errors; the disk is full.
+        """
+        number, slot = divmod(index, self.page_entries)
+        unit = slot * self._width // self._unit
+        if unit not in self._dirty.get(number, ()):
+            place = self._offset + number * PAGE + unit * self._unit
+            self._file.pwrite(place, self._file.read(place, self._unit))
+
+    @property
+    def dirty_units(self) -> int:
+        """How many units are to be written."""
+        return sum(map(len, self._dirty.values()))
+
     @property
     def is_dirty(self) -> bool:
         """Whether anything is held back."""

@@ -96,6 +96,15 @@ class EntryTable:
         if self.entries and not self._is_hole(0):
             self._load(0)
 
+    def reserve(self, index: int) -> None:
+        """Have the host's room for an entry in a table that may have holes, before the entry is changed.
+
+        Raises:
+            OSError: the host's own errors; the disk is full.
+        """
+        place = self._offset + index * self._width
+        self._file.pwrite(place, self._file.read(place, self._width))
+
     def _load(self, number: int) -> array[int]:
         if len(self._slices) >= _CACHE_LIMIT // (_SLICE * 8):
             self._slices.clear()
@@ -317,6 +326,7 @@ class ClusterTables:
         numbers = self._numbers(offset, len(values) * size)
         l1_index = offset // self.layout.reach
         if not self.l1[l1_index]:
+            self.l1.reserve(l1_index)
             self.l1[l1_index] = self._allocate_table()
             for number in numbers:
                 self._slices[number] = _Slice(zero_table(self._per_slice))

@@ -385,7 +385,7 @@ class QcowDriver(ClusteredDriver):
         length = 8 << self.header.l2_bits
         offset = self._take(self._aligned_end(), length)
         try:
-            self.file.write_zeroes(offset, length, unmap=True)
+            self.file.pwrite(offset, bytes(length))  # no hole: a full disk shall refuse it now, not its entries later
         except BaseException:
             self.give_back(offset, length)
             raise

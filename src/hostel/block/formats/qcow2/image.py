@@ -216,13 +216,18 @@ class Qcow2Image:
             return table
         self._make_room()
         offset = self.allocate(self.geometry.cluster_size, "L2 table")
-        if self.lazy:
-            # Refcounts of data may wait; those of tables are right whatever happens.
-            try:
+        try:
+            # The host shall have room for the table, and its L1 entry, before what it leads to is written: on a full
+            # disk a later flush could keep none of it.
+            if not entry and l1_index not in self._dirty_l1:
+                self.file.pwrite(self.header.l1_table_offset + l1_index * 8, bytes(8))
+            self.file.pwrite(offset, bytes(self.geometry.cluster_size))
+            if self.lazy:
+                # Refcounts of data may wait; those of tables are right whatever happens.
                 self._write_refcounts()
-            except BaseException:
-                self.refcounts.free(offset, self.geometry.cluster_size)
-                raise
+        except BaseException:
+            self.refcounts.free(offset, self.geometry.cluster_size)
+            raise
         if table is not None:
             self.file.debug_event("l2_alloc_cow_read")
         fresh = L2Table.empty(offset, self.geometry) if table is None else table.copy(offset)

@@ -209,6 +209,9 @@ class Allocator:
             block.before = bytes(entries)
         try:
             self.update(cluster, 1, 1)
+            if not self.recording:
+                # Room on the host for it, as for an L2 table.
+                self._file.pwrite(self.block_offset(index), bytes(self._geometry.cluster_size))
             if self.outgrown is not None and not self.recording and index * 8 >= self._table_length():
                 self.outgrown(max(index, cluster // entries) + 1)
         except BaseException:

@@ -23,9 +23,10 @@ from hostel.block.options import Option, Options, Value
 from hostel.block.powers import CheckResult, Preallocation, Repair, Report
 from hostel.block.reading import reading
 from hostel.errors import BlockError, CorruptImage, InvalidImage, NoSpace, UnsupportedFeature
-from hostel.units import INT64_MAX, SECTOR
+from hostel.units import INT64_MAX, SECTOR, MiB
 
 _MAX_SIZE_TEXT: Final = "QED image size must be a non-zero multiple of cluster size and less than"
+_FILLED: Final = MiB  # bytes of a new table that is no hole; usual are 256 KiB
 
 
 class QedDriver(ClusteredDriver):
@@ -284,7 +285,10 @@ class QedDriver(ClusteredDriver):
         length = self.header.table_bytes
         offset = self._take(length)
         try:
-            self.file.write_zeroes(offset, length, unmap=True)
+            if length <= _FILLED:
+                self.file.pwrite(offset, bytes(length))  # no hole: a full disk refuses it now, not its entries later
+            else:
+                self.file.write_zeroes(offset, length, unmap=True)
         except BaseException:
             self.give_back(offset, length)
             raise

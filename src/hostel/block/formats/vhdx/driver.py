@@ -204,6 +204,10 @@ class VhdxDriver(BlockMappedDriver):
         start, end = self._end, self._end + count * self._metadata.block_size
         if end > 1 << 62:
             raise BlockError("The file cannot become any larger", errno=errno.EFBIG)
+        # Room for the table and the log first: on a full disk a later flush could keep none of what it leads to.
+        for at in range(count):
+            self._table.reserve(self._map.index(block + at))
+        self._log.reserve(self._table.dirty_units + count)
         place = start + inside
         claim(self._file, start, end, place, place + len(data))
         self._file.pwrite(place, data)

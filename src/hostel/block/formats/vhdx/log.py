@@ -53,6 +53,7 @@ class Log:
         self._headers = headers
         self.area = Area(headers.current.log_offset, headers.current.log_length)
         self._sequence_number = 1
+        self._reserved = 0  # bytes of the area that the host has room for
 
     def pending(self) -> list[Entry]:
         """The entries that are to be done again, in their order; none where the image was closed properly.
@@ -109,6 +110,17 @@ class Log:
                 self._file.resize(length)
         self._file.flush()
         self._headers.set_log(NO_GUID)
+
+    def reserve(self, sectors: int) -> None:
+        """Have the host's room for an entry that changes so many sectors of 4 KiB; the log is empty meanwhile.
+
+        Raises:
+            OSError: the host's own errors; the disk is full.
+        """
+        end = min((_head_sectors(sectors + 1) + sectors) * LOG_SECTOR, self.area.length)
+        if end > self._reserved:
+            self._file.pwrite(self.area.offset + self._reserved, bytes(end - self._reserved))
+            self._reserved = end
 
     def write(self, changes: Iterable[tuple[int, bytes]]) -> None:
         """Make changes of whole sectors of 4 KiB that survive a crash at any moment, or have not happened.

@@ -214,7 +214,7 @@ class SparseExtent(MappedExtent):
         end = offset + len(data)
         length = -(-end // grain) * grain - first
         for index in range(first // self.reach, (first + length - 1) // self.reach + 1):
-            self.require_tables(index)
+            self._reserve_tables(index)
         host = self.allocate(length)
         position = 0
         if offset > first:
@@ -259,6 +259,13 @@ class SparseExtent(MappedExtent):
         if self._next + length > layout.MAX_SECTOR * SECTOR:
             raise NoSpace(f"'{self.file.filename}' is full: a sparse extent's file ends at 2 TiB")
         return self._next
+
+    def _reserve_tables(self, index: int) -> None:
+        """Have the host's room for a table that may be a hole: a full disk shall refuse the data, not a later flush."""
+        places = self.require_tables(index)
+        if self.tables[index] is None:
+            for place in reversed(places):
+                self.file.pwrite(place, bytes(self.tables.size))
 
     def require_tables(self, index: int) -> tuple[int, ...]:
         """Where a table, and the redundant one, are; refused where they cannot be written.

@@ -227,6 +227,8 @@ class VpcDriver(BlockMappedDriver):
                 raise NoSpace("The file is as large as a VHD can be")
             place = start + inside
             claim(self._file, start, start + size, place, place + len(part))
+            # The footer behind it now, where a full disk refuses this block and not a later flush of all.
+            self._file.pwrite(start + size, sealed(self._footer))
             self._file.pwrite(self._end, b"\xff" * self._bitmap_length)
             self._file.pwrite(place, part)
             self._table[block] = self._end // SECTOR

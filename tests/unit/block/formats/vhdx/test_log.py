@@ -59,8 +59,8 @@ def test_a_change_of_the_table_is_logged_then_counts_then_is_done() -> None:
 
 
 def test_a_log_that_counts_is_done_when_the_image_is_opened_for_writing() -> None:
-    # Both headers, the file's new length, data, the log, a header: now it counts.
-    before, after = cut(5, write), cut(6, write)
+    # Both headers, room in the table and the log, the file's new length, data, the log, a header: now it counts.
+    before, after = cut(7, write), cut(8, write)
     with attach(MemoryDriver(before), read_only=True) as node:
         assert node.read(3 * BLOCK, 4) == bytes(4)
     with pytest.raises(ReadOnly, match="opened read-only, but contains a log that needs to be replayed") as caught:
@@ -75,7 +75,7 @@ def test_a_log_that_counts_is_done_when_the_image_is_opened_for_writing() -> Non
 
 
 def test_a_repair_says_that_the_log_was_done() -> None:
-    with attach(MemoryDriver(cut(6, write)), check=True) as node:
+    with attach(MemoryDriver(cut(8, write)), check=True) as node:
         assert isinstance(node.driver, VhdxDriver)
         assert node.driver.check(Repair.ALL, print).corruptions_fixed == 1
         assert node.driver.check(Repair.NOTHING, print).corruptions_fixed == 0
@@ -83,7 +83,7 @@ def test_a_repair_says_that_the_log_was_done() -> None:
 
 @pytest.mark.parametrize("place", [LOG, LOG + 64, LOG + 100, LOG + 4096, LOG + 5000, LOG + 8188])
 def test_a_log_that_is_damaged_anywhere_is_not_done(place: int) -> None:
-    data = cut(6, write)
+    data = cut(8, write)
     damaged = patched(data, place, bytes([data[place] ^ 1]))
     with attach(MemoryDriver(damaged), read_only=True) as node:
         assert node.read(3 * BLOCK, 4) == bytes(4)
