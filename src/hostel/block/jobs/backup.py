@@ -79,7 +79,7 @@ class BackupJob(Job):
             raise BlockError("Source and target cannot be the same", errno=errno.EINVAL)
         require_apart(source, target)
         how = settle_bitmap(how)
-        if how.compress and not isinstance(target.driver, Compressing):
+        if how.compress and not _stores_compressed(target):
             raise UnsupportedFeature(f"Compression is not supported for this drive {target.name}")
         if source.length != target.length:
             raise BlockError("Source and target image have different sizes", errno=errno.EINVAL)
@@ -194,6 +194,12 @@ class BackupJob(Job):
                 bitmap.become(written)
         finally:
             bitmap.thaw()
+
+
+def _stores_compressed(target: BlockNode) -> bool:
+    """Whether an image takes compressed clusters: where it is refused later, it is the guest's writes that fail."""
+    driver = target.driver
+    return isinstance(driver, Compressing) and "data-file" not in driver.children and not driver.info().encrypted
 
 
 def settle_bitmap(how: BackupSettings) -> BackupSettings:

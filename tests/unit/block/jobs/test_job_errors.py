@@ -11,7 +11,7 @@ import pytest
 from hostel.block import graph, notice
 from hostel.block.driver import Supports
 from hostel.block.filters.forward import ForwardDriver
-from hostel.block.jobs.backup import BackupJob
+from hostel.block.jobs.backup import BackupJob, BackupSettings
 from hostel.block.jobs.commit import CommitJob
 from hostel.block.jobs.job import Job
 from hostel.block.jobs.mirror import ActiveCommitJob, CopyMode, MirrorJob, MirrorSettings
@@ -20,7 +20,7 @@ from hostel.block.jobs.state import JobStatus
 from hostel.block.jobs.stream import StreamJob
 from hostel.block.node import BlockNode
 from hostel.block.rewiring import insert_filter
-from hostel.errors import BlockError
+from hostel.errors import BlockError, UnsupportedFeature
 from support import images, jobs
 
 
@@ -317,3 +317,13 @@ def test_a_disk_is_not_copied_to_what_it_stands_on(tmp_path: Path, kind: type[Ba
                 kind(jobs.settings(), disk, below)
         assert not disk.blockers
         assert jobs.content(disk) == before
+
+
+def test_a_backup_is_not_compressed_where_data_is_in_a_file_of_its_own(tmp_path: Path) -> None:
+    """QEMU begins, and the guest's writes fail, whose old data cannot be copied."""
+    [path] = jobs.chain(tmp_path, 1)
+    external = f"data_file={tmp_path / 'data'}"
+    with jobs.opened(path) as disk, jobs.empty(tmp_path / "target", options=external) as target:
+        with pytest.raises(UnsupportedFeature, match="Compression is not supported for this drive"):
+            BackupJob(jobs.settings(), disk, target, BackupSettings(compress=True))
+        assert not disk.blockers
