@@ -36,12 +36,23 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _FUNCTIONS: Final = """
 run=$1; shift
 helpers=
+# A socket is there before its owner listens, and refuses who comes then. Connecting would be a client, of which some
+# helpers have one and then end.
+is_open() {
+    bound=
+    while read -r number count protocol flags type state inode path; do
+        [ "$path" = "$1" ] && [ "$type" = 0001 ] || continue
+        [ "$flags" != 00010000 ] || return 0
+        bound=yes
+    done < /proc/net/unix
+    [ -z "$bound" ]
+}
 ours() { read -r one name state parent rest 2>/dev/null < "/proc/$1/stat" && [ "$parent" = $$ ]; }
 helper() {
     failed=$1 socket=$2 owner=$3 context=$4 turn=0; shift 4
     "$@" 9>&- & pid=$!
     helpers="$helpers $pid"
-    until [ -S "$socket" ]; do
+    until [ -S "$socket" ] && is_open "$socket"; do
         ours $pid && [ $turn -lt 200 ] || { echo "$failed" > "$run/failed"; end_helpers; exit 1; }
         sleep 0.05; turn=$((turn + 1))
     done
@@ -74,6 +85,7 @@ shift; exec "$@"
 # The lock comes as standard input: dash knows no descriptor above 9 by number.
 _OUTER: Final = 'umask 077; exec 9<&0 0</dev/null; body=$1; shift; (exec sh -c "$body" supervisor "$@") & exit 0'
 _HELPER_SECONDS: Final = 12.0
+_ACCEPTS: Final = "00010000"  # __SO_ACCEPTCON of linux/net.h, as /proc/net/unix has it
 _GROUND: Final = "qemu"
 WRITER: Final = "writer"  # a lock that is held by what writes the log
 
@@ -96,6 +108,19 @@ class Helper(NamedTuple):
     owner: str = ""
     context: str = ""
     is_kept: bool = False
+
+
+def is_listening(socket: Path) -> bool:
+    """Whether a helper's socket is there, and not one whose owner does not listen yet: that refuses whoever comes.
+
+    Not found out by connecting: some helpers serve one client, and end with it.
+    """
+    if not socket.is_socket():
+        return False
+    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as lines:
+        found = [fields for line in lines if (fields := line.rstrip("\n").split(maxsplit=7))[7:] == [str(socket)]]
+    streams = [flags for _, _, _, flags, kind, _, _, _ in found if kind == "0001"]
+    return not streams or _ACCEPTS in streams
 
 
 class HelperFailed(OSError):

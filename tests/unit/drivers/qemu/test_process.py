@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -62,14 +63,16 @@ def shell(name: str, run: Path, script: str) -> process.Helper:
 
 LISTEN = (
     "import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); "
-    "open(sys.argv[1] + '.pid', 'w').write(str(__import__('os').getpid())); time.sleep(60)"
+    "open(sys.argv[1] + '.pid', 'w').write(str(__import__('os').getpid())); "
+    "time.sleep(0.3); s.listen(); time.sleep(60)"
 )
 
 
 def test_helpers_are_there_before_the_program_and_end_with_it(tmp_path: Path) -> None:
     helper = shell("one", tmp_path, f'exec {sys.executable} -c "{LISTEN}" "$1"')
     pid = process.spawn(["sleep", "60"], tmp_path, tmp_path / "log", helpers=[helper])
-    assert helper.socket.is_socket()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(helper.socket))  # it listens
     started = process.start_time(pid)
     assert started is not None
     deadline = time.monotonic() + 60

@@ -14,7 +14,7 @@ from typing import Final
 
 from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.pause import Pause
-from hostel.drivers.qemu.process import Helper, HelperFailed, last_lines
+from hostel.drivers.qemu.process import Helper, HelperFailed, is_listening, last_lines
 
 _SECONDS: Final = 10.0
 _WRITING_SECONDS: Final = 1.0  # what it has said may still be on its way into the log
@@ -90,7 +90,7 @@ def start(helper: Helper, log: Path, output: int, *, beside: int = 0) -> Path:
     )
     outer.wait(_SECONDS)
     deadline, pause = time.monotonic() + _SECONDS, Pause()
-    while not helper.socket.is_socket():
+    while not is_listening(helper.socket):
         if failed.exists() or time.monotonic() >= deadline:
             raise HelperFailed(helper.name, _last_words(log, before))
         pause()
