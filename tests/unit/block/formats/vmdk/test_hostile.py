@@ -24,7 +24,7 @@ from support.vmdk import GRAIN, SECTOR, attach, directories, make, opened, patch
         (44, "I", 2**32 - 1, "L2 table size too big"),
         (44, "I", 0, "L1 entry size is invalid"),
         (48, "Q", 2**40, "Could not read l1 backup table"),
-        (48, "Q", 2**64 - 1, "Could not read l1 table"),
+        (48, "Q", 2**64 - 1, "Could not read l1 backup table"),
         (56, "Q", 2**40, "Could not read l1 table"),
         (56, "Q", 2**63, "Could not read l1 table"),
         (64, "Q", 2**20, "File truncated, expecting at least 536870912 bytes"),
