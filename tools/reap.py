@@ -24,14 +24,22 @@ def main(command: list[str]) -> int:
     """Run the command; its exit status, or 128 and the signal that ended it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    program = subprocess.Popen(command)
+    program: subprocess.Popen[bytes] | None = None
+    early: list[int] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        os.kill(program.pid, number)  # not waited for before the loop ends, so the number is still its own
+        if program is None:
+            early.append(number)
+        else:
+            os.kill(program.pid, number)  # not waited for before the loop ends, so the number is still its own
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the program too
+    # Before the program begins, which is told to end by whoever sees that it has. A handler is not inherited.
+    signal.signal(signal.SIGINT, lambda _number, _frame: None)  # a terminal sends it to the program too
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, pass_on)
+    program = subprocess.Popen(command)
+    for asked in early:
+        os.kill(program.pid, asked)
     while True:
         pid, status = os.wait()
         if pid == program.pid:
