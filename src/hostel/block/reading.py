@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError
+from hostel.units import SECTOR
 
 
 @contextlib.contextmanager
@@ -41,3 +42,23 @@ def read_or_say(file: BlockNode, offset: int, length: int, failure: str, *, reas
     """
     with reading(failure, reason=reason):
         return bytes(file.read(offset, length))
+
+
+def read_as_far(file: BlockNode, offset: int, length: int, failure: str) -> tuple[bytes, BlockError | None]:
+    """Read bytes of which the last ones need not be there; where a part cannot be read what lies before it, and why.
+
+    Raises:
+        BlockError: nothing can be read, or the failure came and went.
+    """
+    try:
+        return read_or_say(file, offset, length, failure), None
+    except BlockError as error:
+        told = error
+    head = b""
+    with contextlib.suppress(OSError):
+        while len(head) < length:
+            at = offset + len(head)
+            head += bytes(file.read(at, min(SECTOR - at % SECTOR, length - len(head))))
+    if len(head) in (0, length):
+        raise told
+    return head, told

@@ -5,7 +5,6 @@ The texts of refusals are QEMU's (``qcow2_do_open``, ``qcow2_read_extensions``),
 
 from __future__ import annotations
 
-import contextlib
 from typing import Final, NamedTuple
 
 from hostel.block.formats.qcow2 import layout
@@ -19,11 +18,11 @@ from hostel.block.formats.qcow2.layout import (
     Incompatible,
 )
 from hostel.block.node import BlockNode
-from hostel.block.reading import read_or_say
+from hostel.block.reading import read_as_far
 from hostel.errors import BlockError, InvalidImage, NoSpace, UnsupportedFeature
-from hostel.units import SECTOR
 
 _MAX_EXTENSIONS: Final = 1024  # no image has ten; a cluster of 2 MiB has room for 262,144 empty ones
+_UNREADABLE: Final = "Could not read qcow2 header"
 _HEAD: Final = 512  # bytes that every header fits in
 _KNOWN = (
     Incompatible.DIRTY
@@ -68,10 +67,10 @@ def read_preamble(file: BlockNode) -> Preamble:
         UnsupportedFeature: the image needs what we do not know.
         BlockError: it cannot be read.
     """
-    head, failure = _read_start(file, 1 << 16)
+    head, failure = read_as_far(file, 0, min(file.length, 1 << 16), _UNREADABLE)
     bits = int.from_bytes(head[20:24], "big")
     if 16 < bits <= layout.MAX_CLUSTER_BITS:
-        head, failure = _read_start(file, 1 << bits)
+        head, failure = read_as_far(file, 0, min(file.length, 1 << bits), _UNREADABLE)
     size = 1 << bits if layout.MIN_CLUSTER_BITS <= bits <= layout.MAX_CLUSTER_BITS else 0
     head = head[: size or None]
     if failure is None or not size or len(head) == size:  # else what cannot be read is in the cluster
@@ -84,22 +83,6 @@ def read_preamble(file: BlockNode) -> Preamble:
     if _end(preamble) > len(head):
         raise failure
     return preamble
-
-
-def _read_start(file: BlockNode, length: int) -> tuple[bytes, BlockError | None]:
-    """Read the start of a file; where a part cannot be read what lies before it, and why."""
-    length = min(file.length, length)
-    try:
-        return read_or_say(file, 0, length, "Could not read qcow2 header"), None
-    except BlockError as error:
-        failure = error
-    head = b""
-    with contextlib.suppress(OSError):
-        for offset in range(0, length, SECTOR):
-            head += bytes(file.read(offset, min(SECTOR, length - offset)))
-    if len(head) in (0, length):  # a failure that comes and goes is one
-        raise failure
-    return head, failure
 
 
 def _end(preamble: Preamble) -> int:

@@ -11,11 +11,12 @@ from hostel.block.formats.qcow2.header_limits import validate_table
 from hostel.block.formats.qcow2.layout import Header, SnapshotHeader
 from hostel.block.node import BlockNode
 from hostel.block.powers import Report, SnapshotInfo
-from hostel.block.reading import read_or_say
+from hostel.block.reading import read_as_far
 from hostel.errors import InvalidImage, NoSpace
-from hostel.units import SECTOR
+from hostel.units import KiB
 
 MAX_EXTRA_DATA: Final = 1024  # bytes (QCOW_MAX_SNAPSHOT_EXTRA_DATA)
+_AHEAD: Final = 64 * KiB  # bytes of a table that are read at once
 KNOWN_EXTRA_DATA: Final = 24  # bytes: VM state size, disk size, instruction count
 REQUIRED_EXTRA_DATA: Final = 16  # bytes that every version 3 entry must have
 _NO_ICOUNT: Final = (1 << 64) - 1
@@ -248,8 +249,10 @@ class _Reader:
         if not self._start <= offset <= end <= self._start + len(self._window):
             self._start = offset
             # What lies behind the table need not be readable.
-            stop = min(-(-end // SECTOR) * SECTOR, self._file.length)
-            self._window = read_or_say(self._file, offset, stop - offset, "Failed to read snapshot table")
+            ahead = min(max(length, _AHEAD), self._file.length - offset)
+            self._window, failure = read_as_far(self._file, offset, ahead, "Failed to read snapshot table")
+            if failure is not None and len(self._window) < length:
+                raise failure
         return self._window[offset - self._start : end - self._start]
 
 
