@@ -397,7 +397,11 @@ class NodeTable(Mapping[str, BlockNode]):
 
     def is_backing(self, node: BlockNode) -> bool:
         """Whether an overlay stands on a node."""
-        return any(use.edge == "backing" for use in self.uses(node))
+        return self._backed(node) is not None
+
+    def _backed(self, node: BlockNode) -> Use | None:
+        """How an overlay uses the node that it stands on, where there is one."""
+        return next((use for use in self.uses(node) if use.edge == "backing"), None)
 
     def require_top(self, node: BlockNode) -> None:
         """Refuse a node that an overlay stands on.
@@ -405,12 +409,10 @@ class NodeTable(Mapping[str, BlockNode]):
         Raises:
             BlockError: with QEMU's text.
         """
-        for use in self.uses(node):
-            if use.edge == "backing":
-                above = use.by.removeprefix("node '").removesuffix("'")
-                raise BlockError(
-                    f"Node '{node.name}' is busy: node is used as backing hd of '{above}'", errno=errno.EBUSY
-                )
+        use = self._backed(node)
+        if use is not None:
+            above = use.by.removeprefix("node '").removesuffix("'")
+            raise BlockError(f"Node '{node.name}' is busy: node is used as backing hd of '{above}'", errno=errno.EBUSY)
 
     def require_root(self, node: BlockNode) -> None:
         """Refuse a node that another one stands on, or that a job uses.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import errno
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from hostel.block.bitmap import DirtyBitmap
 from hostel.block.jobs.bitmaps import RecordingBitmap
@@ -147,15 +147,6 @@ class BackupJob(Job):
         found = copy.next_range(self._place)
         if found is not None:
             self._place = min(copy.length, found[0] + max(CHUNK, copy.unit))
-
-    def _progress(self) -> dict[str, Any]:
-        self._measure()
-        return super()._progress()
-
-    def job_info(self) -> dict[str, Any]:
-        """What ``query-jobs`` says."""
-        self._measure()
-        return super().job_info()
 
     def _measure(self) -> None:
         """Of a backup that copies nothing by itself, those who write move it on."""

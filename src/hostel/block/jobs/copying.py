@@ -90,7 +90,7 @@ def write_zeroes(node: BlockNode, offset: int, length: int, *, unmap: bool = Tru
     Raises:
         TargetError: that failed.
     """
-    if _hides_backing(node):
+    if hides_backing(node):
         write_own_zeroes(node, offset, length)
         return
     try:
@@ -102,7 +102,7 @@ def write_zeroes(node: BlockNode, offset: int, length: int, *, unmap: bool = Tru
         raise TargetError(error) from None
 
 
-def _hides_backing(node: BlockNode) -> bool:
+def hides_backing(node: BlockNode) -> bool:
     """Whether an image was opened without what it records to stand on, which shows through once it is opened again."""
     image = bottom_of_filters(node)
     return image.backing is None and any(reference.child == "backing" for reference in image.driver.references())

@@ -469,7 +469,11 @@ class Job(abc.ABC):
 
     # ---- what others see
 
+    def _measure(self) -> None:
+        """Look at what others have moved on, before it is told how far the job is."""
+
     def _progress(self) -> dict[str, Any]:
+        self._measure()
         return {
             "type": self.type,
             "device": self.id,
@@ -495,6 +499,7 @@ class Job(abc.ABC):
 
     def job_info(self) -> dict[str, Any]:
         """What ``query-jobs`` says."""
+        self._measure()
         reason = {} if self.error is None else {"error": self.error}
         progress = {"current-progress": self.offset, "total-progress": self.length}
         return {"id": self.id, "type": self.type, "status": self.status.value, **progress, **reason}

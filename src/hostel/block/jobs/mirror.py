@@ -11,7 +11,7 @@ import contextlib
 import enum
 import errno
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from hostel.block.changed_parent import committing
 from hostel.block.driver import FilterDriver
@@ -19,7 +19,7 @@ from hostel.block.extent import Status
 from hostel.block.jobs.backup import BackupSettings, BackupSync, BitmapMode, settle_bitmap
 from hostel.block.jobs.bitmaps import RecordingBitmap
 from hostel.block.jobs.companion import Companion
-from hostel.block.jobs.copying import CHUNK, LOOK, first_extent, flush, flush_last, grow, next_extent
+from hostel.block.jobs.copying import CHUNK, LOOK, first_extent, flush, flush_last, grow, hides_backing, next_extent
 from hostel.block.jobs.job import SLICE, Job, JobFailed, JobSettings
 from hostel.block.jobs.mirror_copy import How, MirrorCopy
 from hostel.block.jobs.mirror_filter import MirrorFilter
@@ -161,7 +161,7 @@ class MirrorJob(Job):
     @property
     def _owns_zeroes(self) -> bool:
         """Whether the target may come to stand on something else than it does now."""
-        return self._how.sync is not Sync.FULL or bottom_of_filters(self._target).backing is not None
+        return self._how.sync is not Sync.FULL or self._target.backing is not None
 
     @property
     def can_complete(self) -> bool:
@@ -334,15 +334,6 @@ class MirrorJob(Job):
     def _clean(self) -> None:
         self._take_out()
 
-    def _progress(self) -> dict[str, Any]:
-        self._measure()
-        return super()._progress()
-
-    def job_info(self) -> dict[str, Any]:
-        """What ``query-jobs`` says."""
-        self._measure()
-        return super().job_info()
-
     def _measure(self) -> None:
         found = self._filter
         left = found.remaining + max(0, self._source.length - self._scanned) if found is not None else 0
@@ -443,9 +434,7 @@ def _check_replaced(source: BlockNode, replaced: BlockNode) -> None:
 
 def _awaits_backing(target: BlockNode, sync: Sync) -> bool:
     """Whether a target that stands on nothing is going to."""
-    image = bottom_of_filters(target)
-    recorded = any(reference.child == "backing" for reference in image.driver.references())
-    return image.backing is None and (sync is Sync.TOP or recorded)
+    return hides_backing(target) or (sync is Sync.TOP and target.backing is None)
 
 
 def _granularity(target: BlockNode) -> int:

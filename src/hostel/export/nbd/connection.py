@@ -56,7 +56,7 @@ class NbdService:
         report: Callable[[str], None] = lambda _: None,
         handshake_limit: int | None = None,
     ) -> None:
-        self._handshake_limit = handshake_limit
+        self._handshake_limit = HANDSHAKE_TIMEOUT if handshake_limit is None else handshake_limit
         self._exports = {export.name: export for export in exports}
         self._security = security
         self._report = report
@@ -104,7 +104,7 @@ class NbdService:
         try:
             chosen, data = self._negotiate(connection)
         except (RemoteProtocolError, OSError) as error:
-            self._report(f"option negotiation failed: {_describe(error, self._limit())}")
+            self._report(f"option negotiation failed: {_describe(error, self._handshake_limit)}")
             connection.transport.close()
             return False
         try:
@@ -112,7 +112,7 @@ class NbdService:
                 return False
             self._transmit(connection.transport, chosen, data)
         except (RemoteProtocolError, ClientGone, OSError) as error:
-            self._report(f"Disconnect client, due to: {_describe(error, self._limit())}")
+            self._report(f"Disconnect client, due to: {_describe(error, self._handshake_limit)}")
         except Exception as error:
             # A mistake of ours must not take the other clients with it.
             self._report(f"Disconnect client, due to: internal error: {type(error).__name__}: {error}")
@@ -136,7 +136,7 @@ class NbdService:
 
     def _negotiate(self, connection: _Connection) -> tuple[Chosen | None, bytes]:
         """Shake hands; None where the client only looked, and what it sent beyond the handshake."""
-        limit = self._limit()
+        limit = self._handshake_limit
         deadline = time.monotonic() + limit if limit else None
         machine = ServerHandshake(
             lambda: [export.offer() for export in list(self._exports.values())], tls=self._security is not None
@@ -166,9 +166,6 @@ class NbdService:
         except RemoteProtocolError:
             connection.transport.send(machine.outgoing())
             raise
-
-    def _limit(self) -> float:
-        return HANDSHAKE_TIMEOUT if self._handshake_limit is None else self._handshake_limit
 
     def _start_tls(self, connection: _Connection, deadline: float | None) -> None:
         security = self._security

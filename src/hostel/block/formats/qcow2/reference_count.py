@@ -6,6 +6,7 @@ at the speed of ``memcmp``. Bytes hold 0 to 254; 255 says that the count is in a
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -248,6 +249,4 @@ class DiskRefcounts:
 
 def sum_of_ramp(entries: int, step: int) -> int:
     """The big integer whose 64-bit digits are 0, ``step``, 2 ``step`` …, the first one most significant."""
-    from array import array
-
     return int.from_bytes(pack_table(array("Q", range(0, entries * step, step))), "big")
