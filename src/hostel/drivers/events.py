@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Protocol, Self
 
+from hostel.net.waker import Waker
+
 # The place of a name is libvirt's number for it.
 DOMAIN_EVENTS: Final = (
     "lifecycle", "reboot", "rtc-change", "watchdog", "io-error", "graphics", "io-error-reason", "control-error",
@@ -290,12 +292,15 @@ class _Inbox:
         self._path = directory / f"{os.getpid()}-{os.urandom(4).hex()}{_SUFFIX}"
         self._listener = listener
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._waker = Waker()
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # Through the directory's descriptor: a socket's path has 108 bytes.
             self._socket.bind(f"/proc/self/fd/{descriptor}/{self._path.name}")
             self._path.chmod(0o600)
+        except OSError:
+            self._socket.close()
+            raise
         finally:
             os.close(descriptor)
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
@@ -303,9 +308,9 @@ class _Inbox:
 
     def _run(self) -> None:
         while True:
-            waiting: list[socket.socket | int] = [self._socket, self._wake]
+            waiting: list[socket.socket | Waker] = [self._socket, self._waker]
             ready, _, _ = select.select(waiting, [], [])
-            if self._wake in ready:
+            if self._waker in ready:
                 return
             event = Event.decode(self._socket.recv(_LARGEST))
             if event is not None:
@@ -314,12 +319,11 @@ class _Inbox:
     def close(self) -> None:
         """Take the socket away and end the thread."""
         self._path.unlink(missing_ok=True)
-        os.write(self._waker, b"x")
+        self._waker.wake()
         if threading.current_thread() is not self._thread:
             self._thread.join(5)
         self._socket.close()
-        os.close(self._wake)
-        os.close(self._waker)
+        self._waker.close()
 
 
 def _send(directory: Path, names: list[str], data: bytes) -> None:

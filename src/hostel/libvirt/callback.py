@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +16,7 @@ from hostel.libvirt import event
 from hostel.libvirt.error import failed
 from hostel.libvirt.method import Handle, call, invoke, made, wired
 from hostel.libvirt.shape import typed
+from hostel.net.waker import Waker
 from hostel.wire.rpc.procedure import Procedure
 from hostel.wire.rpc.programs import QEMU, REMOTE
 
@@ -59,8 +57,7 @@ class Callbacks:
         self._legacy: dict[Any, tuple[int, Any]] = {}
         self._close: _Known | None = None
         self._waiting: deque[Callable[[], None]] = deque()
-        self._lock = threading.Lock()
-        self._wake = -1  # with the lock held; others would write into a file that has its number next
+        self._waker: Waker | None = None
         self._watch = -1
 
     @property
@@ -70,12 +67,12 @@ class Callbacks:
         return conn
 
     def _listen(self, what: str) -> None:
-        if self._wake >= 0:
+        if self._waker is not None:
             return
         if not event.is_registered():
             failed(fault(ErrorCode.INTERNAL_ERROR, "could not initialize domain event timer"), what)
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._watch = event.virEventAddHandle(self._wake, 1, self._due, None)
+        self._waker = Waker()
+        self._watch = event.virEventAddHandle(self._waker.fileno(), 1, self._due, None)
         self._caller.listen(self._heard, self._ended)
 
     def close(self) -> int:
@@ -88,12 +85,11 @@ class Callbacks:
 
     def _rest(self) -> None:
         """Leave the loop where nobody is to be called."""
-        if self._known or self._close is not None or self._wake < 0:
+        if self._known or self._close is not None or self._waker is None:
             return
         event.virEventRemoveHandle(self._watch)
-        with self._lock:
-            os.close(self._wake)
-            self._wake = -1
+        self._waker.close()
+        self._waker = None
 
     def add(self, kind: str, subject: Handle | None, number: int, cb: Callable[..., Any], opaque: Any) -> int:
         """Register for an event; the number of the registration."""
@@ -175,15 +171,15 @@ class Callbacks:
 
     def _put(self, action: Callable[[], None]) -> None:
         self._waiting.append(action)
-        with self._lock, contextlib.suppress(BlockingIOError):
-            if self._wake >= 0:
-                os.eventfd_write(self._wake, 1)
+        waker = self._waker
+        if waker is not None:
+            waker.wake()
 
     # From the event loop.
 
     def _due(self, watch: int, fd: int, events: int, opaque: Any) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(fd)
+        if self._waker is not None:
+            self._waker.clear()
         while self._waiting:
             self._waiting.popleft()()
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import os
 import select
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
+
+from hostel.net.waker import Waker
 
 _READABLE, _WRITABLE, _ERROR, _HANGUP = 1, 2, 4, 8  # VIR_EVENT_HANDLE_
 _POLL: Final = (
@@ -31,7 +31,7 @@ class _Default:
         self._watches, self._timers = itertools.count(1), itertools.count(1)
         self._handles: dict[int, tuple[int, int, HandleCallback, Any]] = {}
         self._timeouts: dict[int, tuple[int, float, TimeoutCallback, Any]] = {}
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._waker = Waker()
 
     def add_handle(self, fd: int, events: int, cb: HandleCallback, opaque: Any) -> int:
         with self._lock:
@@ -74,8 +74,7 @@ class _Default:
         return -1 if found is None else 0
 
     def _changed(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_write(self._wake, 1)
+        self._waker.wake()
 
     def run(self) -> None:
         """Wait until something is due, and call what is."""
@@ -83,7 +82,7 @@ class _Default:
             handles = dict(self._handles)
             due = [when for interval, when, _, _ in self._timeouts.values() if interval >= 0]
         poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
+        poll.register(self._waker, select.POLLIN)
         wanted: dict[int, int] = {}
         for fd, events, _, _ in handles.values():
             if events:
@@ -93,9 +92,8 @@ class _Default:
         # Bounded, so that a signal's handler and a change that was missed are not waited for.
         wait = min([max(0.0, when - time.monotonic()) for when in due], default=60.0)
         ready = dict(poll.poll(wait * 1000))
-        if ready.pop(self._wake, 0):
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._wake)
+        if ready.pop(self._waker.fileno(), 0):
+            self._waker.clear()
         self._call_timeouts()
         self._call_handles(handles, ready)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 from collections.abc import Callable
 from typing import Any, Final
 
 from hostel.libvirt import event
 from hostel.libvirt.method import Peer
+from hostel.net.waker import Waker
 
 _READABLE, _WRITABLE = 1, 2  # VIR_STREAM_EVENT_
 _PIECE: Final = 0.2  # seconds that one look takes at most
@@ -31,8 +30,8 @@ class Watching:
         self._changed = threading.Condition()
         self._is_due = False  # the loop has been woken, and has not called back yet
         self._is_over = False
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._watch = event.virEventAddHandle(self._wake, _READABLE, self._call, None)
+        self._waker = Waker()
+        self._watch = event.virEventAddHandle(self._waker.fileno(), _READABLE, self._call, None)
         self._thread = threading.Thread(target=self._run, name="stream-events", daemon=True)
         self._thread.start()
 
@@ -52,7 +51,7 @@ class Watching:
         event.virEventRemoveHandle(self._watch)
         if threading.current_thread() is not self._thread:
             self._thread.join()
-        os.close(self._wake)
+        self._waker.close()
 
     def _run(self) -> None:
         while True:
@@ -67,12 +66,10 @@ class Watching:
                     if self._is_over:
                         return
                     self._is_due = True
-                    with contextlib.suppress(BlockingIOError):
-                        os.eventfd_write(self._wake, 1)
+                    self._waker.wake()
 
     def _call(self, watch: int, fd: int, events: int, opaque: Any) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(fd)
+        self._waker.clear()
         ready = self._events & _WRITABLE
         if self._events & _READABLE and self._peer.wait(0):
             ready |= _READABLE

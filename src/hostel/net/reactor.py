@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from hostel.net.waker import Waker
 from hostel.units import KiB
 
 _BUFFER: Final = 256 * KiB
@@ -59,8 +60,8 @@ class Reactor:
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._stopping = False
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self.add(self._wake, READABLE, self._woken)
+        self._waker = Waker()
+        self.add(self._waker.fileno(), READABLE, lambda _: self._waker.clear())
 
     def add(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
         """Let ``handler`` be called with the events of a descriptor when there are any of ``events``."""
@@ -79,11 +80,10 @@ class Reactor:
                 self._epoll.unregister(fd)
 
     def call_soon(self, call: Callable[[], None]) -> None:
-        """Call from the loop; may be called from any thread, and from a signal handler."""
+        """Call from the loop, if it still runs; may be called from any thread, and from a signal handler."""
         self._calls.append(call)
         # Also in the loop's own thread: a signal handler runs there while it waits.
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._wake, 1)
+        self._waker.wake()
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> Timer:
         """Call from the loop after a time; may be called from the loop only, and before it runs."""
@@ -116,17 +116,12 @@ class Reactor:
     def stop(self) -> None:
         """Let :meth:`run` return; may be called from any thread, and from a signal handler."""
         self._stopping = True
-        with contextlib.suppress(OSError):
-            os.eventfd_write(self._wake, 1)
+        self._waker.wake()
 
     def close(self) -> None:
         """Release what waiting takes; the descriptors are their owners'."""
         self._epoll.close()
-        os.close(self._wake)
-
-    def _woken(self, _events: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wake)
+        self._waker.close()
 
     def _timeout(self) -> float | None:
         if self._calls:

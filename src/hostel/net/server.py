@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import select
 import socket
 import threading
@@ -14,6 +13,7 @@ from typing import Final
 
 from hostel.errors import NetworkError
 from hostel.net import address
+from hostel.net.waker import Waker
 
 # What accept() answers when this process or the host is out of something; waiting is all that helps.
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -48,7 +48,7 @@ class Server:
         self._connections: dict[threading.Thread, socket.socket] = {}
         self._stopping = False
         self._counted = False  # whether a connection that counted has ended
-        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._waker = Waker()
         for listener in listeners:
             listener.setblocking(False)
 
@@ -64,20 +64,17 @@ class Server:
             for listener in self._listeners:
                 listener.close()
             self._end_connections()
-            with self._lock:
-                os.close(self._wake)
-                os.close(self._woken)
-                self._wake = -1
+            self._waker.close()
 
     def stop(self) -> None:
         """Make :meth:`run` return; may be called from any thread, and from a signal handler."""
         self._stopping = True
-        with contextlib.suppress(OSError):
-            os.write(self._wake, b"\0")
+        self._waker.wake()
 
     def _accept_all(self) -> None:
         poll = select.poll()
-        poll.register(self._woken, select.POLLIN)
+        woken = self._waker.fileno()
+        poll.register(woken, select.POLLIN)
         watched = False
         while not self._stopping:
             wanted = not self._limit or len(self._connections) < self._limit
@@ -89,9 +86,8 @@ class Server:
                         poll.unregister(listener)
                 watched = wanted
             ready = {fd for fd, _ in poll.poll()}
-            if self._woken in ready:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._woken, 4096)
+            if woken in ready:
+                self._waker.clear()
             for listener in self._listeners:
                 if listener.fileno() in ready and not self._stopping and not self._is_full():
                     self._accept(listener)
@@ -132,9 +128,7 @@ class Server:
                 self._counted |= counted
                 if self._once and self._counted and not self._connections:
                     self._stopping = True
-                if self._wake >= 0:
-                    with contextlib.suppress(OSError):
-                        os.write(self._wake, b"\0")
+            self._waker.wake()
 
     def _end_connections(self) -> None:
         with self._lock:

@@ -17,6 +17,7 @@ from hostel.cli.qemu.failure import Failure
 from hostel.errors import NetworkError
 from hostel.net import address
 from hostel.net.address import Address, TcpAddress, UnixAddress
+from hostel.net.waker import Waker
 
 # For monitors, and the others that can be added while the daemon runs.
 _OF_MONITORS: Final = ("socket", "stdio", "null", "pipe")
@@ -43,14 +44,14 @@ class Channel:
     Args:
         read: the descriptor to receive from.
         write: the descriptor to send to.
-        woken: becomes readable when waiting must end.
+        waker: wakes when waiting must end.
         release: closes the descriptors.
     """
 
-    def __init__(self, read: int, write: int, woken: int, release: Callable[[], None]) -> None:
+    def __init__(self, read: int, write: int, waker: Waker, release: Callable[[], None]) -> None:
         self._read = read
         self._write = write
-        self._woken = woken
+        self._waker = waker
         self._release = release
         self._gone = False
 
@@ -58,7 +59,7 @@ class Channel:
         """Wait for bytes; nothing when the client has gone or waiting must end."""
         poll = select.poll()
         poll.register(self._read, select.POLLIN)
-        poll.register(self._woken, select.POLLIN)
+        poll.register(self._waker, select.POLLIN)
         ready = dict(poll.poll())
         if self._gone or self._read not in ready:
             return b""
@@ -110,7 +111,7 @@ class CharacterDevice:
         self.kind = kind
         self.address: dict[str, Any] | None = None
         self.connected = False
-        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._waker = Waker()
         self._closed = threading.Event()
 
     def accept(self) -> Channel | None:
@@ -121,13 +122,12 @@ class CharacterDevice:
     def close(self) -> None:
         """End all waiting; :meth:`accept` gives None from now on."""
         self._closed.set()
-        with contextlib.suppress(OSError):
-            os.write(self._wake, b"\0")
+        self._waker.wake()
 
     def _wait(self, fd: int | None = None) -> bool:
         """Wait until a descriptor is readable; False where the device is closed meanwhile."""
         poll = select.poll()
-        poll.register(self._woken, select.POLLIN)
+        poll.register(self._waker, select.POLLIN)
         if fd is not None:
             poll.register(fd, select.POLLIN)
         while not self._closed.is_set():
@@ -168,7 +168,7 @@ class SocketDevice(CharacterDevice):
                     continue
             sock.setblocking(False)
             self.connected = True
-            return Channel(sock.fileno(), sock.fileno(), self._woken, functools.partial(self._let_go, sock))
+            return Channel(sock.fileno(), sock.fileno(), self._waker, functools.partial(self._let_go, sock))
         self._listener.close()
         return None
 
@@ -196,7 +196,7 @@ class PairDevice(CharacterDevice):
         if self._pair is None:
             return super().accept()
         (read, write), self._pair = self._pair, None
-        return Channel(read, write, self._woken, lambda: None)
+        return Channel(read, write, self._waker, lambda: None)
 
 
 def open_device(text: str, ended: Callable[[], bool]) -> CharacterDevice | None:

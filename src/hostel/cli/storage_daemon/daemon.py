@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import threading
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from hostel.block.jobs.table import JobTable
 from hostel.block.nodes import NodeTable
 from hostel.block.rewiring import unrestrained
 from hostel.cli.storage_daemon.pacing import Pacing
+from hostel.net.waker import Waker
 
 if TYPE_CHECKING:
     from hostel.cli.storage_daemon.chardev import CharacterDevice
@@ -61,7 +61,7 @@ class Daemon:
         pacing = Pacing(lambda name, data: self.emit((name, data)))
         self._hearing.callback(pacing.close)
         self._hearing.enter_context(incident.listening(pacing.tell))
-        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._waker = Waker()
 
     def emit(self, *events: tuple[str, Mapping[str, Any]]) -> None:
         """Send events, their names and members, to all monitors, with nothing between them; any thread may."""
@@ -82,13 +82,12 @@ class Daemon:
 
     def wake(self) -> None:
         """Let :meth:`wait` look again."""
-        with contextlib.suppress(OSError):
-            os.write(self._wake, b"\0")
+        self._waker.wake()
 
     def wait(self) -> None:
         """Wait for :meth:`stop`."""
         poll = select.poll()
-        poll.register(self._woken, select.POLLIN)
+        poll.register(self._waker, select.POLLIN)
         while not self.stopping:
             poll.poll()
 

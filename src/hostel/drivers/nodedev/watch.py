@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from hostel.drivers.events import Event, EventSource, Listener, Subject
 from hostel.errors import VirtError
+from hostel.net.waker import Waker
 
 _NEWS: Final = 15  # NETLINK_KOBJECT_UEVENT
 _FROM_KERNEL, _FROM_UDEV = 1, 2  # its groups
@@ -107,7 +108,7 @@ class DeviceWatch:
         self._stopping = threading.Event()
         self._seen: Mapping[str, Seen] = {}
         self._news = _open_news()
-        self._wake, self._waker = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._waker = Waker()
         self._thread = threading.Thread(target=self._run, name="devices", daemon=True)
 
     def start(self) -> None:
@@ -119,13 +120,12 @@ class DeviceWatch:
     def stop(self) -> None:
         """End the thread."""
         self._stopping.set()
-        os.write(self._waker, b"x")
+        self._waker.wake()
         if self._thread is not threading.current_thread():
             self._thread.join(5)
         if self._news is not None:
             self._news.close()
-        os.close(self._wake)
-        os.close(self._waker)
+        self._waker.close()
 
     def _run(self) -> None:
         defined, looked = self._signature(), time.monotonic()
@@ -150,7 +150,7 @@ class DeviceWatch:
 
     def _wait(self, seconds: float) -> bool:
         """Whether there are news, which are read away."""
-        sources: list[socket.socket | int] = [self._wake] if self._news is None else [self._wake, self._news]
+        sources: list[socket.socket | Waker] = [self._waker] if self._news is None else [self._waker, self._news]
         ready, _, _ = select.select(sources, [], [], seconds)
         if self._news is None or self._news not in ready:
             return False
@@ -160,7 +160,7 @@ class DeviceWatch:
     def _settle(self) -> None:
         """Let what comes in many pieces come to its end."""
         deadline = time.monotonic() + _IMPATIENT
-        while time.monotonic() < deadline and self._wait(_QUIET):
+        while not self._stopping.is_set() and time.monotonic() < deadline and self._wait(_QUIET):
             pass
 
     def _read_away(self, news: socket.socket) -> None:

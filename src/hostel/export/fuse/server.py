@@ -13,6 +13,7 @@ from typing import Final
 from hostel.errors import NetworkError, RemoteProtocolError
 from hostel.export.fuse.file import ExportedFile, Failed
 from hostel.export.fuse.mount import mount, unmount
+from hostel.net.waker import Waker
 from hostel.units import KiB
 from hostel.wire.fuse import protocol
 from hostel.wire.fuse.protocol import RequestHeader
@@ -41,7 +42,7 @@ class FuseServer:
         self._report = report
         self._stopping = False
         self._fd = mount(path, allow_other=allow_other)
-        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._waker = Waker()
         self._threads = [threading.Thread(target=self._run, name="fuse", daemon=True) for _ in range(_THREADS)]
         for thread in self._threads:
             thread.start()
@@ -58,13 +59,13 @@ class FuseServer:
             unmount(self._path)
         finally:
             self._stopping = True
-            os.write(self._wake, b"\0")
+            self._waker.wake()
             for thread in self._threads:
                 thread.join(_END_TIMEOUT)
             if any(thread.is_alive() for thread in self._threads):
                 raise NetworkError(f"requests for '{self._path}' do not end")
-            for fd in (self._fd, self._wake, self._woken):
-                os.close(fd)
+            os.close(self._fd)
+            self._waker.close()
 
     def _run(self) -> None:
         try:
@@ -76,7 +77,7 @@ class FuseServer:
         """Answer requests until the end; several threads do, and the kernel gives each a request of its own."""
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
-        poll.register(self._woken, select.POLLIN)
+        poll.register(self._waker, select.POLLIN)
         buffer = memoryview(bytearray(_ROOM))
         while not self._stopping:
             poll.poll()
@@ -95,7 +96,7 @@ class FuseServer:
         """It was unmounted: by us, or by somebody else, which is worth a word."""
         if not self._stopping:
             poll = select.poll()
-            poll.register(self._woken, select.POLLIN)
+            poll.register(self._waker, select.POLLIN)
             poll.poll(1000)  # the thread that unmounts says so next
         if not self._stopping:
             self._report(f"FUSE export on '{self._path}' was unmounted")

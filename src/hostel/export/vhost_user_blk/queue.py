@@ -12,6 +12,7 @@ from typing import Final
 
 from hostel.errors import NetworkError, RemoteProtocolError
 from hostel.export.vhost_user_blk.device import BlkDevice
+from hostel.net.waker import Waker
 from hostel.wire.virtio.memory import GuestMemory
 from hostel.wire.virtio.ring import Addresses, SplitRing, check_size
 
@@ -44,7 +45,7 @@ class Queue:
         self._ring: SplitRing | None = None
         self._thread: threading.Thread | None = None
         self._stopping = False
-        self._woken, self._wake = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._waker = Waker()
 
     def set_size(self, size: int) -> None:
         """How many entries there are.
@@ -115,12 +116,11 @@ class Queue:
         if self._thread is None:
             return
         self._stopping = True
-        os.write(self._wake, b"\0")
+        self._waker.wake()
         self._thread.join(_END_TIMEOUT)
         if self._thread.is_alive():
             raise NetworkError(f"requests of queue {self._index} did not end within {_END_TIMEOUT:.0f} seconds")
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._woken, 4096)
+        self._waker.clear()
         assert self._ring is not None
         self._base = self._ring.taken
         self._ring = self._thread = None
@@ -144,8 +144,7 @@ class Queue:
     def close(self) -> None:
         """Stop, and release everything."""
         self.reset()
-        os.close(self._wake)
-        os.close(self._woken)
+        self._waker.close()
 
     def _check_idle(self) -> None:
         if self._thread is not None:
@@ -195,7 +194,7 @@ class Queue:
 
     def _poll(self) -> select.poll:
         poll = select.poll()
-        poll.register(self._woken, select.POLLIN)
+        poll.register(self._waker, select.POLLIN)
         if self._kick >= 0:
             poll.register(self._kick, select.POLLIN)
         return poll
