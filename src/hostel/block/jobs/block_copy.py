@@ -11,7 +11,7 @@ import threading
 from typing import Final
 
 from hostel.block.bitmap import DirtyBitmap
-from hostel.block.chain import block_status, held
+from hostel.block.chain import ChainExtent, block_status, held
 from hostel.block.extent import Status
 from hostel.block.jobs.copying import CHUNK, copy_data, first_extent, next_extent, write_own_zeroes, write_zeroes
 from hostel.block.jobs.ranges import Ranges
@@ -51,6 +51,7 @@ class BlockCopy:
         self.unit = unit
         self.broken: OSError | None = None
         self.skipped = 0
+        self._top = top
         self._base = source.backing if top else None
         self._compress = compress and isinstance(target.driver, Compressing)
         self._left = DirtyBitmap(source.length, unit)
@@ -138,9 +139,9 @@ class BlockCopy:
     def _copy_some(self, start: int, end: int) -> int:
         """Copy the beginning of a range; where it ends, which is the end of a unit."""
         extent = first_extent(self.source, start, end, self._base)
-        whole = extent.end if extent.end >= end else extent.end - extent.end % self.unit
+        whole = self._whole(extent, end)
         if whole > start and not extent.status & Status.DATA:
-            if extent.status & Status.ZERO:
+            if extent.status & Status.ZERO and not self._is_others(extent):
                 self._write_zeroes(start, whole - start)
             else:
                 with self._lock:
@@ -150,6 +151,12 @@ class BlockCopy:
         position = start
         while position < stop:
             extent = first_extent(self.source, position, stop, self._base)
+            edge = -(-position // self.unit) * self.unit
+            if self._is_others(extent) and edge < self._whole(extent, stop):
+                stop = min(stop, edge)
+                if position == stop:
+                    break
+                extent = first_extent(self.source, position, stop, self._base)
             if extent.status & Status.DATA or self._compress:
                 # A unit that is compressed is written as a whole.
                 length = stop - position if self._compress else extent.length
@@ -160,6 +167,14 @@ class BlockCopy:
                 self._write_zeroes(position, extent.length)
             position = extent.end
         return stop
+
+    def _whole(self, extent: ChainExtent, end: int) -> int:
+        """Where the last unit ends that an extent covers; what follows on ``end`` is not asked for."""
+        return extent.end if extent.end >= end else extent.end - extent.end % self.unit
+
+    def _is_others(self, extent: ChainExtent) -> bool:
+        """Whether a range is not to be copied since the overlay itself does not have it."""
+        return self._top and not extent.status & Status.ALLOCATED
 
     def _write_zeroes(self, start: int, length: int) -> None:
         if self.target.backing is None:

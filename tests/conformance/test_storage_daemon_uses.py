@@ -1,0 +1,44 @@
+"""What the users of a node keep others from, and what a node is after a job, beside QEMU's storage daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.scene import Client, Command, Event, Step, compare, qemu_io, run
+
+pytestmark = [pytest.mark.requires_tool(tool) for tool in ("qemu-storage-daemon", "qemu-img", "qemu-io")]
+
+NBD = ("--nbd-server", "addr.type=unix,addr.path=nbd.sock")
+IMAGES = (
+    "qemu-img create -q -f qcow2 base.qcow2 1M",
+    "qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 mid.qcow2",
+    "qemu-img create -q -f qcow2 -b mid.qcow2 -F qcow2 top.qcow2",
+    "qemu-img create -q -f qcow2 other.qcow2 1M",
+    'qemu-io -f qcow2 -c "write -P 1 0 256k" base.qcow2',
+    'qemu-io -f qcow2 -c "write -P 2 128k 256k" mid.qcow2',
+    'qemu-io -f qcow2 -c "write -P 3 256k 256k" top.qcow2',
+)
+
+
+def add(name: str, **options: object) -> Command:
+    file = {"driver": "file", "filename": f"{name}.qcow2", "node-name": f"{name}-file"}
+    return run("blockdev-add", driver="qcow2", node_name=name, file=file, **options)
+
+
+def over(job: str) -> list[Step]:
+    """The end of a job."""
+    return [Event("JOB_STATUS_CHANGE", "concluded"), run("query-jobs"), run("job-dismiss", id=job)]
+
+
+def test_a_backup_of_what_an_image_itself_has_leaves_the_rest_of_its_target_alone(tmp_path: Path) -> None:
+    steps: list[Step] = [
+        add("base"),
+        add("other"),
+        run("blockdev-backup", device="base", target="other", sync="top", job_id="j", auto_dismiss=False),
+        *over("j"),
+        run("block-export-add", type="nbd", id="e", node_name="other"),
+        Client(("qemu-io", "-r", *qemu_io("other", "read -P 1 0 256k", "read -P 4 256k 768k").words[1:])),
+    ]
+    compare(tmp_path, (*IMAGES, 'qemu-io -f qcow2 -c "write -P 4 0 1M" other.qcow2'), NBD, steps)
