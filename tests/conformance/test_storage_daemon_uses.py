@@ -20,6 +20,7 @@ IMAGES = (
     'qemu-io -f qcow2 -c "write -P 2 128k 256k" mid.qcow2',
     'qemu-io -f qcow2 -c "write -P 3 256k 256k" top.qcow2',
 )
+NODES = run("query-named-block-nodes", flat=True)
 
 
 def add(name: str, **options: object) -> Command:
@@ -30,6 +31,17 @@ def add(name: str, **options: object) -> Command:
 def over(job: str) -> list[Step]:
     """The end of a job."""
     return [Event("JOB_STATUS_CHANGE", "concluded"), run("query-jobs"), run("job-dismiss", id=job)]
+
+
+def test_an_overlay_of_the_same_transaction_is_backed_up_into(tmp_path: Path) -> None:
+    overlay = {"node-name": "base", "snapshot-file": "new.qcow2", "snapshot-node-name": "new"}
+    backup = {"device": "base", "target": "new", "sync": "top", "job-id": "j", "auto-dismiss": False}
+    actions = [
+        {"type": "blockdev-snapshot-sync", "data": overlay},
+        {"type": "blockdev-backup", "data": backup},
+    ]
+    steps: list[Step] = [add("base"), run("transaction", actions=actions), *over("j"), NODES]
+    compare(tmp_path, IMAGES, NBD, steps)
 
 
 def test_a_backup_of_what_an_image_itself_has_leaves_the_rest_of_its_target_alone(tmp_path: Path) -> None:

@@ -307,7 +307,7 @@ def reopen(node: BlockNode, *, read_only: bool) -> None:
     """
     if node.read_only == read_only:
         return
-    below = [child for edge, child in node.driver.children.items() if edge != "backing"]
+    below = _opened_with(node)
     with drained(node, *below):
         if read_only:
             node.flush()
@@ -326,6 +326,13 @@ def reopen(node: BlockNode, *, read_only: bool) -> None:
         if read_only:
             for child in below:
                 reopen(child, read_only=True)
+
+
+def _opened_with(node: BlockNode) -> list[BlockNode]:
+    """The nodes that are open for writing because a node is; what a job writes to is its own."""
+    if isinstance(node.driver, FilterDriver) and node.driver.implicit:
+        return [node.driver.child]
+    return [child for edge, child in node.driver.children.items() if edge != "backing"]
 
 
 def _reopened(node: BlockNode, *, read_only: bool) -> BlockDriver:
