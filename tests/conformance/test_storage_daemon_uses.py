@@ -28,6 +28,11 @@ def add(name: str, **options: object) -> Command:
     return run("blockdev-add", driver="qcow2", node_name=name, file=file, **options)
 
 
+def reopen(name: str, **options: object) -> Command:
+    given = {key.replace("_", "-"): value for key, value in options.items()}
+    return run("blockdev-reopen", options=[{"driver": "qcow2", "node-name": name, "file": f"{name}-file", **given}])
+
+
 def over(job: str) -> list[Step]:
     """The end of a job."""
     return [Event("JOB_STATUS_CHANGE", "concluded"), run("query-jobs"), run("job-dismiss", id=job)]
@@ -54,3 +59,16 @@ def test_a_backup_of_what_an_image_itself_has_leaves_the_rest_of_its_target_alon
         Client(("qemu-io", "-r", *qemu_io("other", "read -P 1 0 256k", "read -P 4 256k 768k").words[1:])),
     ]
     compare(tmp_path, (*IMAGES, 'qemu-io -f qcow2 -c "write -P 4 0 1M" other.qcow2'), NBD, steps)
+
+
+def test_a_file_stays_read_only_as_it_was_opened_again_whatever_records_writes(tmp_path: Path) -> None:
+    steps: list[Step] = [
+        add("base"),
+        reopen("base", read_only=True),
+        run("block-dirty-bitmap-add", node="base", name="b"),
+        reopen("base"),
+        reopen("base", read_only=False),
+        run("block-dirty-bitmap-remove", node="base", name="b"),
+        NODES,
+    ]
+    compare(tmp_path, IMAGES, NBD, steps)

@@ -318,8 +318,9 @@ def _require_compatible(table: NodeTable, entries: Sequence[_Entry]) -> None:
     writing = Permission.WRITE | Permission.WRITE_UNCHANGED
     with ExitStack() as stack:
         for entry in entries:
-            stack.callback(setattr, entry.node, "read_only", entry.before.read_only)
-            entry.node.read_only = entry.after.read_only
+            for node in (entry.node, entry.image):
+                stack.callback(setattr, node, "read_only", entry.before.read_only)
+                node.read_only = entry.after.read_only
         for entry in entries:
             used, _ = table.permissions(entry.node)
             if entry.after.read_only and not entry.before.read_only and used & writing:
