@@ -100,6 +100,18 @@ class FrontEnd:
     def share(self) -> None:
         self.tell(5, struct.pack("<IIQQQQ", 1, 0, GUEST, self.size, USER, 0), [self.fd])
 
+    def new_log(self, queues: int = 1, size: int = 128) -> tuple[int, bytes]:
+        """Ask for the buffer that outlives a back end; its descriptor, and what is said of it."""
+        self.tell(31, struct.pack("<QQHHI", 0, 0, queues, size, 0))
+        data, descriptors, _, _ = socket.recv_fds(self.sock, 36, 1)
+        assert struct.unpack("<III", data[:12]) == (31, 5, 24)
+        return descriptors[0], data[12:]
+
+    def keep_log(self, fd: int, described: bytes) -> None:
+        """Give the back end the buffer."""
+        self.tell(32, described, [fd])
+        self.ask(1)  # what it takes is done by then
+
     def open_channel(self) -> socket.socket:
         """Give the back end the channel for its own requests."""
         self.channel, theirs = socket.socketpair()

@@ -6,10 +6,11 @@ import array
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from hostel.errors import NetworkError, RemoteProtocolError
+from hostel.export.vhost_user_blk import unflushed
 from hostel.export.vhost_user_blk.device import BlkDevice
 from hostel.export.vhost_user_blk.queue import Queue
 from hostel.export.vhost_user_blk.sharing import MAX_REGIONS, SharedMemory
@@ -26,6 +27,7 @@ _PROTOCOL_FEATURES: Final = int(
     | ProtocolFeature.BACKEND_REQ
     | ProtocolFeature.CONFIG
     | ProtocolFeature.RESET_DEVICE
+    | ProtocolFeature.INFLIGHT_SHMFD
     | ProtocolFeature.CONFIGURE_MEM_SLOTS
 )
 _FLAG_OF_DRIVER: Final = 0  # of SET_CONFIG: the guest writes; 1 is a migration
@@ -43,6 +45,7 @@ class Connection:
     def __init__(self, sock: socket.socket, device: BlkDevice, report: Callable[[str], None]) -> None:
         self._socket = sock
         self._device = device
+        self._report = report
         self._queues = [Queue(index, device, report) for index in range(device.queues)]
         self._shared = SharedMemory()
         self._memory = GuestMemory()
@@ -67,6 +70,7 @@ class Connection:
         finally:
             for queue in self._queues:
                 queue.close()
+            self._device.settle()
             if self._channel is not None:
                 self._channel.close()
 
@@ -111,12 +115,17 @@ class Connection:
             found += part
         return found
 
-    def _reply(self, request: int, payload: bytes) -> None:
+    def _reply(self, request: int, payload: bytes, descriptors: Sequence[int] = ()) -> None:
         self._socket.settimeout(_TIMEOUT)
-        self._socket.sendall(message.reply(request, payload))
+        data = message.reply(request, payload)
+        sent = socket.send_fds(self._socket, [data], descriptors) if descriptors else 0
+        self._socket.sendall(data[sent:])
 
     def _handle(self, received: Message) -> None:
         """Do what a message says, and answer it."""
+        if received.request == Request.GET_INFLIGHT_FD:
+            self._get_inflight_fd(received)
+            return
         getter = _GETTERS.get(received.request)
         if getter is not None:
             self._reply(received.request, getter(self, received))
@@ -159,6 +168,14 @@ class Connection:
         if head.offset + head.size > message.MAX_CONFIG:
             return ConfigSpace(offset=head.offset, size=0, flags=0).pack()
         return head.pack() + space[head.offset : head.offset + head.size]
+
+    def _get_inflight_fd(self, received: Message) -> None:
+        asked = received.inflight()
+        fd, made = unflushed.create(len(self._queues), asked.queue_size)
+        try:
+            self._reply(received.request, made.pack().ljust(len(received.payload), b"\0"), [fd])
+        finally:
+            os.close(fd)
 
     # What sets.
 
@@ -233,6 +250,16 @@ class Connection:
         if head.flags != _FLAG_OF_DRIVER or not self._device.set_config(head.offset, data):
             raise RemoteProtocolError(f"{len(data)} bytes at {head.offset} of the configuration cannot be changed")
 
+    def _set_inflight_fd(self, received: Message) -> None:
+        described = received.inflight()
+        if len(received.descriptors) != 1:
+            raise RemoteProtocolError(f"{message.name(received.request)} comes without its descriptor")
+        if self._device.unflushed.keep(os.dup(received.descriptors[0]), described):
+            self._report(
+                "vhost-user-blk: who served this guest before ended with writes that were not flushed: they may be "
+                "gone, and no flush succeeds before the guest resets the disk"
+            )
+
     def _set_backend_req_fd(self, received: Message) -> None:
         if len(received.descriptors) != 1:
             raise RemoteProtocolError("the channel for our requests comes without its descriptor")
@@ -248,6 +275,7 @@ class Connection:
     def _reset_device(self, received: Message) -> None:
         for queue in self._queues:
             queue.reset()
+        self._device.settle()
 
     def _run_queues(self) -> None:
         for queue in self._queues:
@@ -299,6 +327,7 @@ _SETTERS: Final[Mapping[int, Callable[[Connection, Message], None]]] = {
     Request.SET_VRING_ERR: Connection._set_vring_err,
     Request.SET_VRING_ENABLE: Connection._set_vring_enable,
     Request.SET_CONFIG: Connection._set_config,
+    Request.SET_INFLIGHT_FD: Connection._set_inflight_fd,
     Request.SET_BACKEND_REQ_FD: Connection._set_backend_req_fd,
     Request.RESET_DEVICE: Connection._reset_device,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -10,6 +12,7 @@ from hostel.block.node import BlockNode
 from hostel.errors import BlockError, RemoteProtocolError
 from hostel.export.host_file import host_file
 from hostel.export.vhost_user_blk.shortcut import UNUSUAL, shortcut
+from hostel.export.vhost_user_blk.unflushed import Unflushed
 from hostel.units import SECTOR, MiB
 from hostel.wire.virtio.blk import (
     BARRIER,
@@ -50,6 +53,7 @@ class BlkDevice:
 
     Attributes:
         flushes: each write is made durable, since the driver will not ask for it.
+        unflushed: what the front end is to know of the writes that are not durable yet.
     """
 
     def __init__(self, node: BlockNode, *, writable: bool, block_size: int = SECTOR, queues: int = 1) -> None:
@@ -58,6 +62,7 @@ class BlkDevice:
         self.block_size = block_size
         self.queues = queues
         self.flushes = False
+        self.unflushed = Unflushed()
         self._writeback = True
         self._length = -1
         self.resized()
@@ -143,6 +148,8 @@ class BlkDevice:
     def _take_shortcut(self) -> None:
         self._generation = BYPASS.generation
         file = host_file(self.node, writable=self.writable)
+        # What is written to a file as it is, the host has, whatever becomes of us.
+        self._may_hold_back = file is None and not self.node.cache.writethrough
         if file is not None and (self.flushes or not self._writeback):
             file = file._replace(guarded=self._length)  # writes are the node's
         self._direct = None if file is None else shortcut(file, self._length, self.block_size)
@@ -195,8 +202,7 @@ class BlkDevice:
             for data in _windows(buffers):
                 self.node.pwrite(offset, data)
                 offset += len(data)
-            if self.flushes or not self._writeback:
-                self.node.flush()
+            self._wrote()
         except OSError:
             return _FAILED
         return _OK
@@ -211,7 +217,7 @@ class BlkDevice:
                 case RequestType.OUT:
                     return 0, self._write(sector * SECTOR, readable, sum(map(len, readable)))
                 case RequestType.FLUSH:
-                    self.node.flush()
+                    self._flush()
                     return 0, _OK
                 case RequestType.GET_ID:
                     return _scatter((SERIAL + b"\0")[:ID_BYTES], writable), _OK
@@ -239,9 +245,38 @@ class BlkDevice:
             self.node.discard(offset, length)
         else:
             self.node.write_zeroes(offset, length, unmap=bool(flags))
-        if self.flushes or not self._writeback:
-            self.node.flush()
+        self._wrote()
         return _OK
+
+    def settle(self) -> None:
+        """The front end goes, or starts the disk anew: leave nothing that the next back end would have to call lost."""
+        if self.unflushed.is_owed:
+            with contextlib.suppress(OSError):  # then it stays so
+                self._flush()
+        self.unflushed.forget()
+
+    def _wrote(self) -> None:
+        """A write is done that went by the node.
+
+        Raises:
+            OSError: it had to be made durable, which failed.
+        """
+        if self._may_hold_back:
+            self.unflushed.wrote()
+        if self.flushes or not self._writeback:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Make all writes durable.
+
+        Raises:
+            OSError: that failed; also where a back end before us took some with it.
+        """
+        written = self.unflushed.written
+        self.node.flush()
+        if self.unflushed.lost:
+            raise BlockError("writes that were not flushed may be gone", errno=errno.EIO)
+        self.unflushed.flushed(written)
 
 
 def _take(buffers: list[memoryview], length: int) -> bytes:

@@ -6,7 +6,7 @@ import enum
 import struct
 from typing import Final, NamedTuple
 
-from hostel.codec.record import Record, u32, u64
+from hostel.codec.record import Record, u16, u32, u64
 from hostel.errors import InvalidImage, RemoteProtocolError
 
 HEADER: Final = struct.Struct("<III")  # request, flags, bytes of payload
@@ -49,6 +49,8 @@ class Request(enum.IntEnum):
     SET_BACKEND_REQ_FD = 21
     GET_CONFIG = 24
     SET_CONFIG = 25
+    GET_INFLIGHT_FD = 31
+    SET_INFLIGHT_FD = 32
     RESET_DEVICE = 34
     GET_MAX_MEM_SLOTS = 36
     ADD_MEM_REG = 37
@@ -68,6 +70,7 @@ class ProtocolFeature(enum.IntFlag):
     REPLY_ACK = 1 << 3
     BACKEND_REQ = 1 << 5
     CONFIG = 1 << 9
+    INFLIGHT_SHMFD = 1 << 12
     RESET_DEVICE = 1 << 13
     CONFIGURE_MEM_SLOTS = 1 << 15
 
@@ -100,6 +103,15 @@ class VringAddress(Record, endian="little"):
     used: u64
     available: u64
     log: u64
+
+
+class Inflight(Record, endian="little"):
+    """A buffer that the front end keeps for its back ends, for the queues that are named; sizes in bytes."""
+
+    mmap_size: u64
+    mmap_offset: u64
+    num_queues: u16
+    queue_size: u16
 
 
 class ConfigSpace(Record, endian="little"):
@@ -155,6 +167,12 @@ class Message(NamedTuple):
         if head.size > MAX_CONFIG or head.offset > MAX_CONFIG or len(data) != head.size:
             raise self.malformed()
         return head, data
+
+    def inflight(self) -> Inflight:
+        """The payload, where it is a buffer; QEMU's ends with bytes that mean nothing."""
+        if len(self.payload) not in (Inflight.SIZE, Inflight.SIZE + 4):
+            raise self.malformed()
+        return Inflight.unpack(self.payload)
 
     def regions(self) -> list[MemoryRegion]:
         """The payload, where it is a memory table: a number, then so many regions."""

@@ -426,6 +426,10 @@ BAD_MESSAGES = [
     struct.pack("<IIIIIIB", 25, 1, 13, 0, 1, 0, 5),  # the capacity cannot be set
     struct.pack("<III", 21, 1, 0),  # a channel without its socket
     struct.pack("<IIIQQQQQ", 38, 1, 40, 0, 1, 2, 3, 4),  # a region that is not there
+    struct.pack("<IIIQQHH", 31, 1, 20, 0, 0, 1, 0),  # a log for queues of no entries
+    struct.pack("<IIIQQHHI", 31, 1, 24, 0, 0, 1, 65535, 0),
+    struct.pack("<IIIQ", 31, 1, 8, 0),
+    struct.pack("<IIIQQHH", 32, 1, 20, 8192, 0, 1, 128),  # one without its descriptor
     b"\1\0",
 ]
 
@@ -465,6 +469,96 @@ def test_memory_that_is_not_in_its_file_is_refused(
             front.tell(5, struct.pack("<IIQQQQ", 1, 0, *region), [front.fd], flags=9)
             assert front.receive() == (5, struct.pack("<Q", 1))
         assert served.has_said("front end dropped: ")
+
+
+@pytest.mark.parametrize("place", [(8192, 1 << 40), (2**64 - 1, 0), (4095, 0), (8192, 2**64 - 1), (1 << 40, 0)])
+def test_a_log_that_is_not_in_its_file_is_refused(raw: BlockNode, tmp_path: Path, place: tuple[int, int]) -> None:
+    with serving(tmp_path, raw) as served:
+        with FrontEnd(served.path) as front:
+            front.tell(32, struct.pack("<QQHHI", *place, 1, 128, 0), [front.fd])
+            assert front.sock.recv(100) == b""
+        assert served.has_said("front end dropped: ")
+
+
+def after_a_kill(
+    folder: Path, path: Path, before: Callable[[Queue], object], *, format: str = "qcow2"
+) -> tuple[list[int], list[str]]:
+    """What flushes answer, and is reported, where the back end before was killed after it had done some requests.
+
+    Beside what is in files, what it leaves is the front end's buffer as it was at that moment.
+    """
+    left = os.memfd_create("left", os.MFD_CLOEXEC)
+    with graph.open(str(path), format, read_only=False) as node, serving(folder, node) as served:
+        with driver(served.path) as (front, queue):
+            log, described = front.new_log()
+            front.keep_log(log, described)
+            before(queue)
+            os.write(left, os.pread(log, MIB, 0))
+            os.close(log)
+        assert served.log == []
+    with graph.open(str(path), format, read_only=False) as node, serving(folder, node) as served:
+        found = []
+        for _ in range(2):  # also when the one after that is served by yet another
+            with driver(served.path) as (front, queue):
+                front.keep_log(left, described)
+                found += [queue.request(FLUSH)[0], queue.request(OUT, 9, bytes(512))[0], queue.request(FLUSH)[0]]
+        with driver(served.path) as (front, queue):
+            front.keep_log(*front.new_log())  # the guest has reset the disk
+            assert queue.request(FLUSH)[0] == OK
+        os.close(left)
+        return found, served.log
+
+
+def test_no_flush_succeeds_once_writes_have_gone_with_a_back_end(tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    create.create(create.plan(str(path), "qcow2", SIZE))
+    changes: list[Callable[[Queue], object]] = [
+        lambda queue: queue.request(OUT, 0, bytes(512)),
+        lambda queue: queue.request(WRITE_ZEROES, data=struct.pack("<QII", 0, 8, 0)),
+        lambda queue: queue.request(DISCARD, data=struct.pack("<QII", 0, 128, 0)),
+        lambda queue: (queue.request(OUT, 0, bytes(512)), queue.request(FLUSH), queue.request(OUT, 9, bytes(512))),
+    ]
+    for change in changes:
+        found, log = after_a_kill(tmp_path, path, change)
+        assert found == [FAILED, OK, FAILED] * 2
+        assert all("ended with writes that were not flushed" in line for line in log) and log
+
+
+def test_a_back_end_that_was_killed_when_all_was_flushed_is_not_missed(tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    create.create(create.plan(str(path), "qcow2", SIZE))
+    settled: list[Callable[[Queue], object]] = [
+        lambda queue: None,
+        lambda queue: queue.request(IN, 0, read=512),
+        lambda queue: (queue.request(OUT, 0, bytes(512)), queue.request(FLUSH)),
+    ]
+    for change in settled:
+        assert after_a_kill(tmp_path, path, change) == ([OK] * 6, [])
+
+
+def test_what_is_in_a_file_as_it_is_does_not_go_with_a_back_end(tmp_path: Path) -> None:
+    path = tmp_path / "disk.raw"
+    path.write_bytes(bytes(SIZE))
+    assert after_a_kill(tmp_path, path, lambda queue: queue.request(OUT, 0, bytes(512)), format="raw") == ([OK] * 6, [])
+
+
+def test_a_front_end_that_went_leaves_nothing_that_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    create.create(create.plan(str(path), "qcow2", SIZE))
+    with (
+        graph.open(str(path), "qcow2", read_only=False) as node,
+        serving(tmp_path, node) as served,
+        driver(served.path) as (front, queue),
+    ):
+        log, described = front.new_log()
+        front.keep_log(log, described)
+        assert queue.request(OUT, 0, bytes(512))[0] == OK
+    with graph.open(str(path), "qcow2", read_only=False) as node, serving(tmp_path, node) as served:
+        with driver(served.path) as (front, queue):
+            front.keep_log(log, described)
+            assert queue.request(FLUSH)[0] == OK
+        os.close(log)
+        assert served.log == []
 
 
 def test_descriptors_that_nobody_asked_for_are_closed(raw: BlockNode, tmp_path: Path) -> None:
