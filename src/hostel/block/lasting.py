@@ -29,3 +29,7 @@ class LastingSync:
         except OSError as error:
             self._failure = error
             raise
+
+    def fail(self, error: OSError) -> None:
+        """Let every sync from now on fail with an error that came otherwise, unless one has failed before."""
+        self._failure = self._failure or error

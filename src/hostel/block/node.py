@@ -25,6 +25,8 @@ _numbers = itertools.count(100)
 _resizable: dict[type[BlockDriver], bool] = {}
 
 _INTERRUPTIONS: Final = (KeyboardInterrupt, SystemExit)
+_END_TIMEOUT: Final = 60.0  # seconds for requests under way when a node is closed
+_counting: Final = threading.Lock()  # of every node's users
 
 # A lock for a driver that takes one thread at a time, a gate for one that takes any number; a wall once it broke off.
 Lock = Union["threading.RLock", Gate, Wall]
@@ -399,26 +401,43 @@ class BlockNode:
 
     def share(self) -> Self:
         """Have one more user of this node, which is then closed only when each has closed it."""
-        if not self._users:
-            raise ValueError(f"'{self.filename}' is closed")
-        self._users += 1
+        with _counting:
+            if not self._users:
+                raise ValueError(f"'{self.filename}' is closed")
+            self._users += 1
         return self
 
     def close(self) -> None:
         """Write out what is held back and close this node and its children, unless others share it.
 
+        Requests of other threads are waited for, and none is let in any more: what they would use is gone, and the
+        number of a closed descriptor soon means another file.
+
         Raises:
             OSError: held-back metadata could not be written. Everything is closed nevertheless.
+            BlockError: EBUSY: requests under way do not come to an end. Everything stays open.
         """
-        if self._users != 1:
-            self._users = max(0, self._users - 1)
-            return
-        self._users = 0
+        with _counting:
+            if self._users != 1:
+                self._users = max(0, self._users - 1)
+                return
+            self._users = 0
+        if not self.drain(_END_TIMEOUT):
+            with _counting:
+                self._users = 1
+            raise BlockError(f"Requests to '{self.filename}' do not come to an end; it stays open", errno=errno.EBUSY)
         with contextlib.ExitStack() as stack:
             for child in self.driver.children.values():
                 stack.callback(child.close)
-            with self._lock.behind if isinstance(self._lock, Wall) else _Entry(self):
-                self.driver.close()
+            stack.callback(self._shut)
+            self.driver.close()
+
+    def _shut(self) -> None:
+        """Let nobody in any more, once the driver is closed; those who wait to get in are told."""
+        lock = self._lock
+        if not isinstance(lock, Wall):
+            self._lock = Wall(f"'{self.filename}' is closed", lock)
+        self.resume()
 
     def _break_off(self) -> None:
         """Let nobody in any more, and the driver write nothing by closing: what it holds may be half changed."""

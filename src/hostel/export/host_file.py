@@ -62,6 +62,6 @@ def host_file(node: BlockNode, *, writable: bool) -> HostFile | None:
     if not isinstance(driver, FileDriver) or node.detect_zeroes != "off":
         return None
     fd = driver.fileno()
-    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
-        return None  # wants aligned buffers
+    if fd < 0 or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+        return None  # it is closed, or wants aligned buffers
     return HostFile(fd, start, guarded if writable else length, tuple(nodes))

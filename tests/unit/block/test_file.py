@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import creating, graph, permission
+from hostel.block import creating, graph, notice, permission, rewiring
+from hostel.block import node as node_module
 from hostel.block.driver import CACHE_MODES, WRITEBACK, Cache, OpenMode
 from hostel.block.extent import Extent, Status
+from hostel.block.gate import BYPASS
 from hostel.block.node import BlockNode
 from hostel.block.permission import Permission, lock
 from hostel.block.powers import Preallocation
@@ -363,3 +365,182 @@ def test_a_file_is_locked_all_the_while_it_is_opened_anew(
         assert seen == ([True, True] if refused else [True])
         monkeypatch.undo()
         driver.close()
+
+
+# Once a file is closed, the next one that is opened has its number.
+
+
+class Bystander:
+    """A file that takes a number as soon as it is free, as whatever is opened next would."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        self._path = path
+        path.write_bytes(b"bystander")
+        self._number = number
+
+    def __enter__(self) -> Bystander:
+        return self
+
+    def take(self) -> None:
+        """Take the number, if it is free."""
+        try:
+            os.fstat(self._number)
+        except OSError:
+            own = os.open(self._path, os.O_RDWR)
+            if own != self._number:
+                os.dup2(own, self._number)
+                os.close(own)
+            self._taken = True
+
+    _taken = False
+
+    def __exit__(self, *_: object) -> None:
+        if self._taken:
+            os.close(self._number)
+
+    def untouched(self) -> bool:
+        """Whether nobody has written into the file, nor moved in it."""
+        return self._path.read_bytes() == b"bystander" and (
+            not self._taken or os.lseek(self._number, 0, os.SEEK_CUR) == 0
+        )
+
+
+def _driver(node: BlockNode) -> FileDriver:
+    assert isinstance(node.driver, FileDriver)
+    return node.driver
+
+
+def _closing(node: BlockNode) -> threading.Thread:
+    closer = threading.Thread(target=node.close, daemon=True)
+    closer.start()
+    closer.join(0.3)  # where it waits for nobody, it has ended by then
+    return closer
+
+
+def test_a_closed_image_reaches_no_file_that_has_its_number(tmp_path: Path) -> None:
+    node = creating.create(str(tmp_path / "f"))
+    driver = _driver(node)
+    with Bystander(tmp_path / "other", driver.fileno()) as other:
+        node.close()
+        other.take()
+        with pytest.raises(BlockError, match=r"f' is closed$"):
+            node.pwrite(0, b"lost")
+        with pytest.raises(BlockError, match=r"f' is closed$"):
+            node.read(0, 4)
+        late: tuple[Callable[[], object], ...] = (
+            lambda: driver.pwrite(0, memoryview(b"lost")),
+            lambda: driver.pread(0, memoryview(bytearray(4))),
+            lambda: driver.resize(0),
+            lambda: driver.write_zeroes(0, 4, unmap=True),
+            lambda: list(driver.extents(0, 9)),
+            driver.flush,
+            driver.close,
+        )
+        for use in late:
+            with pytest.raises((OSError, ValueError)):
+                use()
+        assert driver.fileno() == -1
+        assert other.untouched()
+
+
+def test_closing_waits_for_a_write_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = creating.create(str(tmp_path / "f"))
+    reached, go, pwrite = threading.Event(), threading.Event(), os.pwrite
+
+    def held(fd: int, data: memoryview, offset: int) -> int:
+        reached.set()
+        go.wait(10)
+        return pwrite(fd, data, offset)
+
+    with Bystander(tmp_path / "other", _driver(node).fileno()) as other:
+        monkeypatch.setattr(os, "pwrite", held)
+        writer = threading.Thread(target=node.pwrite, args=(0, b"image"), daemon=True)
+        writer.start()
+        assert reached.wait(10)
+        closer = _closing(node)
+        other.take()
+        go.set()
+        writer.join(10)
+        closer.join(10)
+        assert other.untouched()
+    assert (tmp_path / "f").read_bytes() == b"image"
+
+
+def test_closing_waits_for_who_goes_past_the_node(tmp_path: Path) -> None:
+    node = creating.create(str(tmp_path / "f"))
+    number = _driver(node).fileno()
+    reached, go = threading.Event(), threading.Event()
+    generation = BYPASS.generation
+
+    def write() -> None:
+        with BYPASS.gate:
+            reached.set()
+            go.wait(10)
+            os.pwrite(number, b"image", 0)
+
+    with Bystander(tmp_path / "other", number) as other:
+        writer = threading.Thread(target=write, daemon=True)
+        writer.start()
+        assert reached.wait(10)
+        closer = _closing(node)
+        other.take()
+        go.set()
+        writer.join(10)
+        closer.join(10)
+        assert other.untouched()
+        assert BYPASS.generation != generation  # who comes now asks the graph anew
+    assert (tmp_path / "f").read_bytes() == b"image"
+
+
+def test_an_image_whose_requests_do_not_end_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(node_module, "_END_TIMEOUT", 0.05)
+    node = creating.create(str(tmp_path / "f"))
+    reached, go, pwrite = threading.Event(), threading.Event(), os.pwrite
+
+    def held(fd: int, data: memoryview, offset: int) -> int:
+        reached.set()
+        go.wait(10)
+        return pwrite(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", held)
+    writer = threading.Thread(target=node.pwrite, args=(0, b"image"), daemon=True)
+    writer.start()
+    assert reached.wait(10)
+    with pytest.raises(BlockError, match=r"do not come to an end; it stays open$") as caught:
+        node.close()
+    assert caught.value.errno == errno.EBUSY
+    assert not node.closed
+    go.set()
+    writer.join(10)
+    assert node.read(0, 5) == b"image"
+    node.close()
+    assert node.closed
+
+
+def test_an_image_whose_close_fails_as_it_is_reopened_keeps_its_new_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = creating.create(str(tmp_path / "f"))
+    node.pwrite(0, b"image")
+    number, close = _driver(node).fileno(), os.close
+
+    def full(fd: int) -> None:
+        close(fd)  # which frees the number, whatever comes of it
+        if fd == number:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    said: list[str] = []
+    with Bystander(tmp_path / "other", number) as other:
+        with notice.listening(said.append), monkeypatch.context() as patch:
+            patch.setattr(os, "close", full)
+            rewiring.reopen(node, read_only=True)
+        other.take()
+        rewiring.reopen(node, read_only=False)
+        node.pwrite(0, b"after")
+        assert said == [f"'{tmp_path}/f', which was opened anew, could not be closed: {os.strerror(errno.EDQUOT)}"]
+        with pytest.raises(OSError, match=os.strerror(errno.EDQUOT)):
+            node.flush()  # what the host could not store stays told
+        assert other.untouched()
+        node.close()
+        assert other.untouched()
+    assert (tmp_path / "f").read_bytes() == b"after"

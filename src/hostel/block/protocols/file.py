@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NoReturn, Self
 
-from hostel.block import permission
+from hostel.block import notice, permission
 from hostel.block.driver import BlockDriver, Cache, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
+from hostel.block.gate import BYPASS
 from hostel.block.lasting import LastingSync
 from hostel.block.marks import DiscardCount
 from hostel.block.node import BlockNode
@@ -31,6 +32,7 @@ _FALLOC_ZERO_RANGE: Final = 16
 UNSUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOTTY})
 _ZEROES: Final = memoryview(bytes(MiB))
 _FIRST_BLOCK: Final = 4096  # bytes
+_END_TIMEOUT: Final = 60.0  # seconds for requests that go past the node when a file is closed
 # What is used and shared of a file in which an image is laid out.
 CREATING: Final = (
     Permission.CONSISTENT_READ | Permission.WRITE | Permission.RESIZE,
@@ -71,12 +73,14 @@ class FileDriver(BlockDriver):
 
     def __init__(self, fd: int, path: str, *, no_flush: bool, direct: bool = False, locking: bool = True) -> None:
         super().__init__()
-        self._fd = fd
+        self._fd = fd  # -1 once it is closed: the number is soon another file's
         self._path = path
         self._no_flush = no_flush
         self.is_direct = direct
         self._direct: DirectFile | None = None
         self._starting = threading.Lock()
+        self._seeking = threading.Lock()
+        self._is_lent = False  # its number is known to others
         self._locking = locking
         self._locked: tuple[Permission, Permission] | None = None
         self._shared_reading = ~(Permission.WRITE | Permission.RESIZE) & Permission.ALL  # once it is only read
@@ -191,7 +195,12 @@ class FileDriver(BlockDriver):
         driver.discarded = self.discarded
         if self._locked is not None:
             self._pass_locks_to(driver, read_only=read_only)
-        os.close(self._fd)
+        try:
+            os.close(self._forget())
+        except OSError as error:
+            # The number is free even so. What the host tells us so late it could not store must fail the next sync.
+            driver._sync.fail(error)
+            notice.tell(f"'{self._path}', which was opened anew, could not be closed: {error.strerror}")
         return driver
 
     def _pass_locks_to(self, driver: FileDriver, *, read_only: bool) -> None:
@@ -229,8 +238,13 @@ class FileDriver(BlockDriver):
         return os.fstat(self._fd).st_blocks * 512
 
     def fileno(self) -> int:
-        """The file descriptor, for callers that copy inside the host."""
-        return self._fd
+        """The file descriptor, for callers that copy inside the host; -1 once it is closed.
+
+        Whoever uses it beside the node does so as :class:`hostel.block.gate.Bypass` says: closing waits for that.
+        """
+        with self._seeking:
+            self._is_lent = True
+            return self._fd
 
     def pread(self, offset: int, buf: memoryview) -> None:
         """Fill ``buf``; what lies beyond the end reads as zeroes."""
@@ -391,16 +405,47 @@ class FileDriver(BlockDriver):
             self._fail(error)
 
     def close(self) -> None:
-        """Close the file, and end its locks."""
+        """Close the file, and end its locks.
+
+        Raises:
+            OSError: the host could not store what was written. The file is closed nevertheless.
+            BlockError: EBUSY: a request that goes past the node does not end. The file stays open.
+        """
+        fd = self._forget()
         if self._locked is not None:
             # A program that another thread is starting has the file open until it is one, and the locks with it.
             with contextlib.suppress(OSError):
-                permission.unlock(self._fd)
-        os.close(self._fd)
+                permission.unlock(fd)
+        try:
+            os.close(fd)
+        except OSError as error:
+            self._fail(error)
+
+    def _forget(self) -> int:
+        """The descriptor, which nobody uses any more, to be closed by the caller.
+
+        The node keeps its requests out meanwhile; who goes past the node, or looks for holes, is kept out here.
+        """
+        with self._seeking:
+            fd, self._fd = self._fd, -1
+            is_lent = self._is_lent
+        if is_lent:
+            if not BYPASS.gate.close(_END_TIMEOUT):
+                self._fd = fd
+                raise BlockError(f"Requests to '{self._path}' do not come to an end; it stays open", errno=errno.EBUSY)
+            BYPASS.changed()
+            BYPASS.gate.open()
+        self._direct = None
+        return fd
+
+    def _lseek(self, offset: int, whence: int) -> int:
+        """``lseek(2)``, which may be asked for beside the node, and would move in another file once it is closed."""
+        with self._seeking:
+            return os.lseek(self._fd, offset, whence)
 
     def _seek(self, offset: int, whence: int, end: int) -> int:
         try:
-            return min(os.lseek(self._fd, offset, whence), end)
+            return min(self._lseek(offset, whence), end)
         except OSError as error:
             if error.errno == errno.ENXIO:  # no data up to the end
                 return end

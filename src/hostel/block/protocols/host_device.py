@@ -108,7 +108,7 @@ class HostDeviceDriver(FileDriver):
     def length(self) -> int:
         """The device's size in bytes; a character device has none."""
         try:
-            return os.lseek(self._fd, 0, os.SEEK_END)
+            return self._lseek(0, os.SEEK_END)
         except OSError:
             return 0
 
