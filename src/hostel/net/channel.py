@@ -55,7 +55,7 @@ class Channel:
         self.takes_fds = sock.family == socket.AF_UNIX
         self._buffer = reactor.buffer
         self._lock = threading.Lock()
-        self._pushing = 0  # threads that send what waits themselves
+        self._pushing = 0  # threads that send what waits themselves; the socket is open as long as there are any
         self._queue: deque[memoryview | int] = deque()  # an int is a descriptor
         self._queued = 0
         self._events = 0
@@ -141,12 +141,12 @@ class Channel:
                 with self._lock:
                     if not self._is_closed:
                         self._flush()
-        except ValueError:  # closed, and so no descriptor to wait for
-            pass
         finally:
             with self._lock:
                 self._pushing -= 1
                 self._watch()
+                if self._is_closed and not self._pushing:
+                    self.socket.close()
         if self._is_closed or self._error is not None:
             raise NetworkError(os.strerror(errno.EPIPE), errno=errno.EPIPE)
         if self._ending:
@@ -170,11 +170,13 @@ class Channel:
             close_all(self._queue)
             self._queue.clear()
             self._queued = 0
-        self._shut()
+            if self._pushing:
+                # Who waits for the peer wakes up, and the last of them closes: the number must not be another's before.
+                with contextlib.suppress(OSError):
+                    self.socket.shutdown(socket.SHUT_RDWR)
+            else:
+                self.socket.close()
         self.closed(error)
-
-    def _shut(self) -> None:
-        self.socket.close()
 
     def _ready(self, events: int) -> None:
         if events & WRITABLE:
@@ -248,8 +250,8 @@ class Channel:
                 first = queue[0]
                 if isinstance(first, int):
                     socket.send_fds(self.socket, [_DESCRIPTOR], [first])
+                    queue.popleft()  # whatever comes of closing it, its number is not ours any more
                     os.close(first)
-                    queue.popleft()
                     continue
                 parts = [first] if len(queue) == 1 else _leading_buffers(queue)
                 self._forget(self._write(parts))

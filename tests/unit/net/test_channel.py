@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import socket
 import threading
 import time
@@ -150,6 +152,70 @@ def test_push_gives_up_on_a_peer_that_takes_nothing(loop: Loop) -> None:
         pair.channel.push([b"x"], 1)
 
 
+def test_push_ends_with_the_channel_and_its_socket_not_before_it(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair(loop)
+    waiting, go = threading.Event(), threading.Event()
+    poll = select.poll
+
+    class Held:
+        """Waits for a descriptor once it may; what has its number by then is waited for."""
+
+        def __init__(self) -> None:
+            self._poll = poll()
+            self.register = self._poll.register
+
+        def poll(self, milliseconds: float) -> list[tuple[int, int]]:
+            waiting.set()
+            go.wait(20)
+            return self._poll.poll(milliseconds)
+
+    failures: list[Exception] = []
+
+    def push() -> None:
+        try:
+            pair.channel.push([bytes(8 * MIB)], 20)
+        except Exception as error:
+            failures.append(error)
+
+    number = pair.channel.socket.fileno()
+    monkeypatch.setattr(select, "poll", Held)
+    pusher = threading.Thread(target=push)
+    pusher.start()
+    assert waiting.wait(20)
+    loop.run(lambda: pair.channel.close(None))
+    reads, writes = os.pipe()  # one of which has the number, if it is free
+    taken = number in (reads, writes)
+    go.set()
+    pusher.join(20)
+    assert not taken
+    assert [type(failure) for failure in failures] == [NetworkError]
+    assert pair.channel.socket.fileno() == -1  # who waited has closed it
+    while pair.peer.recv(MIB):
+        pass
+    for fd in (reads, writes):
+        os.close(fd)
+    pair.peer.close()
+
+
+def test_push_does_not_wait_for_a_peer_that_the_loop_has_given_up(loop: Loop) -> None:
+    pair = Pair(loop)
+    failures: list[Exception] = []
+
+    def push() -> None:
+        try:
+            pair.channel.push([bytes(8 * MIB)], 600)
+        except Exception as error:
+            failures.append(error)
+
+    pusher = threading.Thread(target=push, daemon=True)
+    pusher.start()
+    wait_until(lambda: pair.channel.queued > 0)
+    loop.run(lambda: pair.channel.close(None))
+    pusher.join(20)
+    assert [type(failure) for failure in failures] == [NetworkError]
+    pair.peer.close()
+
+
 def test_push_and_send_of_two_threads_do_not_mix(loop: Loop) -> None:
     pair = Pair(loop)
 
@@ -216,6 +282,27 @@ def test_descriptors_come_and_go(loop: Loop) -> None:
         os.close(fd)
     with pytest.raises(OSError):
         os.fstat(pair.fds[0])  # it was sent, and so closed
+    pair.peer.close()
+
+
+def test_a_descriptor_is_closed_once_even_where_that_fails(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair(loop)
+    reads, writes = os.pipe()
+    closed: list[int] = []
+    close = os.close
+
+    def failing(fd: int) -> None:
+        closed.append(fd)
+        close(fd)  # which frees the number, whatever comes of it
+        if fd == writes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "close", failing)
+    pair.channel.send(b"take ", writes)
+    assert pair.closed.wait(20)
+    assert closed.count(writes) == 1
+    monkeypatch.undo()
+    os.close(reads)
     pair.peer.close()
 
 
