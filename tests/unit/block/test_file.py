@@ -21,6 +21,7 @@ from hostel.block.powers import Preallocation
 from hostel.block.protocols.file import FileDriver
 from hostel.cause.holder import find_holders
 from hostel.errors import BlockError, ImageLocked, OutOfRange, ReadOnly
+from support.bystander import Bystander
 
 MODE = OpenMode(read_only=False)
 
@@ -368,41 +369,6 @@ def test_a_file_is_locked_all_the_while_it_is_opened_anew(
 
 
 # Once a file is closed, the next one that is opened has its number.
-
-
-class Bystander:
-    """A file that takes a number as soon as it is free, as whatever is opened next would."""
-
-    def __init__(self, path: Path, number: int) -> None:
-        self._path = path
-        path.write_bytes(b"bystander")
-        self._number = number
-
-    def __enter__(self) -> Bystander:
-        return self
-
-    def take(self) -> None:
-        """Take the number, if it is free."""
-        try:
-            os.fstat(self._number)
-        except OSError:
-            own = os.open(self._path, os.O_RDWR)
-            if own != self._number:
-                os.dup2(own, self._number)
-                os.close(own)
-            self._taken = True
-
-    _taken = False
-
-    def __exit__(self, *_: object) -> None:
-        if self._taken:
-            os.close(self._number)
-
-    def untouched(self) -> bool:
-        """Whether nobody has written into the file, nor moved in it."""
-        return self._path.read_bytes() == b"bystander" and (
-            not self._taken or os.lseek(self._number, 0, os.SEEK_CUR) == 0
-        )
 
 
 def _driver(node: BlockNode) -> FileDriver:

@@ -6,6 +6,7 @@ import array
 import contextlib
 import os
 import socket
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -14,6 +15,7 @@ from hostel.export.vhost_user_blk import unflushed
 from hostel.export.vhost_user_blk.device import BlkDevice
 from hostel.export.vhost_user_blk.queue import Queue
 from hostel.export.vhost_user_blk.sharing import MAX_REGIONS, SharedMemory
+from hostel.net.channel import close_all
 from hostel.wire.vhost_user import message
 from hostel.wire.vhost_user.message import BackendRequest, ConfigSpace, Message, ProtocolFeature, Request
 from hostel.wire.virtio.blk import Feature
@@ -52,6 +54,7 @@ class Connection:
         self._features = 0
         self._protocol_features = 0
         self._channel: socket.socket | None = None
+        self._channel_lock = threading.Lock()  # what is sent on it comes from other threads
 
     def run(self) -> None:
         """Serve until the front end disconnects.
@@ -65,22 +68,31 @@ class Connection:
                 try:
                     self._handle(received)
                 finally:
-                    for fd in received.descriptors:
-                        os.close(fd)
+                    close_all(received.descriptors)
         finally:
-            for queue in self._queues:
-                queue.close()
+            self._end()
+
+    def _end(self) -> None:
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._use_channel, None)
+            with contextlib.ExitStack() as queues:
+                for queue in self._queues:
+                    queues.callback(queue.close)
             self._device.settle()
-            if self._channel is not None:
-                self._channel.close()
 
     def config_changed(self) -> None:
         """Tell the front end to look at the configuration space again, where it wants to hear of that."""
-        channel = self._channel
-        if channel is not None and self._protocol_features & ProtocolFeature.CONFIG:
-            with contextlib.suppress(OSError):
-                # Where there is no room, what is there already says the same.
-                channel.send(message.send(BackendRequest.CONFIG_CHANGE_MSG))
+        with self._channel_lock, contextlib.suppress(OSError):
+            if self._channel is not None and self._protocol_features & ProtocolFeature.CONFIG:
+                # Where there is no room, what is there already says the same. The flag, since the front end may take
+                # back what we have set.
+                self._channel.send(message.send(BackendRequest.CONFIG_CHANGE_MSG), socket.MSG_DONTWAIT)
+
+    def _use_channel(self, channel: socket.socket | None) -> None:
+        with self._channel_lock:
+            old, self._channel = self._channel, channel
+            if old is not None:
+                old.close()
 
     def _receive(self) -> Message | None:
         """Wait for a message; None at the connection's end."""
@@ -101,8 +113,7 @@ class Connection:
             request, needs_reply, length = message.read_header(data + self._exactly(size - len(data)))
             found = Message(request, needs_reply, self._exactly(length), tuple(descriptors))
         except BaseException:
-            for fd in descriptors:
-                os.close(fd)
+            close_all(descriptors)
             raise
         return found
 
@@ -263,14 +274,14 @@ class Connection:
     def _set_backend_req_fd(self, received: Message) -> None:
         if len(received.descriptors) != 1:
             raise RemoteProtocolError("the channel for our requests comes without its descriptor")
+        fd = os.dup(received.descriptors[0])
         try:
-            channel = socket.socket(fileno=os.dup(received.descriptors[0]))
+            channel = socket.socket(fileno=fd)
         except OSError as error:
+            os.close(fd)
             raise RemoteProtocolError(f"the channel for our requests is no socket: {error.strerror}") from None
         channel.setblocking(False)
-        old, self._channel = self._channel, channel
-        if old is not None:
-            old.close()
+        self._use_channel(channel)
 
     def _reset_device(self, received: Message) -> None:
         for queue in self._queues:

@@ -12,6 +12,7 @@ from typing import Final
 
 from hostel.errors import NetworkError, RemoteProtocolError
 from hostel.export.vhost_user_blk.device import BlkDevice
+from hostel.export.vhost_user_blk.event import Event
 from hostel.net.waker import Waker
 from hostel.wire.virtio.memory import GuestMemory
 from hostel.wire.virtio.ring import Addresses, SplitRing, check_size
@@ -20,7 +21,6 @@ _FEWEST, _MOST = 8, 32  # requests that are answered before the guest hears of t
 _LOOK: Final = 40e-6  # seconds for which more is looked out for before sleeping
 _END_TIMEOUT: Final = 60.0  # seconds for the thread to end
 _BLIND: Final = 1  # milliseconds between looks at a queue without kicks
-_ONE: Final = (1).to_bytes(8, "little")
 
 
 class Queue:
@@ -39,7 +39,8 @@ class Queue:
         self._size = 0
         self._addresses: Addresses | None = None
         self._base = 0
-        self._kick = self._call = self._error = -1
+        self._kick = -1
+        self._call, self._error = Event(), Event()
         self._kicked = False  # a kick, or that there will be none, was said
         self._enabled = False
         self._ring: SplitRing | None = None
@@ -69,20 +70,17 @@ class Queue:
 
     def set_call(self, fd: int) -> None:
         """What wakes the guest; -1 for nothing, since it looks itself."""
-        old, self._call = self._call, fd
-        _close(old)
+        self._call.put(fd)
 
     def set_error(self, fd: int) -> None:
         """What tells the guest that the queue is broken."""
-        old, self._error = self._error, fd
-        _close(old)
+        self._error.put(fd)
 
     def set_kick(self, fd: int) -> None:
         """What wakes us, -1 for nothing; the queue is started with it."""
         self.pause()
-        _close(self._kick)
-        self._kick = fd
-        self._kicked = True
+        old, self._kick, self._kicked = self._kick, fd, True
+        _close(old)
 
     def enable(self, enabled: bool) -> None:
         """Let it run once it is started, or not."""
@@ -134,17 +132,22 @@ class Queue:
     def reset(self) -> None:
         """Forget what was set up."""
         self.pause()
-        for fd in (self._kick, self._call, self._error):
-            _close(fd)
-        self._kick = self._call = self._error = -1
+        kick, self._kick = self._kick, -1
         self._kicked = self._enabled = False
         self._size = self._base = 0
         self._addresses = None
+        self._call.put(-1)
+        self._error.put(-1)
+        _close(kick)
 
     def close(self) -> None:
         """Stop, and release everything."""
-        self.reset()
-        self._waker.close()
+        try:
+            self.reset()
+        finally:
+            if self._thread is None:  # else it uses them still
+                for used in (self._call, self._error, self._waker):
+                    used.close()
 
     def _check_idle(self) -> None:
         if self._thread is not None:
@@ -161,9 +164,8 @@ class Queue:
 
     def _break(self, why: str) -> None:
         self._report(f"vhost-user-blk: queue {self._index} is broken: {why}")
-        if self._error >= 0:
-            with contextlib.suppress(OSError):
-                os.write(self._error, _ONE)
+        with contextlib.suppress(OSError):
+            self._error.tell()
 
     def _serve(self, ring: SplitRing) -> None:
         """Answer requests until the queue is to stop.
@@ -178,7 +180,7 @@ class Queue:
             if chains:
                 put(answer(ring, chains))
                 if ring.must_call():
-                    self._wake_guest()
+                    self._call.tell()
             elif not self._look(ring) and ring.want_kicks():
                 self._sleep(poll)
                 ring.refuse_kicks()
@@ -206,11 +208,6 @@ class Queue:
                     raise RemoteProtocolError("what should kick the queue is closed")
                 with contextlib.suppress(BlockingIOError):
                     os.read(fd, 8)
-
-    def _wake_guest(self) -> None:
-        if self._call >= 0:
-            with contextlib.suppress(BlockingIOError):
-                os.write(self._call, _ONE)
 
 
 def _portion(waiting: int) -> int:

@@ -118,9 +118,9 @@ class Unflushed:
             self._forget()
 
     def _forget(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd, self._is_marked, self.lost = -1, False, False
+        fd, self._fd, self._is_marked, self.lost = self._fd, -1, False, False
+        if fd >= 0:
+            os.close(fd)  # which the front end's file system may fail: the number is free even so
 
     def _mark(self, state: int) -> None:
         if self._fd >= 0:

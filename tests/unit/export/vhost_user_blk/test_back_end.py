@@ -561,19 +561,6 @@ def test_a_front_end_that_went_leaves_nothing_that_is_lost(tmp_path: Path) -> No
         assert served.log == []
 
 
-def test_descriptors_that_nobody_asked_for_are_closed(raw: BlockNode, tmp_path: Path) -> None:
-    with serving(tmp_path, raw) as served:
-        before = len(os.listdir("/proc/self/fd"))
-        for _ in range(5):
-            with FrontEnd(served.path) as front:
-                front.tell(3, fds=[front.fd] * 8)
-                front.ask(1)
-        assert served.back_end.device.node is raw
-        with FrontEnd(served.path) as front:
-            front.ask(1)
-        assert len(os.listdir("/proc/self/fd")) <= before + 4
-
-
 def test_a_wrong_request_of_an_image_that_was_guessed_raw_cannot_disguise_it(tmp_path: Path) -> None:
     path = tmp_path / "guessed"
     path.write_bytes(bytes(MIB))
