@@ -23,8 +23,10 @@ from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.character import CharacterBackend, CharacterType
+from hostel.net.descriptor import Descriptor
 
 _WRITE_SECONDS: Final = 30.0
+_GLANCE: Final = 0.2  # seconds after which who writes looks whether it is detached
 _CONNECT_SECONDS: Final = 5.0  # QEMU takes one client of a channel at a time
 
 
@@ -43,21 +45,22 @@ class CharacterStream(ABC):
         Raises:
             VirtError: somebody else is attached and ``force`` is false, or the device cannot be opened.
         """
-        self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not force:
                     message = f"operation failed: Active {kind} exists for this domain"
                     raise VirtError(ErrorCode.OPERATION_FAILED, message, domain=ErrorDomain.QEMU) from None
             try:
-                self._device = self._open(path)
+                # One thread reads, another writes, and a third may detach.
+                self._device = Descriptor(self._open(path), held)
             except OSError as error:
                 message = f"cannot open {kind.partition(' ')[0]} '{path}': {error.strerror}"
                 raise VirtError(ErrorCode.SYSTEM_ERROR, message, domain=ErrorDomain.QEMU) from error
         except BaseException:
-            os.close(self._lock)
+            os.close(held)
             raise
 
     @abstractmethod
@@ -70,15 +73,15 @@ class CharacterStream(ABC):
 
     def read(self, length: int, timeout: float) -> bytes | None:
         """Read up to ``length`` bytes; ``b""`` at the end, None when nothing came in ``timeout`` seconds."""
-        ready, _, _ = select.select([self._device], [], [], timeout)
-        if not ready:
-            return None
+        poll = select.poll()
         try:
-            return os.read(self._device, length)
+            with self._device.use() as device:
+                poll.register(device, select.POLLIN)
+                return os.read(device, length) if poll.poll(timeout * 1000) else None
         except BlockingIOError:
             return None
         except OSError as error:
-            if error.errno == errno.EIO:
+            if error.errno == errno.EIO or self._device.is_closed:
                 return b""
             raise
 
@@ -87,20 +90,24 @@ class CharacterStream(ABC):
 
         Raises:
             TimeoutError: the guest took nothing for 30 seconds.
+            OSError: EBADF: it is detached.
         """
         deadline = time.monotonic() + _WRITE_SECONDS
-        while data:
-            _, ready, _ = select.select([], [self._device], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise TimeoutError(errno.ETIMEDOUT, "the guest does not read its console")
-            data = data[os.write(self._device, data) :]
+        poll = select.poll()
+        with self._device.use() as device:
+            poll.register(device, select.POLLOUT)
+            while data:
+                if self._device.is_closed:
+                    raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+                if poll.poll(_GLANCE * 1000):
+                    with contextlib.suppress(BlockingIOError):
+                        data = data[os.write(device, data) :]
+                if data and time.monotonic() >= deadline:
+                    raise TimeoutError(errno.ETIMEDOUT, "the guest does not read its console")
 
     def close(self) -> None:
-        """Detach; may be called twice."""
-        if self._device >= 0:
-            os.close(self._device)
-            os.close(self._lock)
-            self._device = self._lock = -1
+        """Detach, once nobody reads or writes any more; may be called twice, and by any thread."""
+        self._device.close()
 
 
 class PtyStream(CharacterStream):

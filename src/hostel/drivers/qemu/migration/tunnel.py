@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from hostel.drivers.qemu.machines import failed
+from hostel.net.descriptor import Descriptor
 
 
 class PipeTunnel:
@@ -15,27 +16,28 @@ class PipeTunnel:
     """
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self._descriptor = Descriptor(descriptor)  # who gives up is not the thread that sends
 
     def send(self, data: bytes | memoryview) -> None:
         """Write all of ``data``.
 
         Raises:
-            VirtError: ``OPERATION_FAILED``: QEMU has ended.
+            VirtError: ``OPERATION_FAILED``: QEMU has ended, or the tunnel was given up.
         """
         view = memoryview(data)
         try:
-            while len(view):
-                view = view[os.write(self._descriptor, view) :]
+            with self._descriptor.use() as descriptor:
+                while len(view) and not self._descriptor.is_closed:
+                    view = view[os.write(descriptor, view) :]
         except OSError as error:
             raise failed(f"QEMU takes no more of what it is sent: {error.strerror}") from error
+        if len(view):
+            raise failed("the tunnel was given up")
 
     def finish(self) -> None:
         """Say that this was all."""
         self.abort()
 
     def abort(self) -> None:
-        """Write no more."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        """Write no more; QEMU hears of it once a write under way has ended."""
+        self._descriptor.close()
