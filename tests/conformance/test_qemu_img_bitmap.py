@@ -117,6 +117,7 @@ def test_an_inconsistent_bitmap_can_only_be_dropped(images: Twins) -> None:
     for action in ("--clear", "--enable", "--disable", "--merge y"):
         assert images.same(f"bitmap {action} a x").code == 1
     assert images.same("bitmap --merge x a y").code == 1
+    images.refused("resize a 8M")
     assert images.same("bitmap --remove a x").code == 0
     _look_alike(images)
 

@@ -244,6 +244,8 @@ def test_objects_of_one_name_are_refused(twins: Twins) -> None:
         "driver=qcow2,file.filename=qcow2,overlap-check=all,overlap-check.template=none",
         "driver=qcow2,file.filename=qcow2,read-only=on,force-share=on",
         "driver=qcow2,file.filename",
+        "driver=qcow2,file.filename=qcow2,cache.writeback=off",
+        "driver=qcow2,file.filename=qcow2,backing=",
     ],
 )
 def test_images_are_described_by_options(twins: Twins, options: str) -> None:
@@ -251,6 +253,17 @@ def test_images_are_described_by_options(twins: Twins, options: str) -> None:
     twins.prepare("qemu-img create -q -f qcow2 qcow2 1M")
     twins.write("raw", bytes(1), 99_999)
     twins.same(f"info --image-opts '{options}'")
+
+
+@pytest.mark.parametrize("name", ["a:b", "nbd:unix:x", "file:x", "host_device:x", "blkdebug::x"])
+def test_a_name_among_options_is_a_path_whatever_it_looks_like(twins: Twins, name: str) -> None:
+    twins.truncate(name, 100_000)
+    for described in (f"driver=raw,file.filename={name}", f"file.filename={name}", f"driver=file,filename={name}"):
+        assert twins.same(f"measure -O raw --image-opts {described}").code == 0
+    assert twins.same(f"""measure -O raw 'json:{{"driver":"raw","file":{{"filename":"{name}"}}}}'""").code == 0
+    twins.prepare(f"qemu-img create -q -f qcow2 -b ./{name} -F raw top")
+    options = f"driver=qcow2,file.filename=top,backing.driver=raw,backing.file.filename={name}"
+    assert twins.same(f"map --output=json --image-opts {options}").code == 0
 
 
 def test_a_format_beside_options_is_refused(twins: Twins) -> None:
@@ -276,6 +289,16 @@ def test_read_only_options_forbid_writing(twins: Twins) -> None:
         '{"driver":"qcow2","file":{"filename":"q"},"backing":null}',
         '{"driver":"qcow2","file":{"filename":"q"},"read-only":"on"}',
         '{"driver":"qcow2","file":{"filename":"q"},"lazy-refcounts":3}',
+        '{"driver":"qcow2","file":{"filename":"q"},"backing":""}',
+        '{"driver":"qcow2","driver":"raw","file":{"filename":"q"}}',
+        '{"driver":true}',
+        '{"driver":"file","filename":"\\ud800"}',
+        '{"driver":"file","filename":"\\ud83d\\ude00"}',
+        '{"driver":"raw","file":{"driver":"null-co","size":9223372035781033984}}',
+        '{"driver":"raw","file":{"driver":"null-co","size":9223372035781033985}}',
+        '{"driver":"raw","file":{"driver":"null-co","size":9223372036854775807}}',
+        '{"driver":"raw","file":{"driver":"null-co","size":NaN}}',
+        '{"driver":"null-co"}{}',
     ],
 )
 def test_images_are_described_by_json(twins: Twins, tree: str) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hostel.block import filename as names
-from hostel.block import registry
+from hostel.block import notice, registry
+from hostel.block.filename import Name
 from hostel.block.options import Kind, Option, OptionError, Options, Value, as_text
 from hostel.errors import BlockError, UnknownFormat
 
@@ -25,7 +26,6 @@ NODE_OPTIONS: Final = Options(
     Option("force-share", Kind.BOOL, "always accept other writers"),
     Option("discard", Kind.STRING, "discard operation (ignore/off, unmap/on)"),
     Option("detect-zeroes", Kind.STRING, "try to optimize zero writes (off, on, unmap)"),
-    Option("cache.writeback", Kind.BOOL, "Enable writeback mode"),
     Option("cache.direct", Kind.BOOL, "Bypass software writeback cache on the host"),
     Option("cache.no-flush", Kind.BOOL, "Ignore flush requests"),
 )
@@ -171,6 +171,8 @@ def from_options(given: Mapping[str, Any], nodes: Mapping[str, BlockNode] = _NON
     """
     rest = dict(given)
     format = rest.get("driver")
+    if not isinstance(format, str):
+        rest.pop("driver", None)
     if format in registry.FILTERS:
         return _filter(str(format), rest, nodes)
     file = _take(rest, "file")
@@ -225,6 +227,7 @@ def _format(
     children: dict[str, Described] = {}
     below, below_options, filename = "", dict[str, Any](), ""
     file_options: dict[str, Value] = {}
+    file = _resolved(file)
     if "" in file:
         children["file"] = file[""]
     elif _is_node(file):
@@ -233,8 +236,9 @@ def _format(
         below, below_options = _protocol(file)
         filename = "" if below else _filename(file)
         file_options = _common(file) if below else _convert(FILE_OPTIONS, file, _NO_FILE_OPTION)
-    if no_backing := "backing" in rest and rest["backing"] is None:
-        del rest["backing"]
+    no_backing = "backing" in rest and rest["backing"] in (None, "")
+    if no_backing and rest.pop("backing") is not None:
+        notice.tell('warning: Use of "backing": "" is deprecated; use "backing": null instead')
     parts = registry.FORMATS[format].parts if format is not None else ()
     for edge in ("backing", "data-file", *parts):
         if edge in rest:
@@ -351,7 +355,8 @@ def _filter(name: str, rest: dict[str, Any], nodes: Mapping[str, BlockNode] = _N
     row, driver = registry.FILTERS[name], registry.filter_driver(name)
     del rest["driver"]
     if "filename" in rest:
-        rest = {**driver.parse_filename(str(rest.pop("filename"))), **rest}
+        given = driver.parse_filename(str(rest.pop("filename")))
+        rest = {key: Name(text) if key.endswith(".filename") else text for key, text in given.items()} | rest
     children: dict[str, Described] = {}
     for edge in row.edges:
         number = 0
@@ -392,17 +397,11 @@ def child(options: Mapping[str, Any], *, probes: bool, nodes: Mapping[str, Block
     Raises:
         OptionError: an option is unknown, missing or wrong.
     """
-    rest = dict(options)
+    rest = _resolved(options)
     driver = rest.get("driver")
     filename = rest.get("filename")
-    if driver is None and isinstance(filename, str):
-        if (named := registry.filter_of(names.protocol(filename) or "")) is not None:
-            return _filter(named, {"driver": named, **rest}, nodes)
-        scheme = registry.protocol_of(names.protocol(filename) or "file")
-        if scheme in registry.PROTOCOLS:
-            return _protocol_alone(str(scheme), rest)
-        if probes:
-            return from_options({f"file.{key}": value for key, value in rest.items()})
+    if driver is None and isinstance(filename, str) and probes:
+        return from_options({f"file.{key}": value for key, value in rest.items()})
     row = registry.FILTERS.get(str(driver))
     if filename is not None and (driver in registry.FORMATS or (row is not None and not row.scheme)):
         return child({"file.filename": rest.pop("filename"), **rest}, probes=probes, nodes=nodes)
@@ -436,7 +435,25 @@ def with_filename(options: Mapping[str, Any], filename: str) -> dict[str, Any]:
     driver = options.get("driver", "")
     row = registry.FILTERS.get(driver)
     own = driver in registry.PROTOCOLS or driver in registry.FILES or (row is not None and row.scheme)
-    return {"filename" if own else "file.filename": filename, **options}
+    return {"filename" if own else "file.filename": Name(filename), **options}
+
+
+def _resolved(options: Mapping[str, Any]) -> dict[str, Any]:
+    """A node's options, of which a :class:`Name` is told apart: the driver that it begins with, and the path in it.
+
+    Raises:
+        UnsupportedFeature: it is of a protocol that we do not have.
+    """
+    rest = dict(options)
+    name = rest.get("filename")
+    if not isinstance(name, Name):
+        return rest
+    scheme = names.protocol(name)
+    if "driver" not in rest and scheme not in (None, "file"):
+        rest["driver"] = registry.filter_of(str(scheme)) or registry.protocol_name(name)
+    if rest.get("driver", "file") in registry.FILES:
+        rest["filename"] = names.of_path(name.removeprefix(f"{scheme}:")) if scheme in registry.FILES else str(name)
+    return rest
 
 
 def _take(rest: dict[str, Any], edge: str) -> dict[str, Any]:
@@ -448,13 +465,12 @@ def _take(rest: dict[str, Any], edge: str) -> dict[str, Any]:
 def _is_node(file: Mapping[str, Any]) -> bool:
     """Whether ``file.*`` describes a node of its own: a filter, or another format."""
     driver = file.get("driver")
-    if driver is None:
-        return registry.filter_of(names.protocol(str(file.get("filename", ""))) or "") is not None
     return driver in registry.FILTERS or driver in registry.FORMATS
 
 
 def _file_alone(rest: dict[str, Any]) -> Described:
     """``driver=file``: the file's bytes, without a format above them."""
+    rest = _resolved(rest)
     filename = _filename(rest)
     options = _convert(FILE_OPTIONS, rest, _NO_FILE_OPTION)
     return Described(
@@ -507,7 +523,7 @@ def _protocol(file: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _filename(file: dict[str, Any]) -> str:
-    """The name of a file described by ``file.*``, all of which are checked."""
+    """The name of a file described by ``file.*``, all of which are checked: a path, whatever it looks like."""
     if "filename" not in file and any(key.startswith("file.") for key in file) and "driver" not in file:
         raise OptionError("Must specify either driver or file")
     driver = file.get("driver", "file")
@@ -516,7 +532,7 @@ def _filename(file: dict[str, Any]) -> str:
     if not file.get("filename"):
         raise OptionError(f"The '{driver}' block driver requires a file name")
     _convert(FILE_OPTIONS, file, _NO_FILE_OPTION)
-    return str(file["filename"])
+    return names.of_path(str(file["filename"]))
 
 
 def _common(given: Mapping[str, Any]) -> dict[str, Value]:

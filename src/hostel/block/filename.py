@@ -30,10 +30,21 @@ def without_secrets(text: str) -> str:
     return text
 
 
+class Name(str):
+    """A name among options that may begin with a protocol, as one that stands alone; other text there is a path."""
+
+    __slots__ = ()
+
+
 def protocol(name: str) -> str | None:
     """The protocol prefix of a name, or None for a plain path (``dir/a:b`` and ``./a:b`` are paths)."""
     match = _PROTOCOL.match(name)
     return match.group(1) if match else None
+
+
+def of_path(path: str) -> str:
+    """The name of a path, also of one that looks like a protocol's name."""
+    return path if protocol(path) is None else f"./{path}"
 
 
 def has_directory(holder: str) -> bool:
@@ -64,6 +75,4 @@ def resolve(name: str, holder: str) -> str:
         # There it says who we are, or who the host is; elsewhere it is the file's own.
         return found + mark + query if scheme in ("gluster+unix", "nfs", "ssh") else found
     base = holder.removeprefix("file:") if scheme == "file" else holder
-    if protocol(base) is not None:
-        base = f"./{base}"  # what is left begins like a protocol, and is none
-    return os.path.join(os.path.dirname(base), name)
+    return os.path.join(os.path.dirname(of_path(base)), name)

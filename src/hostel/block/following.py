@@ -38,9 +38,7 @@ def describe(filename: str, format: str | None, options: Mapping[str, Value] | N
             and (filtered := blockdev.from_filename(filename)) is not None
         ):
             return Described("", format, dict(options or {}), filename, children={"file": filtered})
-        name = filename.removeprefix(f"{scheme}:") if scheme in registry.FILES else filename
-        if name != filename and names.protocol(name) is not None:
-            name = f"./{name}"
+        name = names.of_path(filename.removeprefix(f"{scheme}:")) if scheme in registry.FILES else filename
         # "file:" says nothing about a path, and is no part of the name that it is called by.
         return Described(name if scheme == "file" else filename, format, dict(options or {}), name or filename)
     image = blockdev.from_json(filename, format)
@@ -104,7 +102,7 @@ def _follow_part(holder: BlockNode, reference: Reference) -> Described:
             f"Cannot use relative paths with {holder.format.upper()} descriptor file '{place}': "
             f"Cannot generate a base directory for {kind} nodes"
         )
-    path = names.resolve(f"./{name}" if names.protocol(name) is not None else name, place)
+    path = names.resolve(names.of_path(name), place)
     return Described(path, "file", {}, path)
 
 

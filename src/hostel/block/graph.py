@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -24,6 +25,7 @@ from hostel.errors import BlockError, CorruptImage, InvalidImage, UnknownFormat
 
 # A longer chain is a mistake or an attack: QEMU itself gets slow long before.
 MAX_CHAIN: Final = 200
+MAX_LENGTH: Final = (1 << 63) - (1 << 30)  # QEMU's BDRV_MAX_LENGTH: what 63 bits hold, in whole GiB
 
 
 def open(
@@ -297,11 +299,23 @@ def _open_protocol(image: Described, mode: OpenMode, *, bounded: bool = False) -
             raise BlockError(f"The '{kind}' block driver requires a file name", errno=errno.EINVAL)
         # A plain name is that of a device too.
         chosen = kind if "driver" in options or name != "file" else _device_driver(image.format)
-        return _node(open_file(path, mode._replace(options=options), chosen), image.filename, mode, options)
+        return _within_length(_node(open_file(path, mode._replace(options=options), chosen), path, mode, options))
     driver_class = registry.protocol_driver(name)
     given = image.protocol_options if image.protocol else driver_class.parse_filename(image.filename)
     driver = driver_class.open(given, mode)
-    return _node(driver, driver.filename, mode, options, bounded=bounded)
+    return _within_length(_node(driver, driver.filename, mode, options, bounded=bounded))
+
+
+def _within_length(node: BlockNode) -> BlockNode:
+    """A node that is no longer than one may be, whatever the host or a server says; that is refused, and closed."""
+    try:
+        length = node.length
+    except OSError:
+        return node  # a drive without a medium: whoever reads it learns of that
+    if length > MAX_LENGTH:
+        _abandon(node)
+        raise BlockError(f"Could not refresh total sector count: {os.strerror(errno.EFBIG)}", errno=errno.EFBIG)
+    return node
 
 
 def _device_driver(format: str | None) -> str:

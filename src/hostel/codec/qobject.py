@@ -84,25 +84,55 @@ def parse_json(text: str) -> Any:
     """Read JSON, in which strings may also stand in single quotes.
 
     Raises:
-        ValueError: with QEMU's words.
+        ValueError: with QEMU's words; a key that is there twice and half a surrogate pair are mistakes too.
     """
     import json
     import re
 
     def double(match: re.Match[str]) -> str:
         found = match.group()
+        if "\\u" in found:
+            _check_escapes(found)
         if found[0] == '"':
             return found
         return '"' + re.sub(r'\\?"', r'\\"', found[1:-1].replace("\\'", "'")) + '"'
 
     try:
-        return json.loads(re.sub(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'', double, text))
+        return json.loads(
+            re.sub(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'', double, text),
+            object_pairs_hook=_object,
+            parse_constant=_refuse_constant,
+        )
     except RecursionError:
-        raise ValueError("JSON parse error, maximum nesting exceeded") from None
+        raise ValueError("JSON nesting depth limit exceeded") from None
     except json.JSONDecodeError as error:
         if not error.doc.strip():
             raise ValueError("Expecting a JSON value") from None
+        if error.msg == "Extra data":
+            raise ValueError("Expecting at most one JSON value") from None
         raise ValueError(f"JSON parse error, {_mistake(error.msg, error.doc[error.pos :])}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("JSON parse error, duplicate key")
+    return found
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"JSON parse error, stray '{word[0]}'")
+
+
+def _check_escapes(string: str) -> None:
+    """Refuse half of a surrogate pair among a string's escapes: it is no text, and no file's name."""
+    import re
+
+    half = "[0-9a-fA-F]{2}"
+    escapes = rf"\\(?:u[dD][89abAB]{half}\\u[dD][c-fC-F]{half}|(u[dD][89a-fA-F]{half})|.)"
+    for match in re.finditer(escapes, string, re.DOTALL):
+        if match.group(1):
+            raise ValueError(f"JSON parse error, \\{match.group(1)} is not a valid Unicode character")
 
 
 def _mistake(told: str, rest: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.block.blockdev import Described, from_json, from_options
+from hostel.block.blockdev import Described, from_json, from_options, with_filename
 from hostel.block.options import OptionError
 from hostel.errors import BlockError, ReadOnly, UnknownFormat
 
@@ -75,11 +75,39 @@ def test_a_format_lies_below_a_format_when_options_say_so() -> None:
 def test_a_filter_lies_between_a_format_and_its_file() -> None:
     for options in (
         {"driver": "qcow2", "file.driver": "blkdebug", "file.image.filename": "a", "file.align": "4k"},
-        {"driver": "qcow2", "file.filename": "blkdebug::a", "file.align": "4k"},
+        with_filename({"driver": "qcow2", "file.align": "4k"}, "blkdebug::a"),
     ):
         found = from_options(options).children["file"]
         assert (found.format, found.options) == ("blkdebug", {"align": "4k"})
         assert (found.children["image"].format, found.children["image"].filename) == ("file", "a")
+
+
+@pytest.mark.parametrize("name", ["a:b", "file:a", "nbd://host/a", "blkdebug::a", "host_device:a", "json:{}"])
+def test_a_name_among_options_is_a_path_whatever_it_looks_like(name: str) -> None:
+    path = f"./{name}"
+    for options in ({"driver": "raw", "file.filename": name}, {"driver": "file", "filename": name}):
+        found = from_options(options)
+        assert (found.filename, found.protocol, dict(found.children)) == (path, "", {})
+    backing = from_options({"driver": "qcow2", "file.filename": "a", "backing.filename": name}).children["backing"]
+    assert backing.filename == path
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "filename", "protocol"),
+    [
+        ("a", None, "a", ""),
+        ("file:a:b", None, "./a:b", ""),
+        ("host_device:/dev/a", "host_device", "/dev/a", ""),
+        ("nbd://host/a", "nbd", "", "nbd"),
+    ],
+)
+def test_a_name_beside_options_may_begin_with_a_protocol(
+    name: str, format: str | None, filename: str, protocol: str
+) -> None:
+    found = from_options(with_filename({"driver": "raw"}, name))
+    assert (found.filename, found.protocol, found.tree["file"]["driver"]) == (filename, protocol, format or "file")
+    with pytest.raises(BlockError, match="Unknown protocol 'a'"):
+        from_options(with_filename({"driver": "raw"}, "a:b"))
 
 
 def test_a_filter_needs_its_child() -> None:

@@ -72,6 +72,7 @@ def test_what_is_written_is_json(value: object) -> None:
         ("""{'a': "it's"}""", {"a": "it's"}),
         ("""{'a': 'say "hi"'}""", {"a": 'say "hi"'}),
         (r"""{'a': 'it\'s \"so\"'}""", {"a": 'it\'s "so"'}),
+        (r"""['\\ud800', '\uD83D\uDE00']""", ["\\ud800", "\U0001f600"]),
     ],
 )
 def test_strings_may_be_in_single_quotes(text: str, value: object) -> None:
@@ -90,7 +91,13 @@ def test_strings_may_be_in_single_quotes(text: str, value: object) -> None:
         ("[1,]", "JSON parse error, expecting value"),
         ('{"a": yes}', "JSON parse error, invalid keyword 'yes'"),
         ("[@]", "JSON parse error, stray '@'"),
-        ("[" * 100_000, "JSON parse error, maximum nesting exceeded"),
+        ("[" * 100_000, "JSON nesting depth limit exceeded"),
+        ("{} {}", "Expecting at most one JSON value"),
+        ('{"a": 1, "b": {"c": 1, "c": 1}}', "JSON parse error, duplicate key"),
+        ("[NaN]", "JSON parse error, stray 'N'"),
+        ("[-Infinity]", "JSON parse error, stray '-'"),
+        (r'{"a": "\uD800"}', r"JSON parse error, \\uD800 is not a valid Unicode character"),
+        (r"['\\\udc80']", r"JSON parse error, \\udc80 is not a valid Unicode character"),
     ],
 )
 def test_what_is_no_json_is_refused(text: str, message: str) -> None:

@@ -162,13 +162,7 @@ class Bitmaps:
             BlockError: it is inconsistent.
             CorruptImage: its table makes no sense.
         """
-        if bitmap.inconsistent:
-            name = bitmap.name.decode(errors="replace")
-            raise BlockError(
-                f"Bitmap '{name}' is inconsistent and cannot be used",
-                errno=errno.EINVAL,
-                hint="Try block-dirty-bitmap-remove to delete this bitmap from disk",
-            )
+        _require_consistent(bitmap)
         if bitmap.dirty is None:
             bitmap.dirty = self._read_bits(bitmap)
         return bitmap.dirty
@@ -212,9 +206,8 @@ class Bitmaps:
         """
         if not size and self.all():
             raise BlockError("Cannot resize qcow2 with persistent bitmaps to 0 bytes", errno=95)
-        if any(bitmap.inconsistent for bitmap in self.all()):
-            raise BlockError("Cannot resize qcow2 with persistent bitmaps that were not properly stored", errno=95)
         for bitmap in self.all():
+            _require_consistent(bitmap)
             if size > MAX_BITMAP * 8 * bitmap.granularity:
                 name = bitmap.name.decode(errors="replace")
                 raise BlockError(
@@ -442,6 +435,16 @@ class Bitmaps:
 def _entry_bytes(entry: Entry, name: bytes) -> bytes:
     data: bytes = entry.pack() + name
     return data + bytes(-len(data) % 8)
+
+
+def _require_consistent(bitmap: Bitmap) -> None:
+    if bitmap.inconsistent:
+        name = bitmap.name.decode(errors="replace")
+        raise BlockError(
+            f"Bitmap '{name}' is inconsistent and cannot be used",
+            errno=errno.EINVAL,
+            hint="Try block-dirty-bitmap-remove to delete this bitmap from disk",
+        )
 
 
 def _check_limits(size: int, present: list[bytes], name: bytes, granularity: int) -> None:
