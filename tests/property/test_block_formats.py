@@ -156,6 +156,7 @@ def test_a_fault_is_reported_and_harms_nothing(format: str, name: str, seed: int
 
 def go_on(format: str, work: FormatWorkload, name: str, versions: list[Version], seed: str) -> None:
     """The same operation, on the image as it is open, works now, unless a sync has failed for good."""
+    work.open_again()
     work.content = bytearray(work.node.read(0, work.node.length))
     judge_content(bytes(work.content), versions)
     work.rng = random.Random(seed)

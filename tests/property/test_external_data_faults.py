@@ -193,6 +193,7 @@ def close(workload: ExternalWorkload, name: str, versions: list[Version], seed: 
 
 def try_again(workload: ExternalWorkload, name: str, versions: list[Version], seed: str, kind: Kind) -> None:
     """The same operation, on the image as it is open, works now; or it is refused."""
+    workload.open_again()
     workload.content = bytearray(workload.node.read(0, workload.node.length))
     judge_content(bytes(workload.content), versions)
     workload.rng = random.Random(seed)

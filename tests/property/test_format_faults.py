@@ -106,6 +106,7 @@ def test_a_fault_is_reported_and_harms_nothing(format: str, name: str, seed: int
 
 def go_on(workload: FormatWorkload, name: str, versions: list[Version], seed: str) -> None:
     """The same operation, on the image as it is open, works now, unless a sync has failed for good."""
+    workload.open_again()
     workload.content = bytearray(workload.node.read(0, workload.node.length))
     judge_content(bytes(workload.content), versions)
     workload.rng = random.Random(seed)

@@ -142,3 +142,8 @@ class GuestIO(abc.ABC):
         self.node.close()
         self.node = self.open()
         self.flushed = bytes(self.content)
+
+    def open_again(self) -> None:
+        """Open it where :meth:`reopen` has closed it, and failed then."""
+        if self.node.closed:
+            self.node = self.open()

@@ -430,7 +430,11 @@ class BlockNode:
             for child in self.driver.children.values():
                 stack.callback(child.close)
             stack.callback(self._shut)
-            self.driver.close()
+            try:
+                self.driver.close()
+            except _INTERRUPTIONS:
+                self._break_off()
+                raise
 
     def _shut(self) -> None:
         """Let nobody in any more, once the driver is closed; those who wait to get in are told."""
