@@ -72,3 +72,95 @@ def test_a_file_stays_read_only_as_it_was_opened_again_whatever_records_writes(t
         NODES,
     ]
     compare(tmp_path, IMAGES, NBD, steps)
+
+
+def chain() -> list[Step]:
+    """Three images one on the other."""
+    return [add("base"), add("mid", backing="base"), add("top", backing="mid"), add("other")]
+
+
+def export(node: str, *, writable: bool = False) -> list[Step]:
+    """Whether a node can be exported."""
+    name = f"{node}-{writable}"
+    return [
+        run("block-export-add", type="nbd", id=name, node_name=node, name=name, writable=writable),
+        run("block-export-del", id=name),
+    ]
+
+
+def everybody() -> list[Step]:
+    """Exports of all nodes, which may be forbidden, and other uses."""
+    steps: list[Step] = []
+    for node in ("top", "mid", "base", "other"):
+        steps += [*export(node), *export(node, writable=True)]
+    for node in ("top", "mid", "base", "other", "base-file"):
+        steps.append(run("block_resize", node_name=node, size=1 << 20))
+    return [*steps, run("blockdev-add", driver="raw", node_name="raw", file="base"), *export("raw", writable=True)]
+
+
+def stopped(job: str) -> list[Step]:
+    """The end of a job that is cancelled, after which nobody is kept from anything."""
+    return [
+        run("block-job-cancel", device=job, force=True),
+        Event("BLOCK_JOB_CANCELLED"),
+        *(step for node in ("top", "mid", "base", "other") for step in export(node)),
+    ]
+
+
+READY = Event("BLOCK_JOB_READY")
+PENDING = Event("BLOCK_JOB_PENDING")
+JOBS: dict[str, tuple[Command, list[Step]]] = {
+    "active commit": (run("block-commit", device="top", job_id="j"), [READY]),
+    "active commit of one": (run("block-commit", device="top", base_node="mid", job_id="j"), [READY]),
+    "commit": (
+        run("block-commit", device="top", top_node="mid", base_node="base", job_id="j", auto_finalize=False),
+        [PENDING],
+    ),
+    "stream": (run("block-stream", device="top", job_id="j", auto_finalize=False), [PENDING]),
+    "stream to a base": (
+        run("block-stream", device="top", base_node="base", job_id="j", auto_finalize=False),
+        [PENDING],
+    ),
+    "mirror": (run("blockdev-mirror", device="top", target="other", sync="full", job_id="j"), [READY]),
+    "backup": (run("blockdev-backup", device="top", target="other", sync="none", job_id="j"), []),
+}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_what_a_job_does_is_kept_from_others(tmp_path: Path, name: str) -> None:
+    command, ready = JOBS[name]
+    compare(tmp_path, IMAGES, NBD, [*chain(), command, *ready, *everybody(), *stopped("j")], events=False)
+
+
+REFUSED = (
+    ("active commit", "mid", False),
+    ("commit", "base", True),
+    ("stream", "mid", True),
+    ("stream", "base", True),
+    ("stream to a base", "mid", True),
+    ("mirror", "other", False),
+)
+
+
+@pytest.mark.parametrize(("name", "node", "writable"), REFUSED)
+def test_a_job_does_not_begin_against_what_others_do(tmp_path: Path, name: str, node: str, writable: bool) -> None:
+    begin, end = export(node, writable=writable)
+    command, ready = JOBS[name]
+    steps = [*chain(), begin, command, NODES, end, command, *ready, *stopped("j")]
+    compare(tmp_path, IMAGES, NBD, steps, events=False)
+
+
+@pytest.mark.parametrize("writable", [False, True])
+def test_what_takes_the_place_of_a_disk_is_as_writable_as_that(tmp_path: Path, *, writable: bool) -> None:
+    steps: list[Step] = [
+        add("base", read_only=not writable),
+        add("other"),
+        run("blockdev-mirror", device="base", target="other", sync="full", job_id="j"),
+        Event("BLOCK_JOB_READY"),
+        run("job-complete", id="j"),
+        Event("BLOCK_JOB_COMPLETED"),
+        NODES,
+        *export("other", writable=True),
+        *export("base", writable=True),
+    ]
+    compare(tmp_path, IMAGES, NBD, steps, events=False)

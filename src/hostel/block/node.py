@@ -32,6 +32,11 @@ _counting: Final = threading.Lock()  # of every node's users
 Lock = Union["threading.RLock", Gate, Wall]
 
 
+def new_name() -> str:
+    """A name that no node has yet."""
+    return f"#block{next(_numbers)}"
+
+
 class BlockNode:
     """An open image, or a file below one.
 
@@ -66,7 +71,7 @@ class BlockNode:
         probed: bool = False,
         bounded: bool = False,
     ) -> None:
-        self.name = f"#block{next(_numbers)}"
+        self.name = new_name()
         self.driver = driver
         self.filename = filename
         self.read_only = read_only

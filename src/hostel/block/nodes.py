@@ -24,7 +24,9 @@ from hostel.block.options import OptionError
 from hostel.block.permission import Permission
 from hostel.block.powers import Named
 from hostel.block.protocols.file import FileDriver
+from hostel.block.rewiring import end_writing, present
 from hostel.block.tree import in_order_of_opening, tree
+from hostel.block.uses import Layer, Level, Parent, Use, combined, levels
 from hostel.errors import BlockError, ReadOnly
 
 _PERMISSION_NAMES: Final = {
@@ -59,20 +61,6 @@ _WRITES: Final = Permission.WRITE | Permission.WRITE_UNCHANGED
 _UNWRITABLE: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
-class Use(NamedTuple):
-    """What a user does with a node, and what it lets others do.
-
-    Attributes:
-        by: the user, as QEMU's messages call it: ``node 'q'``, ``an unnamed block device``.
-        edge: what the node is to the user: ``file``, ``backing``, ``root``.
-    """
-
-    by: str
-    edge: str
-    used: Permission
-    shared: Permission = Permission.ALL
-
-
 class JobFilter(NamedTuple):
     """A filter that a job has put into a node, under the name that its user has chosen.
 
@@ -98,7 +86,7 @@ class NodeTable(Mapping[str, BlockNode]):
         self._nodes: dict[str, BlockNode] = {}
         self.filters: Mapping[str, JobFilter] = {}
         self._owned: dict[str, BlockNode] = {}
-        self._holds: dict[str, list[Use]] = {}
+        self._holds: dict[str, list[Use | Layer]] = {}
         self._changing = threading.Lock()
 
     def __getitem__(self, name: str) -> BlockNode:
@@ -308,24 +296,31 @@ class NodeTable(Mapping[str, BlockNode]):
         if failure is not None:
             raise failure
 
-    def hold(self, node: BlockNode, use: Use) -> None:
-        """Let somebody who is no node use a node, until :meth:`release`.
+    def hold(self, node: BlockNode, use: Use | Layer, *, reopened: bool = False) -> None:
+        """Let somebody who is no node use a node, or put a job's filter over it, until :meth:`release`.
+
+        Args:
+            node: which.
+            use: how.
+            reopened: what is read-only will be opened for writing.
 
         Raises:
             BlockError: another user forbids it, or it another user; with QEMU's text.
             ImageLocked: another process does.
         """
         holds = self._holds.setdefault(node.name, [])
+        if isinstance(use, Layer):
+            use.above = frozenset(key for key, _ in self._users(node) if key[0] not in use.apart)
         holds.append(use)
         try:
-            self.require_compatible(node)
+            self.require_compatible(node, reopened=reopened)
             if isinstance(node.driver, FileDriver):
                 node.driver.lock(*self.permissions(node))
         except BaseException:
             holds.remove(use)
             raise
 
-    def release(self, node: BlockNode, use: Use) -> None:
+    def release(self, node: BlockNode, use: Use | Layer) -> None:
         """End a use; that of a node which is closed has ended."""
         holds = self._holds.get(node.name, [])
         if use in holds:
@@ -334,10 +329,14 @@ class NodeTable(Mapping[str, BlockNode]):
     def rebind(self, node: BlockNode, former: BlockNode) -> None:
         """A node has become another one: its name, and the ownership, go to a node with its former driver.
 
-        Any thread may call it. Who held the node holds it still, under a name that nobody knows.
+        Any thread may call it. Who held the node holds it still, under a name that nobody knows. Where it was open for
+        reading only, so is what it has become, unless somebody writes to that.
         """
+        reads, became = former.read_only, present(node)
         try:
             self.give_name(node, former).close()
+            if reads and not became.closed and not self.permissions(became)[0] & _WRITES:
+                end_writing(became if node.closed else node)
         finally:
             self.forget_closed()
 
@@ -384,16 +383,26 @@ class NodeTable(Mapping[str, BlockNode]):
                     break
                 yield below, named
 
-    def uses(self, node: BlockNode) -> list[Use]:
-        """Who uses a node, the newest first."""
-        found: list[Use] = []
+    def _users(self, node: BlockNode) -> list[Parent]:
+        """The nodes that use a node; the oldest first."""
+        found: list[Parent] = []
         for parent, named in self._parents():
             for edge, child in parent.driver.children.items():
-                if child is node and isinstance(named.driver, ForwardDriver):
-                    found += reversed(self.uses(named))  # it has become this one: its users are this one's
-                elif child is node:
-                    found.append(self._use(parent, edge, named))
-        return [*reversed(self._holds.get(node.name, [])), *reversed(found)]
+                if child is not node:
+                    continue
+                # What has become this one: its users are this one's.
+                became = isinstance(named.driver, ForwardDriver)
+                uses = self.uses(named)[::-1] if became else [self._use(parent, edge, named)]
+                found.append(((id(named), edge), uses))
+        return found
+
+    def levels(self, node: BlockNode) -> list[Level]:
+        """Who uses a node, and the filters that jobs have put over it, from the uppermost down."""
+        return levels(node.name, self._holds.get(node.name, []), self._users(node))
+
+    def uses(self, node: BlockNode) -> list[Use]:
+        """Who uses a node itself, the newest first."""
+        return self.levels(node)[-1].uses
 
     def is_backing(self, node: BlockNode) -> bool:
         """Whether an overlay stands on a node."""
@@ -401,7 +410,7 @@ class NodeTable(Mapping[str, BlockNode]):
 
     def _backed(self, node: BlockNode) -> Use | None:
         """How an overlay uses the node that it stands on, where there is one."""
-        return next((use for use in self.uses(node) if use.edge == "backing"), None)
+        return next((use for use in self.uses(node) if use.edge == "backing" and not use.is_filter), None)
 
     def require_top(self, node: BlockNode) -> None:
         """Refuse a node that an overlay stands on.
@@ -425,11 +434,7 @@ class NodeTable(Mapping[str, BlockNode]):
 
     def permissions(self, node: BlockNode) -> tuple[Permission, Permission]:
         """What all users of a node together use, and what all of them share."""
-        used, shared = Permission.NONE, Permission.ALL
-        for use in self.uses(node):
-            used |= use.used
-            shared &= use.shared
-        return used, shared
+        return combined(self.uses(node))
 
     def _open(self, given: dict[str, Any]) -> BlockNode:
         image = _describe(given, self._nodes)
@@ -465,19 +470,24 @@ class NodeTable(Mapping[str, BlockNode]):
             used |= _CHANGES
         return Use(by, edge, used, (shared | Permission.WRITE_UNCHANGED) & ~_CHANGES)
 
-    def require_compatible(self, node: BlockNode) -> None:
+    def require_compatible(self, node: BlockNode, *, reopened: bool = False) -> None:
         """Find two users that exclude each other, of this node or one below it.
+
+        Args:
+            node: which.
+            reopened: what is read-only will be opened for writing.
 
         Raises:
             BlockError: with QEMU's text.
         """
         for each in reversed(tree(node)):
-            uses = self.uses(each)
-            for one in uses:
-                for other in uses:
-                    if other is not one and other.used & ~one.shared:
-                        raise _conflict(each, one, other)
-            if each.read_only and any(use.used & _WRITES for use in uses):
+            found = self.levels(each)
+            for name, uses in found:
+                for one in uses:
+                    for other in uses:
+                        if other is not one and other.used & ~one.shared:
+                            raise _conflict(name, one, other)
+            if each.read_only and not reopened and any(use.used & _WRITES for use in found[-1].uses):
                 raise ReadOnly("Block node is read-only", errno=errno.EACCES)
 
     def forget_closed(self) -> None:
@@ -524,15 +534,15 @@ def _path(options: Mapping[str, Any], member: str) -> str:
     return ""
 
 
-def _conflict(node: BlockNode, one: Use, other: Use) -> BlockError:
+def _conflict(node: str, one: Use, other: Use) -> BlockError:
     refused = other.used & ~one.shared
     names = ", ".join(name for permission, name in _PERMISSION_NAMES.items() if permission & refused)
 
     def user(use: Use) -> str:
-        return f"{use.by} (uses node '{node.name}' as '{use.edge}' child)"
+        return f"{use.by} (uses node '{node}' as '{use.edge}' child)"
 
     return BlockError(
-        f"Permission conflict on node '{node.name}': permissions '{names}' are both required by {user(other)} and "
+        f"Permission conflict on node '{node}': permissions '{names}' are both required by {user(other)} and "
         f"unshared by {user(one)}.",
         errno=errno.EPERM,
     )

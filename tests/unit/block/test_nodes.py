@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block.nodes import NodeTable, Use
+from hostel.block.nodes import NodeTable
 from hostel.block.permission import Permission
+from hostel.block.uses import Use
 from hostel.errors import BlockError
 from hostel.img import create
 from hostel.units import MiB

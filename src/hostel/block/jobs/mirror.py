@@ -70,8 +70,11 @@ Replaced = Callable[[BlockNode, BlockNode], None]
 
 
 def close_replaced(node: BlockNode, former: BlockNode) -> None:
-    """Close an image that nobody uses any more."""
+    """Close an image that nobody uses any more; who could only read it can only read what has taken its place."""
+    reads = former.read_only
     former.close()
+    if reads:
+        end_writing(node)
 
 
 class MirrorSettings(NamedTuple):

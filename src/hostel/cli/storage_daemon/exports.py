@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from hostel.block import objects
 from hostel.block.driver import Cache, FilterDriver, OpenMode
 from hostel.block.node import BlockNode
-from hostel.block.nodes import NodeTable, Use
+from hostel.block.nodes import NodeTable
 from hostel.block.permission import Permission
 from hostel.block.rewiring import unrestrained
+from hostel.block.uses import Use
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from hostel.block.jobs.bitmaps import add_bitmap, all_bitmaps
 from hostel.block.jobs.mirror import CopyMode, MirrorJob, MirrorSettings, Sync
 from hostel.block.jobs.overlay import Overlay
 from hostel.block.node import BlockNode
-from hostel.block.nodes import NodeTable, Use
+from hostel.block.nodes import NodeTable
 from hostel.block.permission import Permission
+from hostel.block.uses import Use
 from hostel.errors import BlockError
 from support import images, jobs
 

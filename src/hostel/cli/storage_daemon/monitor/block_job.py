@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hostel.block.jobs.backup import BackupJob, BackupSettings, BackupSync, BitmapMode
@@ -10,14 +10,14 @@ from hostel.block.jobs.bitmaps import RecordingBitmap, named_bitmap
 from hostel.block.jobs.commit import CommitJob
 from hostel.block.jobs.event import JobEvent
 from hostel.block.jobs.job import Job, JobSettings
-from hostel.block.jobs.mirror import ActiveCommitJob, CopyMode, MirrorJob, MirrorSettings, Sync
+from hostel.block.jobs.mirror import ActiveCommitJob, CopyMode, MirrorJob, MirrorSettings, Replaced, Sync
+from hostel.block.jobs.needs import Need, of_active_commit, of_backup, of_commit, of_mirror, of_stream
 from hostel.block.jobs.policy import OnError
 from hostel.block.jobs.stream import StreamJob
 from hostel.block.jobs.transaction import JobTransaction
-from hostel.block.node import BlockNode
-from hostel.block.nodes import NodeTable, Use
+from hostel.block.node import BlockNode, new_name
+from hostel.block.nodes import NodeTable
 from hostel.block.options import OptionError
-from hostel.block.permission import Permission
 from hostel.block.rewiring import bottom_of_filters
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, generic, needed
@@ -55,32 +55,31 @@ class Needs(NamedTuple):
     """What a job has until it is over.
 
     Attributes:
-        used: the nodes that it uses, by the names of their edges, and what it does with them.
         filter: what QEMU calls the job's filter.
         filtered: the node that the filter is in.
+        uses: what it does with which nodes, by the names of the job and of its filter.
         owned: a node to be closed when the job is over.
         transaction: the job's group; None for one of its own.
-        unfinished: a node that nobody else may read or write, since it is nothing before the job is over.
     """
 
-    used: Mapping[str, tuple[BlockNode, Permission]]
     filter: str
     filtered: BlockNode
+    uses: Callable[[str, str], Sequence[Need]]
     owned: BlockNode | None = None
     transaction: JobTransaction | None = None
-    unfinished: BlockNode | None = None
 
 
 class _Hold:
     """A job's uses of nodes, and the name of its filter.
 
     Raises:
-        BlockError: others forbid it, or the name is taken; nothing is held then.
+        BlockError: the name is taken; nothing is held then.
     """
 
-    def __init__(self, nodes: NodeTable, needs: Needs, by: str, name: str | None) -> None:
+    def __init__(self, nodes: NodeTable, needs: Needs, job: str, name: str | None) -> None:
         self._nodes, self._name = nodes, name
-        self._uses: list[tuple[BlockNode, Use]] = []
+        self._wanted = (needs, job, new_name() if name is None else name)
+        self._needs: list[Need] = []
         if name is not None:
             try:
                 nodes.name_filter(name, needs.filter, needs.filtered)
@@ -88,26 +87,31 @@ class _Hold:
                 if needs.filter in _MADE_AS_NODES:
                     error.message = f"Could not create node: {error.message}"
                 raise
-        try:
-            for edge, (node, permission) in needs.used.items():
-                self._hold(node, Use(by, edge, permission))
-            if needs.unfinished is not None:
-                use = Use("an unnamed block device", "root", Permission.WRITE, Permission.WRITE_UNCHANGED)
-                self._hold(needs.unfinished, use)
-        except BaseException:
-            self.release()
-            raise
 
-    def _hold(self, node: BlockNode, use: Use) -> None:
-        self._nodes.hold(node, use)
-        self._uses.append((node, use))
+    def take(self) -> None:
+        """Use the nodes.
+
+        Raises:
+            BlockError: others forbid it.
+        """
+        needs, job, name = self._wanted
+        for need in needs.uses(job, name):
+            self._nodes.hold(need.node, need.use, reopened=need.reopened)
+            self._needs.append(need)
+
+    def replace(self, node: BlockNode, former: BlockNode) -> None:
+        """A node has become the one that it was copied to."""
+        for need in self._needs:
+            if need.until_replaced:
+                self._nodes.release(need.node, need.use)
+        self._nodes.rebind(node, former)
 
     def release(self) -> None:
         """End them; any thread may."""
         if self._name is not None:
             self._nodes.forget_filter(self._name)
-        for node, use in self._uses:
-            self._nodes.release(node, use)
+        for need in self._needs:
+            self._nodes.release(need.node, need.use)
 
 
 def _settings(daemon: Daemon, given: Mapping[str, Any], needs: Needs, hold: _Hold) -> JobSettings:
@@ -154,23 +158,35 @@ def _close(daemon: Daemon, node: BlockNode | None) -> None:
         daemon.report(f"'{node.filename}' could not be closed: {error}")
 
 
-def make_job(daemon: Daemon, given: Mapping[str, Any], needs: Needs, make: Callable[[JobSettings], Job]) -> Job:
+def make_job(
+    daemon: Daemon, given: Mapping[str, Any], needs: Needs, make: Callable[[JobSettings, Replaced], Job]
+) -> Job:
     """Make a job; where that fails nothing is held, and what would have been owned is open still.
 
     Args:
         daemon: whose it is.
         given: the checked arguments.
         needs: what the job has until it is over.
-        make: makes it from its settings.
+        make: makes it from its settings, and what to do when a node has become another one.
 
     Raises:
         BlockError: it cannot be made.
     """
     identifier = given.get("job-id", "")
     daemon.jobs.require_free(identifier)
-    hold = _Hold(daemon.nodes, needs, f"block job '{identifier}'", given.get("filter-node-name"))
+    hold = _Hold(daemon.nodes, needs, identifier, given.get("filter-node-name"))
+
+    def made() -> Job:
+        job = make(_settings(daemon, given, needs, hold), hold.replace)
+        try:
+            hold.take()
+        except BaseException:
+            job.discard()
+            raise
+        return job
+
     try:
-        return daemon.jobs.add(lambda: make(_settings(daemon, given, needs, hold)), identifier)
+        return daemon.jobs.add(made, identifier)
     except BaseException:
         hold.release()
         raise
@@ -185,8 +201,8 @@ def _stream(daemon: Daemon, given: Mapping[str, Any]) -> None:
     job = make_job(
         daemon,
         given,
-        Needs({"main node": (node, Permission.CONSISTENT_READ)}, "copy-on-read", node),
-        lambda settings: StreamJob(settings, node, base=base, backing_file=given.get("backing-file")),
+        Needs("copy-on-read", node, lambda job, name: of_stream(job, name, node, base)),
+        lambda settings, _: StreamJob(settings, node, base=base, backing_file=given.get("backing-file")),
     )
     job.launch()
 
@@ -234,18 +250,22 @@ def _commit(daemon: Daemon, given: Mapping[str, Any]) -> None:
         base = from_top[-1]
     if base is top:
         raise generic("cannot commit an image into itself")
-    used = {"main node": (node, Permission.CONSISTENT_READ)}
     backing_file = given.get("backing-file")
     if top is chain[0]:
         if backing_file is not None:
             raise generic("'backing-file' specified, but 'top' is the active layer")
-        replaced = daemon.nodes.rebind
-        needs = Needs(used, "mirror_top", node)
-        job = make_job(daemon, given, needs, lambda settings: ActiveCommitJob(settings, node, base, replaced=replaced))
-    else:
-        needs = Needs(used, "commit_top", top)
         job = make_job(
-            daemon, given, needs, lambda settings: CommitJob(settings, node, top, base, backing_file=backing_file)
+            daemon,
+            given,
+            Needs("mirror_top", node, lambda job, name: of_active_commit(job, name, node, base)),
+            lambda settings, replaced: ActiveCommitJob(settings, node, base, replaced=replaced),
+        )
+    else:
+        job = make_job(
+            daemon,
+            given,
+            Needs("commit_top", top, lambda job, name: of_commit(job, name, node, top, base)),
+            lambda settings, _: CommitJob(settings, node, top, base, backing_file=backing_file),
         )
     job.launch()
 
@@ -294,15 +314,17 @@ def start_mirror(
         unmap=given.get("unmap", True),
         replaces=None if replaces is source else replaces,
         onto_source=owned is not None and sync is Sync.NONE,
-        replaced=daemon.nodes.rebind,
         bitmap=_bitmap(source, given),
         bitmap_mode=BitmapMode(given["bitmap-mode"]) if "bitmap-mode" in given else None,
     )
     if source is target:
         raise generic("Can't mirror node into itself")
-    used = {"source": (source, Permission.CONSISTENT_READ), "target": (target, Permission.NONE)}
-    needs = Needs(used, "mirror_top", source, owned, unfinished=target)
-    make_job(daemon, given, needs, lambda settings: MirrorJob(settings, source, target, how)).launch()
+    make_job(
+        daemon,
+        given,
+        Needs("mirror_top", source, lambda job, name: of_mirror(job, name, source, target), owned),
+        lambda settings, replaced: MirrorJob(settings, source, target, how._replace(replaced=replaced)),
+    ).launch()
 
 
 def _bitmap(source: BlockNode, given: Mapping[str, Any]) -> RecordingBitmap | None:
@@ -335,9 +357,12 @@ def make_backup(
     """Make a backup; see :func:`make_job`."""
     mode = BitmapMode(given["bitmap-mode"]) if "bitmap-mode" in given else None
     how = BackupSettings(BackupSync(given["sync"]), _bitmap(source, given), mode, given.get("compress", False))
-    used = {"source": (source, Permission.CONSISTENT_READ), "target": (target, Permission.WRITE)}
-    needs = Needs(used, "copy-before-write", source, owned, transaction)
-    return make_job(daemon, given, needs, lambda settings: BackupJob(settings, source, target, how))
+    return make_job(
+        daemon,
+        given,
+        Needs("copy-before-write", source, lambda job, name: of_backup(job, name, source, target), owned, transaction),
+        lambda settings, _: BackupJob(settings, source, target, how),
+    )
 
 
 _JOB: Final = (

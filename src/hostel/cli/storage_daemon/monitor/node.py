@@ -9,10 +9,11 @@ from hostel.block import objects
 from hostel.block.driver import Supports
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.node import BlockNode
-from hostel.block.nodes import JobFilter, Use
+from hostel.block.nodes import JobFilter
 from hostel.block.permission import Permission
 from hostel.block.powers import BackingStore
 from hostel.block.rewiring import bypass_closed, unfiltered, writable
+from hostel.block.uses import Use
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.naming import full_name
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, generic, needed
@@ -124,7 +125,7 @@ def _resize(daemon: Daemon, given: Mapping[str, Any]) -> None:
     size = given["size"]
     if size < 0:
         raise generic("Parameter 'size' expects a >0 size")
-    if node.blockers or daemon.nodes.is_backing(node):
+    if daemon.nodes.is_backing(node) or any(use.is_job for use in daemon.nodes.uses(node)):
         # What lies above would read other bytes, or a job go by a length that is not true any more.
         raise generic(f"Device '{given.get('device', '(null)')}' is in use")
     use = Use("an unnamed block device", "root", Permission.RESIZE)
