@@ -226,10 +226,6 @@ def _flush_quietly() -> None:
 
 
 def _discard_output() -> None:
-    """Point standard output elsewhere, or the interpreter complains about the broken pipe as it exits."""
-    try:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
-    except (OSError, ValueError):
-        return
+    from hostel.cli.streams import discard
+
+    discard(sys.stdout)

@@ -53,7 +53,7 @@ def run(arguments: Arguments, output: Output) -> int:
         )
         if not output.quiet:
             output.line(f"Formatting '{filename}', fmt={format} {plan.describe()}")
-            output.out.flush()
+            output.flush()
         images.create(plan)
     except OSError as error:
         output.failed(error, f"{filename}: ")

@@ -39,6 +39,7 @@ _STANDARD: Final = (
     VERSION,
     Flag("trace", "T", "trace", "pattern"),
 )
+_WORKING: Final = frozenset({"amend", "bitmap", "commit", "convert", "create", "dd", "rebase", "resize"})
 
 
 def main(words: list[str], prog: str) -> int:
@@ -52,6 +53,13 @@ def main(words: list[str], prog: str) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="surrogateescape")
     output = Output(prog)
+    code = _guarded(words, output)
+    command = next((word for word in words if word in COMMANDS), "")
+    # What was done to an image is done, whoever hears of it; and of a comparison 1 says that the images differ.
+    return output.end(code, failed=0 if command in _WORKING else 2 if command == "compare" else 1)
+
+
+def _guarded(words: list[str], output: Output) -> int:
     try:
         with notice.listening(output.noticed):
             return _main(words, output)
@@ -68,7 +76,7 @@ def main(words: list[str], prog: str) -> int:
         output.text(answered.text)
         return 0
     except UsageError as error:
-        output.error(str(error), f"Try '{prog} --help' for more information")
+        output.error(str(error), f"Try '{output.prog} --help' for more information")
         return 1
     except Failure as error:
         output.error(error.message, error.hint)

@@ -69,7 +69,7 @@ class Progress:
     def _show(self, percent: float) -> None:
         if not self._style:
             self._output.text(f"    ({percent:3.2f}/100%)\r")
-            self._output.out.flush()
+            self._output.flush()
         elif percent == self._told:
             return
         elif self._style == "plain":

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from hostel.block.filename import without_secrets
 from hostel.cause import hint_of
+from hostel.cli.streams import discard
 from hostel.codec.qobject import hash_order
 from hostel.errors import BlockError
 
@@ -18,6 +19,7 @@ class Output:
     Standard output is not flushed before an error is written, as in QEMU: where both go to one pipe, errors come first.
     Passwords in names of images are left out.
     On a terminal, what would move its cursor is shown as ``\xNN``: names come from images, and images from anywhere.
+    What nobody reads, or cannot be written, never ends the work on an image: it is dropped, and :meth:`end` tells.
 
     Attributes:
         prog: the tool's name, which begins every message.
@@ -29,6 +31,7 @@ class Output:
         self.out = out if out is not None else sys.stdout
         self.err = err if err is not None else sys.stderr
         self.quiet = False
+        self._lost: OSError | None = None  # why standard output could not be written
         self._terminals = [stream for stream in (self.out, self.err) if stream.isatty()]
 
     def text(self, text: str) -> None:
@@ -45,8 +48,11 @@ class Output:
         if stream is None or self.out in self._terminals:
             self.text(bytes(text).decode(errors="surrogateescape"))
         else:
-            self.out.flush()
-            stream.write(text)
+            self.flush()
+            try:
+                stream.write(text)
+            except OSError as error:
+                self._lose(self.out, error)
 
     def note(self, text: str) -> None:
         """Print a line that ``-q`` drops."""
@@ -80,7 +86,33 @@ class Output:
         text = without_secrets(text)
         if stream in self._terminals and not text.isprintable():
             text = "".join(map(_visible, text))
-        stream.write(text)
+        try:
+            stream.write(text)
+        except OSError as error:
+            self._lose(stream, error)
+
+    def flush(self) -> None:
+        """Let readers see what was printed."""
+        try:
+            self.out.flush()
+        except OSError as error:
+            self._lose(self.out, error)
+
+    def end(self, code: int, *, failed: int = 1) -> int:
+        """The exit code of a tool that has printed all: ``code``, or ``failed`` instead of 0 where that was in vain.
+
+        That is told on standard error; but a reader that has gone is no news, as with QEMU.
+        """
+        self.flush()
+        if self._lost is None or isinstance(self._lost, BrokenPipeError):
+            return code
+        self.error(f"Could not write to standard output: {reason(self._lost)}")
+        return code or failed
+
+    def _lose(self, stream: TextIO, error: OSError) -> None:
+        if stream is self.out and self._lost is None:
+            self._lost = error
+        discard(stream)
 
     def diagnostic(self, text: str) -> None:
         """Print a line on standard error as it is."""

@@ -87,6 +87,11 @@ def main(words: list[str], prog: str) -> int:
     """
     output = Output(prog)
     objects.clear()
+    return output.end(_main(words, output))
+
+
+def _main(words: list[str], output: Output) -> int:
+    prog = output.prog
     try:
         options = GetOpt(_FLAGS, words)
         given, operands = list(take(options)), options.operands
@@ -159,7 +164,7 @@ def _lines(session: Session) -> Iterator[str]:
     while True:
         session.text(f"{session.output.prog}> ")
         session.outstanding.settle()
-        sys.stdout.flush()
+        session.flush()
         line = sys.stdin.readline()
         if not line:
             return

@@ -81,7 +81,7 @@ class Session:
 
     def flush(self) -> None:
         """Hand what was printed to the system."""
-        sys.stdout.flush()
+        self.output.flush()
         sys.stderr.flush()
 
     def open(self, opening: Opening) -> None:

@@ -42,6 +42,11 @@ def main(words: list[str], prog: str) -> int:
     """
     output = Output(prog)
     objects.clear()
+    return output.end(_guarded(words, output))
+
+
+def _guarded(words: list[str], output: Output) -> int:
+    prog = output.prog
     try:
         with notice.listening(output.noticed):
             return _main(options.read(words), output)

@@ -67,12 +67,12 @@ def main(words: list[str], prog: str) -> int:
     for name, _, _ in given:
         if name == "help":
             output.text(usage.PAGE.format(prog=prog))
-            return 0
+            return output.end(0)
         if name == "version":
             from hostel import __version__
 
             output.text(f"{prog} version {QEMU_VERSION} (Hostel {__version__})\n")
-            return 0
+            return output.end(0)
     return _start(given, output)
 
 
