@@ -7,12 +7,16 @@ megabytes at most are read, whatever the image claims.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from hostel.block import filename as names
 from hostel.block import probe
 from hostel.block.content import look as look_at_content
 from hostel.block.driver import BlockDriver, FormatDriver, OpenMode, Reference
+from hostel.block.formats.parallels.layout import read_header as parallels_header
+from hostel.block.formats.qed.layout import read_header as qed_header
+from hostel.block.formats.vdi import Header as VdiHeader
 from hostel.block.node import BlockNode
 from hostel.block.permission import Permission
 from hostel.block.powers import Unpacking
@@ -22,6 +26,7 @@ from hostel.block.trust import Trust
 from hostel.errors import BlockError, ImageLocked, UnsupportedFeature, UsageError
 from hostel.img import foreign
 from hostel.img.foreign import Claim
+from hostel.img.inspect_entries import look_at_parallels_table, look_at_qed_tables, look_at_vdi_map
 from hostel.img.inspect_luks import look_at_detached_header, look_at_encryption
 from hostel.img.inspect_ova import look_at_archive
 from hostel.img.inspect_packed import look_inside_wrapper
@@ -36,6 +41,12 @@ EXPECTED: Final = (*sorted(FORMATS), ISO)
 
 _HEAD: Final = 64 * KiB  # bytes in which a format is looked for; text may start with long comments
 _MAX_UNPACKED: Final = 4 * MiB  # bytes of a compressed part of the disk that is still unpacked; usual are 1 MiB at most
+# Of formats whose tables are looked at by themselves.
+_TABLES: Final[Mapping[str, Callable[[Look], None]]] = {
+    "parallels": lambda look: look_at_parallels_table(look, parallels_header(look.file)),
+    "qed": lambda look: look_at_qed_tables(look, qed_header(look.file)),
+    "vdi": lambda look: look_at_vdi_map(look, VdiHeader.unpack(look.read(0, VdiHeader.SIZE))),
+}
 _UNTRUSTED: Final = OpenMode(read_only=True, no_io=True, force_share=True, trust=Trust.UNTRUSTED)
 _FOOTERS: Final = {"vpc": b"conectix", "dmg": b"koly"}  # what the last sector of a format without a header starts with
 
@@ -194,6 +205,8 @@ def _look_with_driver(look: Look, driver_class: type[FormatDriver]) -> None:
         if is_qcow2 and look.encrypted:
             look_at_encryption(look, driver.info())
         is_small = look_at_tables(look) if is_qcow2 else _look_at_info(look, driver)
+        if driver_class.name in _TABLES:
+            _TABLES[driver_class.name](look)
         if is_small and look.is_safe and not look.encrypted:
             _look_at_guest(look, driver_class)
     except BlockError as error:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.img.inspect_entries import Owned
 from hostel.img.inspection import Level, Look
 
 
@@ -34,28 +35,38 @@ class Places:
             end = offset + self._geometry.clusters(length) * self._geometry.cluster_size
             self._places.append(_Place(offset, end, what))
 
-    def judge(self, look: Look, tables: Iterable[int]) -> None:
-        """Report the first two tables that lie on each other.
+    def all(self, tables: Iterable[int], blocks: Iterable[int]) -> list[Owned]:
+        """All metadata: these, the L2 tables and refcount blocks at host offsets."""
+        size = self._geometry.cluster_size
+        found = [Owned(each.start, each.end, each.what) for each in self._places]
+        found += [Owned(table, table + size, f"L2 table at byte {table}") for table in tables]
+        return found + [Owned(block, block + size, f"refcount block at byte {block}") for block in blocks]
+
+    def judge(self, look: Look, tables: Iterable[int], blocks: Iterable[int]) -> bool:
+        """Report the first two tables that lie on each other; whether there are none.
 
         Args:
             look: where to.
             tables: host offsets of the L2 tables that the L1 table names, 0 for none.
+            blocks: host offsets of the refcount blocks.
         """
         for before, after in itertools.pairwise(sorted(self._places)):
             if before.end > after.start:
-                _report(look, f"The {after.what} and the {before.what} lie on each other, at byte {after.start}")
-                return
-        found = sorted(filter(None, tables))
-        for place in self._places:
-            first = bisect_left(found, place.start)
-            if first < len(found) and found[first] < place.end:
-                _report(look, f"The L2 table at byte {found[first]} lies on the {place.what}")
-                return
-        for table, following in itertools.pairwise(found):
-            if table == following:
-                _report(look, f"The L1 table names the L2 table at byte {table} more than once")
-                return
+                return _report(look, f"The {after.what} and the {before.what} lie on each other, at byte {after.start}")
+        for what, owner, named in (("L2 table", "L1 table", tables), ("refcount block", "refcount table", blocks)):
+            found = sorted(filter(None, named))
+            for place in self._places:
+                first = bisect_left(found, place.start)
+                if first < len(found) and found[first] < place.end:
+                    return _report(look, f"The {what} at byte {found[first]} lies on the {place.what}")
+            for one, following in itertools.pairwise(found):
+                if one == following:
+                    return _report(look, f"The {owner} names the {what} at byte {one} more than once")
+        if shared := set(filter(None, tables)).intersection(blocks):
+            return _report(look, f"The L2 table at byte {min(shared)} lies on a refcount block")
+        return True
 
 
-def _report(look: Look, message: str) -> None:
+def _report(look: Look, message: str) -> bool:
     look.add(Level.UNSAFE, "overlap", message)
+    return False

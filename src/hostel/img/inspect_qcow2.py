@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Final
 
 from hostel.block.formats.qcow2 import bitmap_directory, layout, snapshot_table
@@ -13,6 +14,7 @@ from hostel.block.formats.qcow2.layout import Autoclear, Compatible, ExtensionTy
 from hostel.codec.table import unpack_table
 from hostel.errors import InvalidImage
 from hostel.img.foreign import Claim, text
+from hostel.img.inspect_entries import look_at_qcow2_entries
 from hostel.img.inspect_overlap import Places
 from hostel.img.inspection import Level, Look
 from hostel.units import INT64_MAX, KiB, MiB
@@ -121,10 +123,13 @@ def look_at_tables(look: Look) -> bool:
     places.add("refcount table", header.refcount_table_offset, header.refcount_table_clusters * geometry.cluster_size)
     if (pointer := preamble.extension(ExtensionType.CRYPTO_HEADER)) is not None and header.crypt_method:
         places.add("LUKS header", *place_of(pointer))
-    _look_at_snapshots(look, header, geometry, places)
+    snapshots = _look_at_snapshots(look, header, geometry, places)
     are_small = _look_at_bitmaps(look, preamble, geometry, places)
     tables = _look_at_l1(look, header, geometry)
-    places.judge(look, tables or ())
+    blocks = _refcount_blocks(look, header, geometry)
+    if places.judge(look, tables or (), blocks) and not header.incompatible_features & Incompatible.DATA_FILE:
+        found = dict.fromkeys(filter(None, (*(tables or ()), *snapshots)))  # snapshots share most of theirs
+        look_at_qcow2_entries(look, geometry, places.all(found, blocks), found)
     return are_small and tables is not None and header.l1_size * 8 <= _MAX_TABLE
 
 
@@ -154,7 +159,30 @@ def _look_at_l1(look: Look, header: Header, geometry: Geometry) -> list[int] | N
     return tables
 
 
-def _look_at_snapshots(look: Look, header: Header, geometry: Geometry, places: Places) -> None:
+def _refcount_blocks(look: Look, header: Header, geometry: Geometry) -> list[int]:
+    """The places of the refcount blocks; the driver has refused a larger table than QEMU has.
+
+    Raises:
+        InvalidImage: one makes no sense.
+    """
+    found: list[int] = []
+    length = header.refcount_table_clusters * geometry.cluster_size
+    for start in range(0, length, _MAX_TABLE):
+        piece = look.read(header.refcount_table_offset + start, min(length - start, _MAX_TABLE))
+        found += filter(None, unpack_table(_whole_words(piece)))
+    for entry in found:
+        if entry & layout.REFTABLE_RESERVED or geometry.in_cluster(entry):
+            raise InvalidImage(f"A refcount table entry makes no sense: {entry:#x}")
+    return found
+
+
+def _whole_words(data: bytes) -> bytes:
+    return data[: len(data) // 8 * 8]
+
+
+def _look_at_snapshots(look: Look, header: Header, geometry: Geometry, places: Places) -> list[int]:
+    """Look at the snapshots; the places of their L2 tables that are in what was looked at."""
+    left, tables = _MAX_TABLE, array("Q")
     count = min(header.nb_snapshots, _MAX_SNAPSHOTS)
     if count < header.nb_snapshots:
         look.add(Level.NOTE, "large-table", f"Of {header.nb_snapshots} snapshots only {count} were looked at")
@@ -167,6 +195,12 @@ def _look_at_snapshots(look: Look, header: Header, geometry: Geometry, places: P
         look.snapshot_size = max(look.snapshot_size, snapshot.disk_size)
         if snapshot.l1_table_offset + snapshot.l1_size * 8 > look.length:
             _beyond(look, name, snapshot.l1_table_offset)
+        length = min(snapshot.l1_size * 8, left)
+        left -= length
+        tables += unpack_table(_whole_words(look.read(snapshot.l1_table_offset, length)))
+    if not left:
+        look.add(Level.NOTE, "large-table", f"Of the snapshots' L1 tables only {_MAX_TABLE} bytes were looked at")
+    return [entry & layout.OFFSET_MASK for entry in tables]
 
 
 def _look_at_bitmaps(look: Look, preamble: Preamble, geometry: Geometry, places: Places) -> bool:

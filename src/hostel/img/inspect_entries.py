@@ -1,0 +1,335 @@
+"""What the tables of an image lead to: entries that lie on the image's own metadata, or name one place twice.
+
+A guest that writes to such a place writes the tables. ``check`` finds it too, and more; here it is found within bounds
+of memory and time, whatever the image claims, and what the bounds leave out is told.
+"""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from hostel.block.formats import vdi
+from hostel.block.formats.parallels.layout import Header as ParallelsHeader
+from hostel.block.formats.qcow2 import layout
+from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.block.formats.qed.layout import Header as QedHeader
+from hostel.block.formats.qed.layout import whole_clusters
+from hostel.codec.table import unpack_table
+from hostel.img.inspection import Level, Look
+from hostel.units import SECTOR, MiB
+
+MOST_READ: Final = 256 * MiB  # bytes of tables: 2 TiB in clusters of 64 KiB
+_MOST_OWNED: Final = 1 << 17  # clusters of metadata that entries are held against
+_MOST_TABLE: Final = 16 * MiB  # bytes of a block table
+_MOST_CELLS: Final = 1 << 24  # places of a file that a block table may name
+_MOST_ODD: Final = 1 << 12  # places that lie across others, of a block table
+_MOST_SUSPECTS: Final = 1 << 20  # entries that are looked at one by one
+_PIECE: Final = MiB // 4  # bytes of a table read at once
+
+
+class Owned(NamedTuple):
+    """A range of the file that holds metadata, bytes."""
+
+    start: int
+    end: int
+    what: str
+
+
+class _Walk:
+    """Tables whose entries are held against metadata, read in the order given, up to :data:`MOST_READ`."""
+
+    def __init__(self, look: Look, owned: list[Owned], cluster_size: int) -> None:
+        self._look = look
+        self._owned = owned
+        self._left = MOST_READ
+        self._cluster_size = cluster_size
+        self._compressed: set[int] | None = None
+        self.places: set[int] = set()  # of clusters of metadata; 0 is none, since an entry of 0 leads nowhere
+        for each in sorted(owned, key=lambda each: each.end - each.start):  # a large one leaves room for the others
+            room = range(each.start, each.end, cluster_size)[: _MOST_OWNED - len(self.places)]
+            self.places.update(room)
+            if room.stop < each.end:
+                look.add(
+                    Level.WARNING,
+                    "large-table",
+                    f"There are over {_MOST_OWNED} clusters of metadata, and entries were not held against all of them",
+                )
+                break
+        self.places.discard(0)
+        self._sorted = array("Q", sorted(self.places))
+
+    def pieces(self, tables: list[int], length: int) -> Iterator[tuple[int, int, bytes]]:
+        """The tables of so many bytes: host offset, where in the table a piece begins, and the piece; no empty ones."""
+        for number, table in enumerate(tables):
+            if self._left < length:
+                self._look.add(
+                    Level.NOTE, "large-table", f"Of {len(tables)} L2 tables only the first {number} were looked at"
+                )
+                return
+            self._left -= length
+            for start in range(0, length, _PIECE):
+                data = self._look.read(table + start, min(_PIECE, length - start))
+                if data.count(0) != len(data):
+                    yield table, start, data
+
+    def with_compressed(self) -> set[int]:
+        """The places, and those with the bit of compressed data where such data may begin that reaches metadata."""
+        if self._compressed is None:
+            size = self._cluster_size
+            owned = (each for place in (0, *self.places) for each in (place, place - size, place - 2 * size))
+            self._compressed = self.places | {layout.COMPRESSED | each for each in owned if each >= 0}
+        return self._compressed
+
+    def holds(self, start: int, length: int) -> bool:
+        """Whether any cluster of metadata is in a range of the file."""
+        first = bisect_left(self._sorted, start)
+        return first < len(self._sorted) and self._sorted[first] < start + length
+
+    def hit(self, table: int, entry: int, place: int) -> None:
+        """Report an entry that lies on metadata."""
+        what = next((each.what for each in self._owned if each.start <= place < each.end), "metadata")
+        _report(self._look, f"Entry {entry} of the L2 table at byte {table} points to the {what}, at byte {place}")
+
+
+# ---- qcow2
+
+
+def look_at_qcow2_entries(look: Look, geometry: Geometry, owned: list[Owned], tables: Iterable[int]) -> None:
+    """Report the first L2 entry that lies on metadata.
+
+    Args:
+        look: where to.
+        geometry: the image's.
+        owned: all metadata.
+        tables: host offsets of the L2 tables.
+    """
+    walk = _Walk(look, owned, geometry.cluster_size)
+    suspicions = _MOST_SUSPECTS
+    words = min(_PIECE, geometry.cluster_size) // 8
+    step = geometry.cluster_size // 8 // geometry.l2_entries  # words of an entry: two with subclusters
+    columns = _Columns(words, step, geometry)
+    for table, start, data in walk.pieces(list(tables), geometry.cluster_size):
+        first = start // 8 // step
+        number = int.from_bytes(data.ljust(words * 8, b"\0"), "big")
+        if number & columns.compressed:
+            suspects = walk.with_compressed()
+        else:
+            suspects = walk.places
+            run = columns.run(number & columns.places)
+            if run is not None and not walk.holds(run, words // step * geometry.cluster_size):
+                continue
+        found = unpack_table((number & columns.places).to_bytes(words * 8, "big"))[::step]
+        if suspects.isdisjoint(found):
+            continue
+        raw = unpack_table(data.ljust(words * 8, b"\0"))[::step]
+        for index in [each for each, place in enumerate(found) if place in suspects]:
+            place = _place_on(walk.places, geometry, raw[index])
+            if place is not None:
+                walk.hit(table, first + index, place)
+                return
+            if not (suspicions := suspicions - 1):
+                message = f"Over {_MOST_SUSPECTS} compressed clusters lie near metadata, and not all were looked at"
+                look.add(Level.WARNING, "large-table", message)
+                return
+
+
+def _place_on(owned: set[int], geometry: Geometry, entry: int) -> int | None:
+    """The cluster of metadata that an L2 entry leads to; None where it leads to none."""
+    if not entry & layout.COMPRESSED:
+        place = entry & layout.OFFSET_MASK
+        return place if place in owned else None
+    bits, size = 62 - (geometry.cluster_bits - 8), geometry.cluster_size
+    place = entry & (1 << bits) - 1
+    sectors = (entry >> bits & (1 << 62 - bits) - 1) + 1
+    clusters = range(place - place % size, place - place % SECTOR + sectors * SECTOR, size)
+    return next((each for each in clusters if each in owned or not each), None)
+
+
+class _Columns:
+    """A piece of an L2 table as one number, of which all entries are looked at in one operation.
+
+    Args:
+        words: words of 8 bytes in a piece.
+        step: words of an entry, of which the first says where the cluster is.
+        geometry: the image's.
+
+    Attributes:
+        places: the bits that say in which cluster of the file the data begins, and whether it is compressed.
+        compressed: those that say that it is.
+    """
+
+    def __init__(self, words: int, step: int, geometry: Geometry) -> None:
+        rest = bytes(8 * (step - 1))
+        entries = words // step
+
+        def each(word: int) -> int:
+            return int.from_bytes((word.to_bytes(8, "big") + rest) * entries, "big")
+
+        # Where compressed data begins takes fewer bits; no file is so large that others need more.
+        bits = 62 - (geometry.cluster_bits - 8)
+        mask = layout.OFFSET_MASK & (1 << bits) - geometry.cluster_size
+        self.places = each(mask | layout.COMPRESSED)
+        self.compressed = each(layout.COMPRESSED)
+        self._first = 64 * words - 64  # where the bits of the first entry are
+        self._ones = each(1)
+        ramp = b"".join((index * geometry.cluster_size).to_bytes(8, "big") + rest for index in range(entries))
+        self._ramp = int.from_bytes(ramp, "big")
+
+    def run(self, places: int) -> int | None:
+        """Where a piece leads whose clusters lie one behind the other; None where they do not."""
+        first = places >> self._first
+        return first if first and first * self._ones + self._ramp == places else None
+
+
+def _compressed_hit(owned: set[int], geometry: Geometry, entries: array[int]) -> tuple[int, int] | None:
+    """The first entry whose compressed data lies on metadata, and where; None where none does."""
+    bits = 62 - (geometry.cluster_bits - 8)
+    size = geometry.cluster_size
+    for index, entry in enumerate(entries):
+        if entry & layout.COMPRESSED:
+            place = entry & (1 << bits) - 1
+            sectors = (entry >> bits & (1 << 62 - bits) - 1) + 1
+            end = place - place % 512 + sectors * 512
+            for cluster in range(place - place % size, end, size):
+                if cluster in owned or not cluster:
+                    return index, cluster
+    return None
+
+
+# ---- qed
+
+
+def look_at_qed_tables(look: Look, header: QedHeader) -> None:
+    """Report the first L2 table of a qed image that lies on metadata, or an entry that does.
+
+    Metadata are the header, the L1 table and other L2 tables. One beyond the file's end is reported too.
+    """
+    end = whole_clusters(look.file, header)
+    length = min(header.l1_entries, header.table_entries) * 8
+    l1 = unpack_table(_padded(look, header.l1_table_offset, min(length, MiB)), "Q", "little")
+    for index, table in enumerate(l1):
+        if table % header.cluster_size or (table and table + header.table_bytes > end):
+            message = f"L1 entry {index} makes no sense, or points beyond the end of the file: {table:#x}"
+            look.add(Level.UNSAFE, "truncated", message)
+            return
+    tables = [table for table in l1 if table]
+    if length > MiB:
+        look.add(Level.NOTE, "large-table", f"Of the L1 table's {length} bytes only {MiB} were looked at")
+    owned = [
+        Owned(0, header.header_bytes, "header"),
+        Owned(header.l1_table_offset, header.l1_table_offset + header.table_bytes, "L1 table"),
+    ]
+    owned += [Owned(table, table + header.table_bytes, f"L2 table at byte {table}") for table in tables]
+    for before, after in itertools.pairwise(sorted(owned)):
+        if before.end > after.start:
+            _report(look, f"The {after.what} and the {before.what} lie on each other, at byte {after.start}")
+            return
+    walk = _Walk(look, owned, header.cluster_size)
+    for table, start, data in walk.pieces(tables, header.table_bytes):
+        entries = unpack_table(data, "Q", "little")
+        if not walk.places.isdisjoint(entries):
+            at = next(each for each, place in enumerate(entries) if place in walk.places)
+            walk.hit(table, start // 8 + at, entries[at])
+            return
+
+
+# ---- block tables
+
+
+def look_at_parallels_table(look: Look, header: ParallelsHeader) -> None:
+    """Report the first entry of a parallels image's table that lies on the header, the table or another's cluster."""
+    cells = _Cells(look, header.cluster_size, header.cluster_size // header.unit)
+    for index, entry in _entries(look, header.SIZE, header.bat_entries, 0):
+        if entry * header.unit < header.table_end:
+            _report(look, f"Entry {index} of the block table points to the header or the table: {entry:#x}")
+            return
+        if cells.is_taken(entry):
+            _report(look, f"Entry {index} of the block table points to another one's cluster: {entry:#x}")
+            return
+    if (odd := cells.across()) is not None:
+        _report(look, f"An entry of the block table points across another one's cluster: {odd:#x}")
+
+
+def look_at_vdi_map(look: Look, header: vdi.Header) -> None:
+    """Report a map of a VDI image on its header or blocks, or the first entry of it that names another's block."""
+    end = header.offset_bmap + 4 * header.blocks_in_image
+    if header.blocks_in_image and (header.offset_bmap < header.SIZE or header.offset_data < end):
+        _report(look, f"The block map from byte {header.offset_bmap} to {end} lies on the header or the blocks")
+        return
+    cells = _Cells(look, header.block_size, 1)
+    for index, entry in _entries(look, header.offset_bmap, header.blocks_in_image, vdi.NEVER_WRITTEN):
+        if entry < vdi.DISCARDED and cells.is_taken(entry):
+            _report(look, f"Entry {index} of the block map names another one's block: {entry:#x}")
+            return
+
+
+class _Cells:
+    """The places of a file that a block table has named.
+
+    Args:
+        look: of the file.
+        size: of a cluster, bytes.
+        units: how many of what an entry counts are in a cluster.
+    """
+
+    def __init__(self, look: Look, size: int, units: int) -> None:
+        count = look.length // size + 2
+        if count > _MOST_CELLS:
+            look.add(Level.NOTE, "large-table", f"Of {count} places in the file only {_MOST_CELLS} were looked at")
+        self._look = look
+        self._taken = bytearray(min(count, _MOST_CELLS))
+        self._units = units
+        self._base = -1  # where in a cluster's length the first place lies, in units
+        self._odd: list[int] = []
+
+    def is_taken(self, entry: int) -> bool:
+        """Whether another entry has this place; what lies elsewhere in a cluster's length, :meth:`across` knows."""
+        if self._base < 0:
+            self._base = entry % self._units
+        cell, rest = divmod(entry - self._base, self._units)
+        if rest:
+            if len(self._odd) == _MOST_ODD:
+                message = f"Over {_MOST_ODD} clusters lie across the others, and were not all looked at"
+                self._look.add(Level.WARNING, "large-table", message)
+            if len(self._odd) <= _MOST_ODD:
+                self._odd.append(entry)
+            return False
+        if not 0 <= cell < len(self._taken):
+            return False  # beyond the file's end
+        found = bool(self._taken[cell])
+        self._taken[cell] = 1
+        return found
+
+    def across(self) -> int | None:
+        """The first entry whose cluster lies across another one; None where none does."""
+        for before, entry in itertools.pairwise([-self._units, *sorted(self._odd)]):
+            cell = (entry - self._base) // self._units
+            if entry < before + self._units or any(self._taken[max(cell, 0) : cell + 2]):
+                return entry
+        return None
+
+
+def _entries(look: Look, offset: int, count: int, empty: int) -> Iterator[tuple[int, int]]:
+    """The entries of 4 bytes of a table that are not empty, with their indices."""
+    if count * 4 > _MOST_TABLE:
+        look.add(Level.NOTE, "large-table", f"Of the table's {count * 4} bytes only {_MOST_TABLE} were looked at")
+        count = _MOST_TABLE // 4
+    blank = bytes(_PIECE) if not empty else b"\xff" * _PIECE
+    for start in range(0, count * 4, _PIECE):
+        data = _padded(look, offset + start, min(_PIECE, count * 4 - start))
+        if data != blank[: len(data)]:
+            for index, entry in enumerate(unpack_table(data, "I", "little"), start // 4):
+                if entry != empty:
+                    yield index, entry
+
+
+def _padded(look: Look, offset: int, length: int) -> bytes:
+    return look.read(offset, length).ljust(length, b"\0")
+
+
+def _report(look: Look, message: str) -> None:
+    look.add(Level.UNSAFE, "overlap", message)
