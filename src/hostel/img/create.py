@@ -200,13 +200,20 @@ def _settle_backing(filename: str, values: dict[str, Value], *, open_backing: bo
         error.hint = (error.hint + "\n" if error.hint else "") + "Could not open backing image."
         raise
     with node:
-        if identity(filename) in set(files(node)):
+        below = set(files(node))
+        if identity(filename) in below:
             raise OptionError(_SAME_FILE)
+        if "data_file" in values and identity(str(values["data_file"])) in below:
+            raise OptionError(_part_of_backing(str(values["data_file"])))
         if format is None:
             raise OptionError(
                 "Backing file specified without backing format", hint=f"Detected format of {node.format}."
             )
         values.setdefault("size", node.length)
+
+
+def _part_of_backing(name: str) -> str:
+    return f"'{name}' is the backing file's, and cannot become a part of the image"
 
 
 def create(plan: Plan, *, cache: Cache = WRITEBACK, refuse: Callable[[str], None] | None = None) -> list[str]:
@@ -228,6 +235,9 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK, refuse: Callable[[str], None
     size = -(-plan.size // SECTOR) * SECTOR
     held_nothing = _holds_nothing(plan.filename)
     around = _Around(plan, values, cache, refuse)
+    data_file = str(values.get("data_file", ""))
+    if data_file:
+        _check_data_file(plan, data_file, refuse)
     try:
         with _removed_on_failure(plan.filename, held_nothing):
             plan.driver.check_creation(size, values)
@@ -241,8 +251,11 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK, refuse: Callable[[str], None
             else:
                 plan.driver.create(file, size, values)
             file.flush()
-        if values.get("data_file"):
-            _attach_data_file(plan, size, values)
+        if data_file:
+            held_no_data = _holds_nothing(data_file)
+            with _removed_on_failure(plan.filename, held_nothing), _removed_on_failure(data_file, held_no_data):
+                _attach_data_file(plan, size, values)
+            around.made += [data_file] * held_no_data
     except BlockError as error:
         if error.errno == errno.EFBIG:
             raise _too_large(plan, error.hint) from None
@@ -292,7 +305,7 @@ class _Around(Surroundings):
         if self._refuse is not None:
             self._refuse(name)
         if identity(name) in self._below:
-            raise OptionError(f"'{name}' is the backing file's, and cannot become a part of the image")
+            raise OptionError(_part_of_backing(name))
         held_nothing = _holds_nothing(name)
         # Without the prefix that may have stood before the image's own name, a path may look like a protocol.
         is_path = registry.protocol_name(self._plan.filename) == "file"
@@ -331,6 +344,16 @@ def _removed_on_failure(filename: str, held_nothing: bool) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 os.unlink(filename)
         raise
+
+
+def _check_data_file(plan: Plan, name: str, refuse: Callable[[str], None] | None) -> None:
+    """Refuse what the image's data would be written over; an image that is its own data file is none."""
+    if refuse is not None:
+        refuse(name)
+    if os.path.realpath(name) == os.path.realpath(plan.filename) or (
+        identity(name) is not None and identity(name) == identity(plan.filename)
+    ):
+        raise OptionError(f"'{name}' is the image itself, and cannot hold its data")
 
 
 def _attach_data_file(plan: Plan, size: int, values: Mapping[str, Value]) -> None:

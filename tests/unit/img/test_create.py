@@ -9,6 +9,8 @@ import pytest
 from hostel.block import graph
 from hostel.block.options import OptionError, given_options
 from hostel.errors import BlockError, ImageLocked, UnknownFormat
+from hostel.img.convert import convert
+from hostel.img.copy import CopySettings
 from hostel.img.create import create, plan
 
 
@@ -100,3 +102,61 @@ def test_an_image_in_use_is_not_overwritten(tmp_path: Path) -> None:
     with graph.open(str(path), read_only=False), pytest.raises(ImageLocked):
         create(plan(str(path), "qcow2", 1 << 20))
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["a", "./a", "link", "{}/a"])
+def test_an_image_is_not_its_own_data_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    for there in (False, True):
+        if there:
+            Path("a").write_bytes(b"x" * 512)
+        Path("link").unlink(missing_ok=True)
+        Path("link").symlink_to("a")
+        planned = plan("a", "qcow2", 1 << 20, given=given_options(f"data_file={name.format(tmp_path)}"))
+        with pytest.raises(OptionError, match="is the image itself, and cannot hold its data"):
+            create(planned)
+        assert Path("a").exists() == there
+    assert Path("a").read_bytes() == b"x" * 512
+
+
+@pytest.mark.parametrize("name", ["base", "./link"])
+def test_no_image_of_the_chain_below_becomes_a_data_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("base").write_bytes(b"x" * 4096)
+    Path("link").symlink_to("base")
+    create(plan("mid", "qcow2", backing="base", backing_format="raw"))
+    for backing, format in (("base", "raw"), ("mid", "qcow2")):
+        with pytest.raises(OptionError, match="is the backing file's"):
+            plan("a", "qcow2", given=given_options(f"data_file={name}"), backing=backing, backing_format=format)
+    assert Path("base").read_bytes() == b"x" * 4096
+
+
+def test_an_image_whose_data_file_cannot_be_made_is_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for there in (False, True):
+        if there:
+            path.touch()
+        with pytest.raises(OSError, match="No such file"):
+            create(plan(str(path), "qcow2", 1 << 20, given=given_options(f"data_file={tmp_path}/missing/data")))
+        assert not path.exists()
+
+
+def test_a_copy_is_not_made_into_what_it_reads_as_its_data_file(tmp_path: Path) -> None:
+    source = tmp_path / "a"
+    source.write_bytes(b"x" * (1 << 20))
+    target = plan(str(tmp_path / "b"), "qcow2", 1 << 20, given=given_options(f"data_file={source}"))
+    with graph.open(str(source), "raw", force_share=True) as node, pytest.raises(ImageLocked):
+        convert([node], target)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert source.read_bytes() == b"x" * (1 << 20)
+
+
+def test_a_copy_that_fails_takes_its_data_file_away(tmp_path: Path) -> None:
+    source = tmp_path / "a"
+    source.write_bytes(b"x" * (1 << 20))
+    target = plan(str(tmp_path / "b"), "qcow2", 1 << 20, given=given_options(f"data_file={tmp_path}/data"))
+    with graph.open(str(source), "raw") as node, pytest.raises(BlockError):
+        convert([node], target, CopySettings(compress=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
