@@ -16,7 +16,7 @@ from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, Sup
 from hostel.block.extent import Extent, Status, merge
 from hostel.block.gate import Gate, Wall
 from hostel.block.marks import Marks
-from hostel.block.powers import FastZeroing, Preallocating, Preallocation, Resizable
+from hostel.block.powers import FastZeroing, Patient, Preallocating, Preallocation, Resizable
 from hostel.errors import BlockError, NoSpace, OutOfRange, ReadOnly, UnsupportedFeature
 from hostel.units import INT64_MAX, MiB
 
@@ -26,6 +26,7 @@ _resizable: dict[type[BlockDriver], bool] = {}
 
 _INTERRUPTIONS: Final = (KeyboardInterrupt, SystemExit)
 _END_TIMEOUT: Final = 60.0  # seconds for requests under way when a node is closed
+_ATTEMPT: Final = 0.25  # seconds of it after which it is looked anew whether they wait in vain
 _counting: Final = threading.Lock()  # of every node's users
 
 # A lock for a driver that takes one thread at a time, a gate for one that takes any number; a wall once it broke off.
@@ -427,7 +428,7 @@ class BlockNode:
                 self._users = max(0, self._users - 1)
                 return
             self._users = 0
-        if not self.drain(_END_TIMEOUT):
+        if not self._drain_impatiently():
             with _counting:
                 self._users = 1
             raise BlockError(f"Requests to '{self.filename}' do not come to an end; it stays open", errno=errno.EBUSY)
@@ -440,6 +441,25 @@ class BlockNode:
             except _INTERRUPTIONS:
                 self._break_off()
                 raise
+
+    def _drain_impatiently(self) -> bool:
+        """As :meth:`drain`, and no request in it waits for a server to come back: nobody wants what it brings."""
+        until = time.monotonic() + _END_TIMEOUT
+        while True:
+            for node in self._own():
+                if isinstance(node.driver, Patient):
+                    node.driver.lose_patience()
+            if self.drain(_ATTEMPT):
+                return True
+            if time.monotonic() >= until:
+                return False
+
+    def _own(self) -> Iterator[BlockNode]:
+        """This node, and what is below it for it alone."""
+        yield self
+        for child in list(self.driver.children.values()):
+            if child._users == 1:
+                yield from child._own()
 
     def _shut(self) -> None:
         """Let nobody in any more, once the driver is closed; those who wait to get in are told."""

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from hostel.block import graph
+from hostel.block.blockdev import from_options
 from hostel.block.protocols.nbd.connection import Connection, ConnectionLost
+from hostel.block.protocols.nbd.driver import NbdDriver
 from hostel.errors import BlockError
 from hostel.export.nbd.export import NbdExport
 from hostel.wire.nbd.client import Connected, Export
@@ -79,6 +82,39 @@ def test_a_server_is_waited_for_once_whoever_asks(tmp_path: Path) -> None:
             thread.join(60)
         assert len(took) == 8
         assert max(took) < 8 * 2  # what they would take one after the other
+
+
+@pytest.mark.parametrize("above", ["", "copy-on-read"])
+def test_who_closes_a_disk_waits_for_no_server_to_come_back(tmp_path: Path, above: str) -> None:
+    """Whether any number of requests may be in the node, or one that holds its lock."""
+    with nbd.raw_disk(tmp_path, bytes(MIB)) as disk, nbd.serving(tmp_path, NbdExport(disk)) as served:
+        own = {"driver": "nbd", "path": str(served.path), "reconnect-delay": "600"}
+        below = {f"file.{key}": value for key, value in own.items()}
+        node = graph.open(from_options({"driver": above, **below} if above else own), read_only=False)
+        driver = node.driver.children["file"].driver if above else node.driver
+        assert isinstance(driver, NbdDriver)
+        served.server.stop()
+        served.thread.join(20)
+        failures: list[Exception] = []
+
+        def ask() -> None:
+            try:
+                node.read(0, 512)
+            except BlockError as error:
+                failures.append(error)
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        until = time.monotonic() + 20
+        while driver._waiting is None and time.monotonic() < until:
+            time.sleep(0.01)
+        closing = threading.Thread(target=node.close, daemon=True)
+        closing.start()
+        closing.join(30)
+        assert not closing.is_alive()
+        assert node.closed
+        asking.join(20)
+        assert len(failures) == 1
 
 
 def test_writes_that_a_lost_server_may_have_forgotten_are_an_error_of_the_flush(tmp_path: Path) -> None:
