@@ -15,7 +15,7 @@ from typing import Any, Final
 from hostel.block.options import OptionError, split_options
 from hostel.cli.qemu.failure import Failure
 from hostel.errors import NetworkError
-from hostel.net import address
+from hostel.net import address, inherited
 from hostel.net.address import Address, TcpAddress, UnixAddress
 from hostel.net.waker import Waker
 
@@ -280,7 +280,7 @@ def _inherited(label: str, text: str, *, is_server: bool) -> CharacterDevice:
     if not text.isdigit():
         raise Failure(f"Unable to parse FD number {text}")
     try:
-        sock = socket.socket(fileno=int(text))
+        sock = inherited.take(int(text))
     except OSError as error:
         raise NetworkError(f"Unable to use file descriptor {text}: {error.strerror}", errno=error.errno) from None
     if is_server:

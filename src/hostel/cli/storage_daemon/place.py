@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
 from hostel.errors import NetworkError
-from hostel.net import address
+from hostel.net import address, inherited
 from hostel.net.address import TcpAddress, UnixAddress
 
 _TYPE: Final = needed("type", values=("inet", "unix", "vsock", "fd"))
@@ -76,9 +76,10 @@ def _inherited(text: str) -> socket.socket:
     if not text.isascii() or not text.isdigit():
         raise NetworkError(f"File descriptor named '{text}' has not been found")
     try:
-        sock = socket.socket(fileno=int(text))
+        sock = inherited.take(int(text))
     except OSError as error:
         raise NetworkError(f"File descriptor '{text}' is not a socket", errno=error.errno) from None
     if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        inherited.give_back(sock)
         raise NetworkError(f"File descriptor '{text}' is not a listening socket")
     return sock
