@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hostel.errors import BlockError
+from hostel.net.descriptor import Descriptor
 from hostel.units import INT64_MAX
 from hostel.wire.nbd.client import Export
 
@@ -42,7 +43,8 @@ class KernelClient:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        # Who waits for the disk does so beside the one who is the disk, and may come when that has ended.
+        self._device = Descriptor(os.open(path, os.O_RDWR | os.O_CLOEXEC))
 
     def attach(self, connection: socket.socket, export: Export) -> None:
         """Give it a connection whose handshake is done, without structured replies.
@@ -91,7 +93,8 @@ class KernelClient:
             OSError: some of it cannot be written.
         """
         if self._is_connected():
-            os.fsync(self._fd)
+            with self._device.use() as device:
+                os.fsync(device)
 
     def disconnect(self) -> None:
         """End the connection that the device has, whoever made it; where it has none nothing is done.
@@ -108,7 +111,7 @@ class KernelClient:
 
     def close(self) -> None:
         """Close the device, which goes on being the disk."""
-        os.close(self._fd)
+        self._device.close()
 
     def _clear(self) -> None:
         self._attempt(_CLEAR_QUEUE)
@@ -116,13 +119,17 @@ class KernelClient:
 
     def _wait_for_disk(self, started: Callable[[], None]) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        while not self._is_connected() and time.monotonic() < deadline:
-            time.sleep(_STEP)
+        try:
+            while not self._is_connected() and time.monotonic() < deadline:
+                time.sleep(_STEP)
+        except OSError:
+            return  # it was closed: there will be no disk
         self._attempt(_READ_PARTITIONS)
         started()
 
     def _is_connected(self) -> bool:
-        number = os.fstat(self._fd).st_rdev
+        with self._device.use() as device:
+            number = os.fstat(device).st_rdev
         return os.path.exists(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/pid")  # of whose connection it is
 
     def _attempt(self, request: int) -> None:
@@ -130,8 +137,9 @@ class KernelClient:
             self._ask(request)
 
     def _ask(self, request: int, value: int = 0) -> None:
-        if _IOCTL(self._fd, request, value) < 0:
-            number = ctypes.get_errno()
+        with self._device.use() as device:
+            number = ctypes.get_errno() if _IOCTL(device, request, value) < 0 else 0
+        if number:
             raise OSError(number, os.strerror(number), self.path)
 
     def _why(self, error: OSError) -> str:
