@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 import time
 from collections import deque
@@ -199,9 +197,6 @@ class Client:
 
     def _broken(self, error: ProtocolError) -> None:
         self.daemon.log("client broke the protocol", client=self.number, reason=str(error))
-        for fd in self._machine.splitter.fds:
-            os.close(fd)
-        self._machine.splitter.fds.clear()
         self.channel.close(error)
 
     def _wait_for_reader(self) -> None:
@@ -232,6 +227,7 @@ class Client:
                 )
             self._check(call)
         except VirtError as error:
+            close_all(call.fds)
             self._refuse(call, error)
             return
         at_once = handling.quick or (
@@ -318,9 +314,7 @@ class Client:
             self._refuse(call, error)
             return
         finally:
-            for fd in call.fds:
-                with contextlib.suppress(OSError):
-                    os.close(fd)
+            close_all(call.fds)
         self.channel.send(message, *fds)
 
     def _name_of(self, kind: str, reference: Any) -> str:
@@ -422,14 +416,15 @@ class Client:
         for stream in streams:
             stream.cut()
         self._drop_waiting()
+        close_all(self._machine.splitter.fds)  # of a message that is not whole
+        self._machine.splitter.fds.clear()
         self.daemon.client_closed(self, error)
         if not self._working:
             self._let_go()
 
     def _drop_waiting(self) -> None:
         for call in self._waiting:
-            for fd in call.fds:
-                os.close(fd)
+            close_all(call.fds)
         self._waiting.clear()
 
     def _let_go(self) -> None:

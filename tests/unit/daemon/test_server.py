@@ -372,3 +372,48 @@ def test_listing_starts_with_the_sockets_that_were_inherited(tmp_path: Path) -> 
         daemon.stop("test")
         runner.join(30)
     assert (tmp_path / "given-ro").exists()
+
+
+def _call_with(client: RawClient, name: str, files: int, *arguments: object) -> bytes:
+    """A call's bytes, up to which its descriptors follow."""
+    _, data = client.machine.call(REMOTE, REMOTE.by_name[name], arguments, files)
+    return data
+
+
+def _open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize(
+    "behaviour", ["not let in", "unknown", "not whole", "broken after", "too long after", "no call"]
+)
+def test_files_of_calls_that_nobody_answers_are_closed(tmp_path: Path, behaviour: str) -> None:
+    """A client that nobody has let in could otherwise use up all descriptors of the daemon."""
+    domain = ("test", bytes(16), -1)
+    with hosteld.thread(tmp_path), open(os.devnull, "rb") as file:
+        before = _open_files()
+        for _ in range(5):
+            with RawClient(tmp_path / "s") as client:
+                data = _call_with(client, "domain_create_with_files", 3, domain, 0)
+                rest = b""
+                if behaviour == "unknown":
+                    data = data[:12] + struct.pack(">i", 9999) + data[16:]
+                elif behaviour == "no call":
+                    data = data[:16] + struct.pack(">i", int(Type.REPLY_WITH_FDS)) + data[20:]
+                elif behaviour == "broken after":
+                    rest = frame(REMOTE.number, 1, Type.MESSAGE, 1, 0, b"")
+                elif behaviour == "too long after":
+                    rest = b"\xff" * HEADER.size
+                files = 2 if behaviour == "not whole" else 3
+                # All in one piece, so that what comes after is known when the call is.
+                ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{files}i", *[file.fileno()] * files))]
+                client.socket.sendmsg([data + bytes(files) + rest], ancillary)
+                if behaviour in ("not let in", "unknown"):
+                    assert client.socket.recv(100)  # an error
+                elif behaviour != "not whole":
+                    with pytest.raises((EOFError, ConnectionResetError)):
+                        client.event()
+        until = time.monotonic() + 20
+        while _open_files() > before and time.monotonic() < until:
+            time.sleep(0.01)
+        assert _open_files() <= before

@@ -123,21 +123,30 @@ class ServerConnection:
             RemoteProtocolError: no client sends this; close the connection.
         """
         events: list[ServerEvent] = []
-        for packet in packets:
-            if packet.type in _CALLS:
-                call = self._call(packet)
-                if call is not None:
-                    events.append(call)
-            elif packet.type in (Type.STREAM, Type.STREAM_HOLE):
-                events.append(_stream_event(packet))
-            elif packet.program == keepalive.PROGRAM and packet.type == Type.MESSAGE:
-                if packet.procedure == keepalive.PING:
-                    self.out.append(keepalive.pong)
-                else:
-                    events.append(Alive())
-            else:
-                raise RemoteProtocolError(f"Unexpected message type {packet.type}")
+        for number, packet in enumerate(packets):
+            try:
+                self._take(packet, events)
+            except RemoteProtocolError:
+                # Nobody hears of these any more: whoever ends the connection closes what came with them.
+                self.splitter.fds += [fd for event in events if isinstance(event, Call) for fd in event.fds]
+                self.splitter.fds += [fd for unread in packets[number:] for fd in unread.fds]
+                raise
         return events
+
+    def _take(self, packet: Packet, events: list[ServerEvent]) -> None:
+        if packet.type in _CALLS:
+            call = self._call(packet)
+            if call is not None:
+                events.append(call)
+        elif packet.type in (Type.STREAM, Type.STREAM_HOLE):
+            events.append(_stream_event(packet))
+        elif packet.program == keepalive.PROGRAM and packet.type == Type.MESSAGE:
+            if packet.procedure == keepalive.PING:
+                self.out.append(keepalive.pong)
+            else:
+                events.append(Alive())
+        else:
+            raise RemoteProtocolError(f"Unexpected message type {packet.type}")
 
     def _call(self, packet: Packet) -> Call | None:
         program = self._programs.get(packet.program)

@@ -138,6 +138,14 @@ class Splitter:
             RemoteProtocolError: a length that no message has, or descriptors that nobody announced.
         """
         packets: list[Packet] = []
+        try:
+            self._cut(data, packets)
+        except RemoteProtocolError:
+            self.fds += [fd for packet in packets for fd in packet.fds]  # for whoever ends the connection to close
+            raise
+        return packets
+
+    def _cut(self, data: bytes, packets: list[Packet]) -> None:
         if self._message is not None:
             room = memoryview(self._message)[self._filled :]
             count = min(len(room), len(data))
@@ -169,7 +177,6 @@ class Splitter:
             at += length
         if len(self.fds) > FDS_MAX or (self.fds and self._waiting is None and self._message is None):
             raise RemoteProtocolError("File descriptors came without a message that announces them")
-        return packets
 
     def _check(self, length: int) -> None:
         if length < HEADER.size:
