@@ -99,6 +99,7 @@ class Job(abc.ABC):
         self._user_paused = False
         self._busy = False
         self._untold: list[JobEvent] | None = None
+        self._telling = threading.RLock()  # from a change until it is told
         self._pace = Pace(0)
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -250,8 +251,9 @@ class Job(abc.ABC):
             self._become(JobStatus.READY)
 
     def _become_ready(self) -> None:
-        self._become(JobStatus.READY)
-        self._tell("BLOCK_JOB_READY", **self._progress())
+        with self._telling:
+            self._become(JobStatus.READY)
+            self._tell("BLOCK_JOB_READY", **self._progress())
 
     def _spent(self, length: int) -> None:
         """Bytes that were copied."""
@@ -433,6 +435,11 @@ class Job(abc.ABC):
             self._cancelled = True
             self._settle(errno.ECANCELED, None)
         self._leave()
+        with self._telling:
+            self._tell_of_end()
+        self._nudge()
+
+    def _tell_of_end(self) -> None:
         # Who hears of the end may begin another job of this name: all is over before anything is told.
         self._untold = []
         if not self.is_block_job or self._taken_back:
@@ -449,7 +456,6 @@ class Job(abc.ABC):
         untold, self._untold = self._untold, None
         for each in untold:
             self._tell_of(each)
-        self._nudge()
 
     def _leave(self) -> None:
         """The last changes; a failure here cannot be taken back, and is said."""
@@ -468,6 +474,13 @@ class Job(abc.ABC):
             self._unblock()
 
     # ---- what others see
+
+    def is_told(self, timeout: float = 0) -> bool:
+        """Whether those who listen have heard of all that can be seen; it is waited for so many seconds."""
+        if not self._telling.acquire(timeout=timeout):
+            return False
+        self._telling.release()
+        return True
 
     def _measure(self) -> None:
         """Look at what others have moved on, before it is told how far the job is."""
@@ -508,8 +521,9 @@ class Job(abc.ABC):
 
     def _become(self, status: JobStatus) -> None:
         assert status in TRANSITIONS[self.status], (self.status, status)
-        self.status = status
-        self._tell("JOB_STATUS_CHANGE", id=self.id, status=status.value)
+        with self._telling:
+            self.status = status
+            self._tell("JOB_STATUS_CHANGE", id=self.id, status=status.value)
 
     def _tell(self, name: str, **data: Any) -> None:
         told = event(name, **data)

@@ -36,8 +36,19 @@ class JobTable(Mapping[str, Job]):
 
     def _present(self) -> dict[str, Job]:
         with self._lock:
-            self._jobs = {name: job for name, job in self._jobs.items() if job.status is not JobStatus.NULL}
-            return dict(self._jobs)
+            present = {name: job for name, job in self._jobs.items() if job.status is not JobStatus.NULL}
+            self._jobs = {name: job for name, job in self._jobs.items() if name in present or not job.is_told()}
+            return present
+
+    def wait_told(self, timeout: float) -> bool:
+        """Wait until those who listen have heard of all that can be seen of jobs, also that one is no longer there.
+
+        Whether they have within so many seconds.
+        """
+        until = time.monotonic() + timeout
+        with self._lock:
+            jobs = list(self._jobs.values())
+        return all(job.is_told(max(0.0, until - time.monotonic())) for job in jobs)
 
     def require_free(self, identifier: str) -> None:
         """Refuse an id that no job can have.

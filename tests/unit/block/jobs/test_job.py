@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block.jobs.backup import BackupJob, BackupSettings, BackupSync
+from hostel.block.jobs.event import JobEvent
 from hostel.block.jobs.mirror import MirrorJob, MirrorSettings, Sync
 from hostel.block.jobs.state import JobStatus
 from hostel.block.jobs.stream import StreamJob
@@ -305,3 +306,32 @@ def test_a_mirror_without_a_start_follows_only_what_is_written(source: BlockNode
     jobs.step(job, lambda: job.is_over)
     assert target.read(8192, 4096) == source.read(8192, 4096)
     assert not any(target.read(0, 8192))
+
+
+@pytest.mark.parametrize("state", ["ready", "concluded", "null"])
+def test_it_can_be_waited_for_that_a_state_which_can_be_seen_is_told(
+    source: BlockNode, target: BlockNode, state: str
+) -> None:
+    table, reached, go_on = JobTable(), threading.Event(), threading.Event()
+
+    class Held(jobs.Heard):
+        def __call__(self, event: JobEvent) -> None:
+            if event.data.get("status") == state:
+                reached.set()
+                go_on.wait(30)
+            super().__call__(event)
+
+    heard = Held()
+    job = table.add(lambda: MirrorJob(jobs.settings(heard=heard), source, target), "job0")
+    thread = threading.Thread(target=jobs.run, args=(job,))
+    thread.start()
+    try:
+        assert reached.wait(30)
+        assert list(table) == ([] if state != "ready" else ["job0"])
+        assert not table.wait_told(0.05)
+        go_on.set()
+        assert table.wait_told(30)
+        assert state in heard.states()
+    finally:
+        go_on.set()
+        thread.join(30)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NEGOTIATION: Final = "qmp_capabilities"
 CAPABILITIES: Final = ("oob",)
 _MEMBERS: Final = ("execute", "exec-oob", "arguments", "id")
+_TELLING: Final = 1.0  # seconds for events to go out before an answer
 _NEGOTIATED: Final = (Parameter("enable", Kind.ARRAY),)
 
 
@@ -98,6 +99,8 @@ class Session:
                 raise generic("The daemon is shutting down")
             checked = arguments if command.parameters is None else check(command.parameters, arguments)
             found = command.run(self._daemon, checked)
+        # A client that is told of a state has had the events that led to it, where it takes them.
+        self._daemon.jobs.wait_told(_TELLING)
         return {} if found is None else found
 
     def _negotiate(self, arguments: Mapping[str, Any]) -> None:
