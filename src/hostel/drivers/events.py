@@ -291,6 +291,7 @@ class _Inbox:
     def __init__(self, directory: Path, listener: Listener) -> None:
         self._path = directory / f"{os.getpid()}-{os.urandom(4).hex()}{_SUFFIX}"
         self._listener = listener
+        self._is_over = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._waker = Waker()
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -307,23 +308,23 @@ class _Inbox:
         self._thread.start()
 
     def _run(self) -> None:
-        while True:
-            waiting: list[socket.socket | Waker] = [self._socket, self._waker]
-            ready, _, _ = select.select(waiting, [], [])
-            if self._waker in ready:
-                return
-            event = Event.decode(self._socket.recv(_LARGEST))
-            if event is not None:
-                self._listener.put(event)
+        with contextlib.closing(self._waker), self._socket:
+            poll = select.poll()  # select() takes no descriptor beyond 1023, and a daemon of many clients has more
+            poll.register(self._socket, select.POLLIN)
+            poll.register(self._waker, select.POLLIN)
+            while not self._is_over:
+                if self._socket.fileno() in dict(poll.poll()):
+                    event = Event.decode(self._socket.recv(_LARGEST))
+                    if event is not None:
+                        self._listener.put(event)
 
     def close(self) -> None:
-        """Take the socket away and end the thread."""
+        """Take the socket away and end the thread, which closes what it has waited for."""
+        self._is_over = True
         self._path.unlink(missing_ok=True)
         self._waker.wake()
         if threading.current_thread() is not self._thread:
             self._thread.join(5)
-        self._socket.close()
-        self._waker.close()
 
 
 def _send(directory: Path, names: list[str], data: bytes) -> None:

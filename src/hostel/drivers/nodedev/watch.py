@@ -122,12 +122,13 @@ class DeviceWatch:
         self._stopping.set()
         self._waker.wake()
         if self._thread is not threading.current_thread():
-            self._thread.join(5)
-        if self._news is not None:
-            self._news.close()
-        self._waker.close()
+            self._thread.join(5)  # looking at the host may take longer
 
     def _run(self) -> None:
+        with contextlib.closing(self._waker), self._news or contextlib.nullcontext():
+            self._follow()
+
+    def _follow(self) -> None:
         defined, looked = self._signature(), time.monotonic()
         while not self._stopping.is_set():
             has_news = self._wait(_LOOK)
@@ -150,9 +151,12 @@ class DeviceWatch:
 
     def _wait(self, seconds: float) -> bool:
         """Whether there are news, which are read away."""
-        sources: list[socket.socket | Waker] = [self._waker] if self._news is None else [self._waker, self._news]
-        ready, _, _ = select.select(sources, [], [], seconds)
-        if self._news is None or self._news not in ready:
+        poll = select.poll()  # select() takes no descriptor beyond 1023, and a daemon of many clients has more
+        poll.register(self._waker, select.POLLIN)
+        if self._news is not None:
+            poll.register(self._news, select.POLLIN)
+        ready = dict(poll.poll(seconds * 1000))
+        if self._news is None or self._news.fileno() not in ready:
             return False
         self._read_away(self._news)
         return True
