@@ -164,3 +164,51 @@ def test_what_takes_the_place_of_a_disk_is_as_writable_as_that(tmp_path: Path, *
         *export("base", writable=True),
     ]
     compare(tmp_path, IMAGES, NBD, steps, events=False)
+
+
+def bitmap(node: str) -> Command:
+    """One in memory, which puts a filter into the node."""
+    return run("block-dirty-bitmap-add", node=node, name="b")
+
+
+def test_images_with_bitmaps_are_committed_by_the_names_of_their_nodes(tmp_path: Path) -> None:
+    steps: list[Step] = [
+        add("base"),
+        bitmap("base"),
+        add("mid", backing="base"),
+        bitmap("mid"),
+        add("top", backing="mid"),
+        bitmap("top"),
+        run("block-commit", device="top", top_node="mid", base_node="base", job_id="j", auto_dismiss=False),
+        *over("j"),
+        NODES,
+        run("block-commit", device="top", job_id="j", base_node="base", auto_dismiss=False),
+        READY,
+        run("job-complete", id="j"),
+        Event("BLOCK_JOB_COMPLETED"),
+        NODES,
+    ]
+    compare(tmp_path, IMAGES, NBD, steps, events=False)
+
+
+def test_a_stream_may_be_told_an_image_with_a_bitmap_as_its_bottom(tmp_path: Path) -> None:
+    steps: list[Step] = [
+        *chain(),
+        bitmap("top"),
+        bitmap("mid"),
+        run("block-stream", device="top", bottom="mid", job_id="j", auto_dismiss=False),
+        *over("j"),
+        NODES,
+    ]
+    compare(tmp_path, IMAGES, NBD, steps, events=False)
+
+
+def test_a_bitmap_does_not_record_what_is_streamed(tmp_path: Path) -> None:
+    steps: list[Step] = [
+        *chain(),
+        bitmap("top"),
+        run("block-stream", device="top", base_node="base", job_id="j", auto_dismiss=False),
+        *over("j"),
+        NODES,
+    ]
+    compare(tmp_path, IMAGES, NBD, steps, events=False)

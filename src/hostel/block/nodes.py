@@ -218,7 +218,10 @@ class NodeTable(Mapping[str, BlockNode]):
             OptionError: a name is taken.
             BlockError: a node below it is used in a way that forbids this; nothing is taken in then.
         """
-        new = [each for each in in_order_of_opening(node) if self._nodes.get(each.name) is not each]
+        below = in_order_of_opening(node)
+        # What bitmaps and jobs have put their filters over has the name of the node that it is in.
+        hidden = [each.driver.child for each in below if isinstance(each.driver, FilterDriver) and each.driver.implicit]
+        new = [each for each in below if self._nodes.get(each.name) is not each and each not in hidden]
         taken: list[str] = []
         try:
             for each in new:

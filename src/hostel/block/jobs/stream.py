@@ -79,9 +79,9 @@ class StreamJob(Job):
             return 0.0
         length = extent.length if extent.status & Status.ZERO else min(CHUNK, extent.length)
         try:
-            # Nobody may write between the look at the metadata and the copy.
-            with held_image(overlay):
-                copied = self._copy(start, start + length)
+            # Nobody may write between the look at the metadata and the copy; bitmaps do not record what reads the same.
+            with held_image(overlay) as image:
+                copied = self._copy(image, start, start + length)
         except TargetError as failure:
             # To QEMU a stream is a read that is kept: whatever fails of it is told as a read.
             raise SourceError(failure.cause) from None
@@ -97,15 +97,15 @@ class StreamJob(Job):
             return False
         return self._base is not None or not status & Status.ZERO
 
-    def _copy(self, start: int, end: int) -> int:
-        """Copy the first extent of a range, with the overlay held; how many bytes are done."""
-        extent = first_extent(self._overlay, start, end, self._base)
+    def _copy(self, image: BlockNode, start: int, end: int) -> int:
+        """Copy the first extent of a range, with the overlay's image held; how many bytes are done."""
+        extent = first_extent(image, start, end, self._base)
         if extent.depth and self._is_needed(extent.status):
             if extent.status & Status.ZERO:
-                write_own_zeroes(self._overlay, start, extent.length)
+                write_own_zeroes(image, start, extent.length)
             else:
                 length = min(CHUNK, extent.length)
-                copy_data(self._overlay, self._overlay, start, length)
+                copy_data(image, image, start, length)
                 return length
         return extent.length
 

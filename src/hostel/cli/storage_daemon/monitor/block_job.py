@@ -216,15 +216,21 @@ def _stream_base(daemon: Daemon, node: BlockNode, given: Mapping[str, Any]) -> B
         return found
     if "base-node" in given:
         base = daemon.nodes.find(given["base-node"])
-        if not any(layer is base for layer in chain[1:]):
+        if _of_chain(chain[1:], base) is not base:
             raise generic(f"Node '{base.name}' is not a backing image of '{given['device']}'")
         return base
     if "bottom" in given:
         bottom = daemon.nodes.find(given["bottom"])
-        if not any(layer is bottom for layer in chain):
+        if _of_chain(chain, bottom) is None:
             raise generic(f"Node '{bottom.name}' is not in a chain starting from '{given['device']}'")
         return bottom.backing
     return None
+
+
+def _of_chain(layers: list[BlockNode], node: BlockNode) -> BlockNode | None:
+    """The layer that a node is, or shows: bitmaps and jobs may have put filters into either."""
+    image = bottom_of_filters(node)
+    return next((layer for layer in layers if bottom_of_filters(layer) is image), None)
 
 
 def _in_chain(layers: list[BlockNode], filename: str) -> BlockNode | None:
@@ -273,11 +279,11 @@ def _commit(daemon: Daemon, given: Mapping[str, Any]) -> None:
 def _layer(daemon: Daemon, chain: list[BlockNode], given: Mapping[str, Any], which: str) -> BlockNode:
     """The ``top`` or ``base`` that is named, by node or by file; ``top`` is the first where nothing is."""
     if f"{which}-node" in given:
-        found = daemon.nodes.find(given[f"{which}-node"])
-        found = bottom_of_filters(found)
-        if not any(layer is found for layer in chain):
-            raise generic(f"'{given[f'{which}-node']}' is not in this backing file chain")
-        return found
+        name = given[f"{which}-node"]
+        layer = _of_chain(chain, daemon.nodes.find(name))
+        if layer is None:
+            raise generic(f"'{name}' is not in this backing file chain")
+        return layer
     if which not in given:
         return chain[0]
     named = _in_chain(chain, given[which])
