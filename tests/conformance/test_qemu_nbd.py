@@ -218,6 +218,26 @@ def test_signals_end_it_and_what_was_written_stays(qcow2: Path, number: int) -> 
     run("qemu-io -f qcow2 -c 'read -q -P 9 3M 64k' a.qcow2")
 
 
+def test_a_signal_while_the_image_is_opened_leaves_no_socket(tmp_path: Path) -> None:
+    path = tmp_path / "nbd.sock"
+    with socket.socket(socket.AF_UNIX) as slow:
+        slow.bind(str(tmp_path / "slow"))
+        slow.listen()
+        slow.settimeout(30)
+        process = subprocess.Popen([*OURS, "-k", path, f"nbd:unix:{tmp_path}/slow"], stderr=subprocess.DEVNULL)
+        try:
+            client, _ = slow.accept()
+            assert path.is_socket()
+            process.send_signal(signal.SIGTERM)
+            with client, pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.3)
+            assert process.wait(20) == 1
+        finally:
+            process.kill()
+            process.wait()
+    assert not path.exists()
+
+
 def test_it_ends_with_its_last_client_and_not_with_one_that_only_looks(folder: Path) -> None:
     with server("-f", "raw", "a.raw") as process:
         run(["qemu-nbd", "-L", "-k", folder / "nbd.sock"])

@@ -139,3 +139,15 @@ def test_a_json_name_is_opened_and_a_named_format_wins(tmp_path: Path) -> None:
         graph.open(name)
     with graph.open(name, "raw") as node:
         assert (node.format, node.filename) == ("raw", str(path))
+
+
+def test_no_disk_is_longer_than_qemus_may_be() -> None:
+    longest = (1 << 63) - (1 << 30)
+    for size in (longest, longest + 1, (1 << 63) - 1):
+        described = from_options({"driver": "raw", "file.driver": "null-co", "file.size": str(size)})
+        if size == longest:
+            with graph.open(described) as node:
+                assert node.length == size
+        else:
+            with pytest.raises(BlockError, match="File too large"):
+                graph.open(described)

@@ -510,3 +510,9 @@ def test_an_image_whose_close_fails_as_it_is_reopened_keeps_its_new_descriptor(
         node.close()
         assert other.untouched()
     assert (tmp_path / "f").read_bytes() == b"after"
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="the host has no /proc")
+def test_a_file_without_a_size_is_not_taken_for_an_empty_one() -> None:
+    with pytest.raises(BlockError, match="Could not refresh total sector count: Invalid argument"):
+        FileDriver.open("/proc/version", OpenMode())

@@ -113,7 +113,10 @@ class FileDriver(BlockDriver):
                 raise _no_direct(path) from None
             raise _open_error(path, error, write=not mode.read_only) from None
         try:
-            cls._require(path, os.fstat(fd).st_mode)
+            status = os.fstat(fd)
+            cls._require(path, status.st_mode)
+            if not status.st_size and stat.S_ISREG(status.st_mode):
+                _require_end(fd, path)
             os.set_blocking(fd, True)
             locking = mode.options.get("locking") != "off"
             return cls(fd, path, no_flush=cache.no_flush, direct=cache.direct, locking=locking)
@@ -521,6 +524,18 @@ def _reason(error: OSError | ValueError) -> str:
 
 def _flags(*, read_only: bool, direct: bool) -> int:
     return (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | (os.O_DIRECT if direct else 0)
+
+
+def _require_end(fd: int, path: str) -> None:
+    """Refuse a file that has no size and is not empty, as those of ``/proc``: it would be copied as nothing."""
+    try:
+        os.lseek(fd, 0, os.SEEK_END)
+    except OSError as error:
+        raise BlockError(
+            f"Could not refresh total sector count: {error.strerror}",
+            errno=error.errno,
+            hint=f"The kernel makes '{path}' up while it is read.",
+        ) from None
 
 
 def _no_direct(path: str) -> BlockError:

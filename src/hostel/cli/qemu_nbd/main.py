@@ -170,6 +170,7 @@ def _serve(
 ) -> int:
     """Serve until the end; signals end it as the last client does."""
     path = settings.socket
+    heard = _hear()
     with ExitStack() as stack:
         listeners = _listen(settings, handed_over)
         for listener in listeners:
@@ -200,6 +201,8 @@ def _serve(
 
         for number in _ENDING:
             signal.signal(number, end)
+        if heard:
+            return 0
         pid_file = settings.get("pid-file")
         if pid_file is not None:
             stack.callback(os.close, pidfile.write(pid_file))
@@ -210,6 +213,22 @@ def _serve(
             background.ready()
         server.run()
         return 0 if disk is None else disk.wait()
+
+
+def _hear() -> list[int]:
+    """Let the signals that end a server wait until there is one: its socket is taken away, and its image is closed.
+
+    Of an image that is not opened in the end, the second signal lets go.
+    """
+    heard: list[int] = []
+
+    def hear(number: int, _: object) -> None:
+        heard.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in _ENDING:
+        signal.signal(number, hear)
+    return heard
 
 
 def _disk(settings: Settings, output: Output) -> Disk | None:
