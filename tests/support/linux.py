@@ -104,6 +104,21 @@ class Kernel:
             yield from visit(name)
 
 
+def _programs(names: Sequence[str], folders: set[str]) -> Iterator[tuple[str, int, bytes]]:
+    """The entries of programs and libraries, with those of the folders that are not there yet."""
+    found = {path for name in names if (path := shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin"))}
+    assert len(found) == len(names), f"{names}: only {found} are there"
+    for path in list(found):
+        told = subprocess.run(["ldd", path], capture_output=True, text=True, timeout=30, check=True).stdout
+        found.update(re.findall(r"(/\S+) \(0x", told))
+    for path in sorted(found):
+        for folder in reversed(Path(path).parents[:-1]):
+            if (name := str(folder).lstrip("/")) not in folders:
+                folders.add(name)
+                yield name, 0o040755, b""
+        yield path.lstrip("/"), 0o100755, Path(path).read_bytes()
+
+
 @functools.cache
 def _small_kernel() -> Kernel:
     """The cloud kernel, unpacked once for all that boot it; gone with this process."""
@@ -124,8 +139,17 @@ class Linux:
         self.kernel = _small_kernel()
         self.work = work
 
-    def initramfs(self, script: str, files: dict[str, bytes], modules: Sequence[str] = ()) -> bytes:
-        """Build the initramfs for one script, files of the test's, by path, and modules beside the usual ones."""
+    def initramfs(
+        self, script: str, files: dict[str, bytes], modules: Sequence[str] = (), programs: Sequence[str] = ()
+    ) -> bytes:
+        """Build the initramfs for one script.
+
+        Args:
+            script: see :meth:`run`.
+            files: of the test's, by path.
+            modules: beside the usual ones.
+            programs: of the host's, with their libraries, where they are on the host.
+        """
         busybox = shutil.which("busybox")
         assert busybox is not None
         entries: list[tuple[str, int, bytes]] = [
@@ -139,6 +163,7 @@ class Linux:
             entries.append((f"lib/{name}.ko", 0o100644, content))
             loaded.append(f"/lib/{name}.ko\n")
         entries.append(("modules", 0o100644, "".join(loaded).encode()))
+        entries.extend(_programs(programs, {name for name, _, _ in entries}))
         entries.extend((f"data/{name}", 0o100644, content) for name, content in files.items())
         return cpio(entries)
 
