@@ -185,7 +185,9 @@ class HostDirectory:
     def close(self) -> None:
         """Let others write."""
         self._leave()
-        os.close(self._top)
+        top, self._top = self._top, -1
+        if top >= 0:
+            os.close(top)
 
     # ---- inside
 
@@ -204,9 +206,8 @@ class HostDirectory:
         at = os.dup(self._top)
         try:
             for step in reversed(steps):
-                following = os.open(step.name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
-                os.close(at)
-                at = following
+                former, at = at, os.open(step.name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+                os.close(former)  # which is gone, whatever comes of that
                 found = Identity.of(os.fstat(at))
                 if step.known is None or (found.device, found.inode) != (step.known.device, step.known.inode):
                     raise changed(os.path.join(self.path, step.path))
@@ -218,8 +219,8 @@ class HostDirectory:
 
     def _leave(self, node: Node | None = None) -> None:
         if self._open is not None and node in (None, self._open[0]):
-            os.close(self._open[1])
-            self._open = None
+            descriptor, self._open = self._open[1], None
+            os.close(descriptor)
 
     def _touch(self, directory: Node) -> None:
         self._changed[id(directory)] = directory
