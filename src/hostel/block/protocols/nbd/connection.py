@@ -182,7 +182,10 @@ class Connection:
             mine, self._receiving = not self._receiving, True
         try:
             poll = select.poll()
-            poll.register(self._transport.socket, select.POLLOUT | (select.POLLIN if mine else 0))
+            try:
+                poll.register(self._transport.socket, select.POLLOUT | (select.POLLIN if mine else 0))
+            except ValueError:  # another thread has lost the connection, and has another one by now
+                raise self._lose("the connection is closed") from None
             poll.poll(_BLOCKED)
             if mine:
                 self._receive(self._transport.recv_now)

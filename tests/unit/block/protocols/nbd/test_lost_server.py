@@ -18,6 +18,7 @@ from hostel.block.protocols.nbd.connection import Connection, ConnectionLost
 from hostel.block.protocols.nbd.driver import NbdDriver
 from hostel.errors import BlockError
 from hostel.export.nbd.export import NbdExport
+from hostel.net.transport import SocketTransport
 from hostel.wire.nbd.client import Connected, Export
 from hostel.wire.nbd.protocol import Command, ExportFlag
 from support import nbd
@@ -199,6 +200,16 @@ def test_nothing_is_received_for_those_who_know_that_the_connection_is_lost(tmp_
         connection.start(Command.READ, 0, 512, target=memoryview(bytearray(512)))
     assert server.received
     others.join(20)
+
+
+def test_who_waits_to_send_on_a_connection_that_another_thread_has_replaced_is_told() -> None:
+    """Without a descriptor to wait for: it was a ValueError, which no request is done again for."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        connection = Connection(SocketTransport(ours), Connected(Export(""), structured=False, extended=False), b"")
+        ours.close()
+        with pytest.raises(ConnectionLost):
+            connection._make_way()
 
 
 def test_a_server_that_comes_back_as_another_is_refused(tmp_path: Path) -> None:
