@@ -49,4 +49,4 @@ SOAK = 20
 soak:
 	HOSTEL_SOAK=$(SOAK) ./test tests/property tests/fuzz tests/conformance/test_qcow2_crash.py \
 		tests/conformance/test_format_crash.py tests/conformance/test_luks_keyslots.py tests/conformance/test_killed_writers.py \
-		tests/conformance/test_qcow2_grid.py tests/conformance/test_qcow2_repair.py tests/e2e/test_daemon_lives.py tests/e2e/test_walk.py tests/e2e/test_guest_load.py
+		tests/conformance/test_qcow2_grid.py tests/conformance/test_qcow2_repair.py tests/e2e/test_daemon_lives.py tests/e2e/test_walk.py tests/e2e/test_guest_load.py tests/e2e/test_guest_trim.py
