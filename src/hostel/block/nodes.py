@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from hostel.block import blockdev, graph, registry, reopening
-from hostel.block.driver import FilterDriver
+from hostel.block.driver import FilterDriver, Supports
 from hostel.block.filters.copy_on_read import CopyOnReadDriver
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.filters.quorum import QuorumDriver
@@ -581,3 +581,7 @@ def check(tree: Mapping[str, Any], *, text: bool, path: str = "") -> None:
             raise OptionError(f"Invalid parameter type for '{path}{name}', expected: boolean")
         elif name in _FLAGS and text and value not in ("on", "off"):
             raise OptionError(f"Parameter '{path}{name}' expects 'on' or 'off'")
+    if "backing" in tree and not (
+        driver in registry.FORMATS and registry.format_driver(driver).supports & Supports.BACKING
+    ):
+        raise OptionError(f"Parameter '{path}backing' is unexpected")
