@@ -212,3 +212,31 @@ def test_a_bitmap_does_not_record_what_is_streamed(tmp_path: Path) -> None:
         NODES,
     ]
     compare(tmp_path, IMAGES, NBD, steps, events=False)
+
+
+def test_a_backup_of_a_transaction_that_fails_never_runs(tmp_path: Path) -> None:
+    backup = {"device": "base", "target": "other", "sync": "full", "job-id": "j"}
+    actions = [{"type": "blockdev-backup", "data": backup}, {"type": "abort", "data": {}}]
+    steps: list[Step] = [
+        add("base"),
+        add("other"),
+        run("transaction", actions=actions),
+        run("transaction", actions=actions, properties={"completion-mode": "grouped"}),
+        run("transaction", actions=[actions[0], {"type": "blockdev-backup", "data": {**backup, "job-id": "k"}}]),
+        NODES,
+        run("query-jobs"),
+    ]
+    compare(tmp_path, IMAGES, NBD, steps)
+
+
+def test_only_what_can_stand_on_another_image_is_told_on_what(tmp_path: Path) -> None:
+    steps: list[Step] = [
+        add("other", backing=None),
+        run("blockdev-add", driver="raw", node_name="raw", file="other", backing=None),
+        run(
+            "blockdev-add", driver="vpc", node_name="raw", file={"driver": "file", "filename": "x", "backing": "other"}
+        ),
+        run("blockdev-add", driver="raw", node_name="raw", file="other"),
+        run("blockdev-reopen", options=[{"driver": "raw", "node-name": "raw", "file": "other", "backing": None}]),
+    ]
+    compare(tmp_path, IMAGES, NBD, steps)

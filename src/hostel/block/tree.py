@@ -90,7 +90,14 @@ def require_apart(source: BlockNode, target: BlockNode) -> None:
     Raises:
         BlockError: it does; with QEMU's text.
     """
-    above = next((each for each in layers(source) if target in each.driver.children.values()), None)
+    above = next(
+        (
+            each
+            for each in layers(source)
+            if any(child is target for edge, child in each.driver.children.items() if edge != "target")
+        ),
+        None,
+    )
     if above is not None:
         raise BlockError(
             f"Permission conflict on node '{target.name}': permissions 'write' are both required by node "

@@ -96,7 +96,7 @@ class StartJob(Action):
     def prepare(self) -> None:
         """Attach it."""
         job = self._make()
-        job.start()
+        job.attach()
         self._job = job
 
     def undo(self) -> None:
@@ -105,8 +105,9 @@ class StartJob(Action):
         self._job.take_back()
 
     def commit(self) -> None:
-        """Let it go on."""
+        """Let it run."""
         assert self._job is not None
+        self._job.begin()
         self._job.follow()
 
 

@@ -147,10 +147,19 @@ class Job(abc.ABC):
     # ---- running
 
     def start(self) -> None:
-        """Attach the job; its next steps are made by :meth:`advance`.
+        """Attach the job, and let it run; its next steps are made by :meth:`advance`.
 
         Raises:
             OSError: it could not be attached; it is gone, and the graph is as it was.
+        """
+        self.attach()
+        self.begin()
+
+    def attach(self) -> None:
+        """Change the graph as the job needs it.
+
+        Raises:
+            OSError: see :meth:`start`.
         """
         try:
             self._attach()
@@ -159,10 +168,13 @@ class Job(abc.ABC):
                 self._clean()
             self.discard()
             raise
+
+    def begin(self) -> None:
+        """Let an attached job run."""
         self._become(JobStatus.RUNNING)
 
     def take_back(self) -> None:
-        """End a job that was started and has made no step: nobody has to dismiss it, or hears that it was cancelled."""
+        """End a job that was attached and does not run: nobody has to dismiss it, or hears that it was cancelled."""
         self._taken_back = self.auto_dismiss = True
         self.abandon()
         self.advance()
