@@ -33,10 +33,12 @@ class Indented(io.TextIOBase):
 
     Attributes:
         peer: the other stream of the tool, whose line ends where one of ours begins.
+        is_broken: nobody reads what is printed, which a tool may have found and passed over.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self.peer: Indented | None = None
+        self.is_broken = False
         self._stream = stream
         self._in_line = False
         self._end = ""
@@ -58,18 +60,18 @@ class Indented(io.TextIOBase):
                 self.peer.finish()
             self._lines += self._end != "\r"
             part = f"{self._end}{_INDENT}{part}"
-        self._stream.write(part)
+        self._hand_on(part)
         self._in_line, self._end = True, ""
 
     def finish(self, text: str = "") -> None:
         """End the last line; ``text`` is added to an only line, and else a line of its own."""
         if self._in_line or self._end:
-            self._stream.write(f"  {text}\n" if text and self._lines == 1 else "\n")
+            self._hand_on(f"  {text}\n" if text and self._lines == 1 else "\n")
             text = text if self._lines > 1 else ""
         if text:
-            self._stream.write(f"{_INDENT}{text}\n")
+            self._hand_on(f"{_INDENT}{text}\n")
         self._in_line, self._end = False, ""
-        self._stream.flush()
+        self.flush()
 
     def writable(self) -> bool:
         """Always."""
@@ -77,7 +79,16 @@ class Indented(io.TextIOBase):
 
     def flush(self) -> None:
         """Hand on what was printed."""
-        self._stream.flush()
+        self._hand_on("", flush=True)
+
+    def _hand_on(self, text: str, *, flush: bool = False) -> None:
+        try:
+            self._stream.write(text)
+            if flush:
+                self._stream.flush()
+        except BrokenPipeError:
+            self.is_broken = True
+            raise
 
     def isatty(self) -> bool:
         """Whether a person is looking on."""
@@ -148,7 +159,7 @@ class Narrator:
         with contextlib.redirect_stdout(answer or out), contextlib.redirect_stderr(err):
             code = run_tool(words[0], list(words[1:]))
         err.finish()
-        if code == BROKEN_PIPE:
+        if code == BROKEN_PIPE or out.is_broken:
             raise BrokenPipeError(errno.EPIPE, "nobody reads what is printed")
         out.finish(self._style(_DIM, f"[{time.monotonic() - begun:.2f} s]"))
         if code == INTERRUPTED:

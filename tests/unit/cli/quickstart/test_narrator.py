@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
 
 import pytest
@@ -86,3 +87,14 @@ def test_chain_is_drawn_as_a_tree_with_sizes() -> None:
         "└── middle    qcow2, 64 MiB, 264 KiB on the host",
         "    └── base  qcow2, 64 MiB, 8 KiB on the host",
     ]
+
+
+def test_tour_ends_where_nobody_reads_on_though_a_tool_passes_that_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with io.TextIOWrapper(io.FileIO(theirs, "w"), write_through=True) as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        say = Narrator(1)
+        monkeypatch.setattr(say, "line", lambda text: None)
+        with pytest.raises(BrokenPipeError):
+            say.run("qemu-img", "--version")
