@@ -101,6 +101,10 @@ class Reactor:
 
     def run(self) -> None:
         """Wait and call, until :meth:`stop`."""
+        with self._waker.woken_by_signals():
+            self._run()
+
+    def _run(self) -> None:
         handlers = self._handlers
         while not self._stopping:
             for fd, events in self._wait():

@@ -59,7 +59,8 @@ class Server:
             NetworkError: a connection's thread does not end.
         """
         try:
-            self._accept_all()
+            with self._waker.woken_by_signals():
+                self._accept_all()
         finally:
             for listener in self._listeners:
                 listener.close()

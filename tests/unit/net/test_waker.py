@@ -6,11 +6,13 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from hostel.cli.storage_daemon.daemon import Daemon
 from hostel.net.reactor import Reactor
 from hostel.net.server import Server
 from hostel.net.waker import Waker
@@ -56,6 +58,59 @@ def test_a_signal_handler_may_wake_while_its_thread_does() -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
         waker.close()
+
+
+def test_it_is_woken_by_signals_as_long_as_it_is_said() -> None:
+    waker = Waker()
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        with waker.woken_by_signals():
+            signal.raise_signal(signal.SIGUSR1)
+        assert is_readable(waker)
+        waker.clear()
+        signal.raise_signal(signal.SIGUSR1)
+        assert not is_readable(waker)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        waker.close()
+
+
+def loops() -> Iterator[tuple[Callable[[], object], Callable[[], None]]]:
+    server = Server([], lambda sock: True)
+    yield server.run, server.stop
+    reactor = Reactor(lambda error: None)
+    yield reactor.run, reactor.stop
+    reactor.close()
+    daemon = Daemon(lambda message: None)
+    yield daemon.wait, daemon.stop
+    daemon.close()
+
+
+def ends_in_time(run: Callable[[], object], stop: Callable[[], None]) -> bool:
+    """Whether a loop that this thread is in ends at a signal whose handler stops it."""
+    ended, found = threading.Event(), []
+
+    def send() -> None:
+        time.sleep(0.1)  # so that it waits; if it does not yet, this shows nothing
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        found.append(ended.wait(10))
+        stop()
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: stop())
+    thread = threading.Thread(target=send)
+    try:
+        thread.start()
+        run()
+        ended.set()
+    finally:
+        thread.join(30)
+        signal.signal(signal.SIGUSR1, before)
+    return found == [True]
+
+
+def test_a_loop_ends_at_a_signal_that_does_not_interrupt_its_wait() -> None:
+    """As one does not that comes just before; here because another thread is who is interrupted."""
+    assert [ends_in_time(run, stop) for run, stop in loops()] == [True, True, True]
 
 
 def test_the_descriptor_goes_with_the_last_who_knows_it() -> None:

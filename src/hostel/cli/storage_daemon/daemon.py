@@ -88,8 +88,10 @@ class Daemon:
         """Wait for :meth:`stop`."""
         poll = select.poll()
         poll.register(self._waker, select.POLLIN)
-        while not self.stopping:
-            poll.poll()
+        with self._waker.woken_by_signals():
+            while not self.stopping:
+                poll.poll()
+                self._waker.clear()
 
     def close(self) -> None:
         """End everything, in an order in which nothing is used that is gone; the monitors hear of it.
