@@ -165,7 +165,7 @@ def test_a_bitmap_that_was_not_stored_is_inconsistent_and_can_only_be_removed(tm
         for call in (node.driver.bitmap_clear, node.driver.bitmap):
             with pytest.raises(BlockError, match="inconsistent"):
                 call("a")
-        with pytest.raises(BlockError, match="not properly stored"):
+        with pytest.raises(BlockError, match="'a' is inconsistent and cannot be used"):
             node.resize(SIZE * 2)
         node.pwrite(1 << 20, b"y")
     assert shown(copy)[0]["flags"] == ["in-use", "auto"]

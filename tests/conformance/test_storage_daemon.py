@@ -20,7 +20,7 @@ import pytest
 
 from hostel.cli.main import main
 from support.additions import without_additions
-from support.daemon import OURS, THEIRS, daemon
+from support.daemon import OURS, THEIRS, daemon, end
 from support.nbd import Certificates
 
 pytestmark = [pytest.mark.requires_tool("qemu-storage-daemon"), pytest.mark.requires_tool("qemu-img")]
@@ -449,7 +449,7 @@ def test_who_comes_early_finds_all_that_the_command_line_makes(folder: Path, too
                 assert [each["id"] for each in answers[2]["return"]] == ["e"]
                 assert client.wait(20) == 0
         finally:
-            process.terminate()
+            end(process, is_ours=tool is OURS)
 
 
 @pytest.mark.requires_tool("openssl")

@@ -99,10 +99,11 @@ def daemon(folder: Path, *words: object, tool: Sequence[str] = OURS) -> Iterator
             finally:
                 running.monitor.close()
         finally:
-            _end(process, is_ours=tool is OURS)
+            end(process, is_ours=tool is OURS)
 
 
-def _end(process: subprocess.Popen[str], *, is_ours: bool) -> None:
+def end(process: subprocess.Popen[Any], *, is_ours: bool) -> None:
+    """Tell a daemon to end; ours has to."""
     process.terminate()
     try:
         process.wait(30)
