@@ -23,7 +23,8 @@ class Gate:
     """Lets any number of threads in, until one closes it.
 
     The thread that closed it passes freely. Those that come meanwhile wait until it is opened. Where a call costs too
-    much, ``come`` and ``go`` are the way in and out, by whoever sees after coming that there is no ``holder``.
+    much, ``come`` and ``go`` are the way in and out, by whoever sees after coming that there is no ``holder``. An
+    interruption that ``come`` raises, as of Ctrl-C, is raised when one is in: whoever does not go then is waited for.
 
     Attributes:
         come: to be called with None.
@@ -43,7 +44,11 @@ class Gate:
         self._changed = threading.Condition()
 
     def __enter__(self) -> None:
-        self.come(None)
+        try:
+            self.come(None)
+        except BaseException:
+            self.go()
+            raise
         if self.holder:
             self._wait()
 

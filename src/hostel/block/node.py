@@ -15,6 +15,7 @@ from hostel.block import sizes
 from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, Supports, Threading
 from hostel.block.extent import Extent, Status, merge
 from hostel.block.gate import Gate, Wall
+from hostel.block.interruption import INTERRUPTIONS, is_interrupted
 from hostel.block.marks import Marks
 from hostel.block.powers import FastZeroing, Patient, Preallocating, Preallocation, Resizable
 from hostel.errors import BlockError, NoSpace, OutOfRange, ReadOnly, UnsupportedFeature
@@ -24,8 +25,8 @@ _ZEROES: Final = memoryview(bytes(MiB))
 _numbers = itertools.count(100)
 _resizable: dict[type[BlockDriver], bool] = {}
 
-_INTERRUPTIONS: Final = (KeyboardInterrupt, SystemExit)
 _END_TIMEOUT: Final = 60.0  # seconds for requests under way when a node is closed
+_HASTE: Final = 2.0  # seconds likewise, after an interruption: one of them may be what was interrupted
 _ATTEMPT: Final = 0.25  # seconds of it after which it is looked anew whether they wait in vain
 _counting: Final = threading.Lock()  # of every node's users
 
@@ -238,7 +239,11 @@ class BlockNode:
         gate = self._lock
         if type(gate) is Gate:
             # What most requests do, without the calls that a with statement costs.
-            gate.come(None)
+            try:
+                gate.come(None)
+            except BaseException:
+                gate.go()
+                raise
             try:
                 if not gate.holder and gate is self._lock:
                     self.driver.pread(offset, buf)
@@ -252,7 +257,7 @@ class BlockNode:
                 if gate is self._lock:
                     try:
                         self.driver.pread(offset, buf)
-                    except _INTERRUPTIONS:
+                    except INTERRUPTIONS:
                         self._break_off()
                         raise
                     return
@@ -284,7 +289,11 @@ class BlockNode:
     def _pwrite(self, offset: int, view: memoryview) -> None:
         gate = self._lock  # see pread()
         if type(gate) is Gate:
-            gate.come(None)
+            try:
+                gate.come(None)
+            except BaseException:
+                gate.go()
+                raise
             try:
                 if not gate.holder and gate is self._lock:
                     self.driver.pwrite(offset, view)
@@ -298,7 +307,7 @@ class BlockNode:
                 if gate is self._lock:
                     try:
                         self.driver.pwrite(offset, view)
-                    except _INTERRUPTIONS:
+                    except INTERRUPTIONS:
                         self._break_off()
                         raise
                     return
@@ -438,21 +447,29 @@ class BlockNode:
             stack.callback(self._shut)
             try:
                 self.driver.close()
-            except _INTERRUPTIONS:
+            except INTERRUPTIONS:
                 self._break_off()
                 raise
 
     def _drain_impatiently(self) -> bool:
-        """As :meth:`drain`, and no request in it waits for a server to come back: nobody wants what it brings."""
-        until = time.monotonic() + _END_TIMEOUT
-        while True:
-            for node in self._own():
-                if isinstance(node.driver, Patient):
-                    node.driver.lose_patience()
-            if self.drain(_ATTEMPT):
-                return True
-            if time.monotonic() >= until:
-                return False
+        """As :meth:`drain`, and no request in it waits for a limit, nor for a server to come back.
+
+        Nobody wants what that brings.
+        """
+        if self.drain(0.0):
+            return True
+        from hostel.block.rewiring import unrestrained
+
+        until = time.monotonic() + (_HASTE if is_interrupted() else _END_TIMEOUT)
+        with unrestrained(self):
+            while True:
+                for node in self._own():
+                    if isinstance(node.driver, Patient):
+                        node.driver.lose_patience()
+                if self.drain(_ATTEMPT):
+                    return True
+                if time.monotonic() >= until:
+                    return False
 
     def _own(self) -> Iterator[BlockNode]:
         """This node, and what is below it for it alone."""
@@ -530,7 +547,7 @@ class _Entry:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and issubclass(kind, _INTERRUPTIONS):  # noqa: SIM102
+        if kind is not None and issubclass(kind, INTERRUPTIONS):  # noqa: SIM102
             # Without children a driver that takes any number of threads has nothing that could be half changed.
             if not isinstance(self._lock, Gate) or self._node.driver.children:
                 self._node._break_off()

@@ -14,7 +14,7 @@ from hostel.block import creating, graph, notice, permission, rewiring
 from hostel.block import node as node_module
 from hostel.block.driver import CACHE_MODES, WRITEBACK, Cache, OpenMode
 from hostel.block.extent import Extent, Status
-from hostel.block.gate import BYPASS
+from hostel.block.gate import BYPASS, Gate
 from hostel.block.node import BlockNode
 from hostel.block.permission import Permission, lock
 from hostel.block.powers import Preallocation
@@ -516,3 +516,52 @@ def test_an_image_whose_close_fails_as_it_is_reopened_keeps_its_new_descriptor(
 def test_a_file_without_a_size_is_not_taken_for_an_empty_one() -> None:
     with pytest.raises(BlockError, match="Could not refresh total sector count: Invalid argument"):
         FileDriver.open("/proc/version", OpenMode())
+
+
+@pytest.mark.parametrize(
+    "act",
+    [lambda node: node.read(0, 4), lambda node: node.pwrite(0, b"data"), lambda node: node.flush()],
+    ids=["read", "write", "flush"],
+)
+def test_who_is_interrupted_on_coming_in_is_not_waited_for(tmp_path: Path, act: Callable[[BlockNode], object]) -> None:
+    """As by Ctrl-C between two steps of the interpreter, of which the first has counted the request."""
+    node = creating.create(str(tmp_path / "f"))
+    gate = node._lock
+    assert isinstance(gate, Gate)
+    come = gate.come
+
+    def come_and_be_interrupted(one: None) -> None:
+        come(one)
+        raise KeyboardInterrupt
+
+    gate.come = come_and_be_interrupted
+    with pytest.raises(KeyboardInterrupt):
+        act(node)
+    gate.come = come
+    assert node.drain(0.0)
+    node.resume()
+    node.close()
+
+
+def test_who_clears_up_behind_an_interruption_does_not_wait_for_himself(tmp_path: Path) -> None:
+    """A request that was interrupted as it went out may be counted still."""
+    node = creating.create(str(tmp_path / "f"))
+    assert isinstance(node._lock, Gate)
+    node._lock.come(None)
+    notes: list[str] = []
+
+    def work() -> None:
+        try:
+            with node:
+                raise KeyboardInterrupt
+        except KeyboardInterrupt as interruption:
+            notes.extend(interruption.__notes__)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    [note] = notes
+    assert note.endswith("do not come to an end; it stays open")
+    node._lock.go()
+    node.close()

@@ -273,6 +273,28 @@ def test_who_drains_a_node_waits_for_no_limit(slow: Slow) -> None:
     assert not late.is_alive()
 
 
+@pytest.mark.usefixtures("no_objects")
+def test_who_closes_a_disk_waits_for_no_limit(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(bytes(CLUSTER))
+    objects.add("group", ThrottleGroup.from_properties({"limits.bps-write": 100}))
+    options = {
+        "driver": "raw", "file.driver": "throttle", "file.throttle-group": "group",
+        "file.file.filename": str(tmp_path / "disk"),
+    }  # fmt: skip
+    node = graph.open(from_options(options), read_only=False)
+    node.pwrite(0, b"\1" * 10_000)
+    writer = threading.Thread(target=node.pwrite, args=(0, b"\2" * 512), daemon=True)
+    writer.start()
+    writer.join(0.2)
+    assert writer.is_alive()
+    closer = threading.Thread(target=node.close, daemon=True)
+    closer.start()
+    closer.join(30)
+    assert not closer.is_alive()
+    writer.join(20)
+    assert (tmp_path / "disk").read_bytes()[:512] == b"\2" * 512
+
+
 def test_what_waits_does_so_by_new_limits(slow: Slow) -> None:
     group, node, writes = slow
     assert node.read(512, 512) != b"\3" * 512, "what is read does not wait behind what is written"
