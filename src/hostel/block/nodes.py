@@ -11,7 +11,7 @@ import errno
 import functools
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from typing import Any, Final, NamedTuple
 
 from hostel.block import blockdev, graph, registry, reopening
@@ -26,15 +26,9 @@ from hostel.block.powers import Named
 from hostel.block.protocols.file import FileDriver
 from hostel.block.rewiring import end_writing, present
 from hostel.block.tree import in_order_of_opening, tree
-from hostel.block.uses import Layer, Level, Parent, Use, combined, levels
+from hostel.block.uses import Layer, Level, Parent, Use, combined, conflict, levels
 from hostel.errors import BlockError, ReadOnly
 
-_PERMISSION_NAMES: Final = {
-    Permission.CONSISTENT_READ: "consistent read",
-    Permission.WRITE: "write",
-    Permission.WRITE_UNCHANGED: "write unchanged",
-    Permission.RESIZE: "resize",
-}
 _UNKNOWN: Final = re.compile(r"Block .* support the option '(.+)'")
 _FLAGS: Final = ("read-only", "auto-read-only", "force-share")
 # What the schema of the commands demands of a driver, and which words it lets options be.
@@ -74,7 +68,10 @@ class JobFilter(NamedTuple):
 
 
 class NodeTable(Mapping[str, BlockNode]):
-    """The open nodes of a process, those first that others stand on; not thread-safe.
+    """The open nodes of a process, those first that others stand on.
+
+    For one thread at a time, but that those of jobs take nodes out, and exchange them, meanwhile. So no mapping is
+    changed: a new one takes its place, and who goes through the old one goes on with that.
 
     The name of a job's filter leads to the node that the filter is in; :attr:`filters` lists those.
 
@@ -97,10 +94,17 @@ class NodeTable(Mapping[str, BlockNode]):
         return node
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name, node in self._nodes.items() if not node.closed)
+        return iter(self._present())
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._present())
+
+    def values(self) -> ValuesView[BlockNode]:
+        """The nodes of this moment: one that Mapping found by its name could have closed in between."""
+        return self._present().values()
+
+    def _present(self) -> dict[str, BlockNode]:
+        return {name: node for name, node in self._nodes.items() if not node.closed}
 
     def find(self, name: str, device: str = "") -> BlockNode:
         """A node by its name.
@@ -138,7 +142,8 @@ class NodeTable(Mapping[str, BlockNode]):
             node.close()
             self.forget_closed()
             raise
-        self._owned[name] = node
+        with self._changing:
+            self._owned = {**self._owned, name: node}
         reopening.remember(node, given)
         return node
 
@@ -225,15 +230,16 @@ class NodeTable(Mapping[str, BlockNode]):
         taken: list[str] = []
         try:
             for each in new:
-                self._require_free(each.name)
-                self._nodes[each.name] = each
+                with self._changing:
+                    self._require_free(each.name)
+                    self._nodes = {**self._nodes, each.name: each}
                 taken.append(each.name)
                 if isinstance(each.driver, Named):
                     each.driver.called = functools.partial(_name, each)
             self.require_compatible(node)
         except BlockError:
-            for name in taken:
-                del self._nodes[name]
+            with self._changing:
+                self._nodes = {name: found for name, found in self._nodes.items() if name not in taken}
             raise
 
     def _require_free(self, name: str) -> None:
@@ -261,7 +267,7 @@ class NodeTable(Mapping[str, BlockNode]):
 
         Raises:
             BlockError: there is none, it is not the owner's, or it is used; with QEMU's text.
-            OSError: what was held back could not be written; the node is closed nevertheless.
+            OSError: what was held back could not be written; the node is closed nevertheless, but for EBUSY.
         """
         self.forget_closed()
         if name in self.filters:
@@ -276,9 +282,15 @@ class NodeTable(Mapping[str, BlockNode]):
         if uses := self.uses(node):
             what = "Node" if any(use.edge == "root" for use in uses) else "Block device"
             raise BlockError(f"{what} {name} is in use", errno=errno.EBUSY)
-        del self._owned[name]
+        with self._changing:
+            self._owned = {each: owned for each, owned in self._owned.items() if each != name}
         try:
             node.close()
+        except OSError:
+            if not node.closed:
+                with self._changing:
+                    self._owned = {**self._owned, name: node}
+            raise
         finally:
             self.forget_closed()
 
@@ -311,23 +323,25 @@ class NodeTable(Mapping[str, BlockNode]):
             BlockError: another user forbids it, or it another user; with QEMU's text.
             ImageLocked: another process does.
         """
-        holds = self._holds.setdefault(node.name, [])
         if isinstance(use, Layer):
             use.above = frozenset(key for key, _ in self._users(node) if key[0] not in use.apart)
-        holds.append(use)
+        with self._changing:
+            self._holds = {**self._holds, node.name: [*self._holds.get(node.name, []), use]}
         try:
             self.require_compatible(node, reopened=reopened)
             if isinstance(node.driver, FileDriver):
                 node.driver.lock(*self.permissions(node))
         except BaseException:
-            holds.remove(use)
+            self.release(node, use)
             raise
 
     def release(self, node: BlockNode, use: Use | Layer) -> None:
-        """End a use; that of a node which is closed has ended."""
-        holds = self._holds.get(node.name, [])
-        if use in holds:
-            holds.remove(use)
+        """End a use; that of a node which is closed has ended. Any thread may call it."""
+        with self._changing:
+            holds = list(self._holds.get(node.name, []))
+            if use in holds:
+                holds.remove(use)
+                self._holds = {**self._holds, node.name: holds}
 
     def rebind(self, node: BlockNode, former: BlockNode) -> None:
         """A node has become another one: its name, and the ownership, go to a node with its former driver.
@@ -390,7 +404,7 @@ class NodeTable(Mapping[str, BlockNode]):
         """The nodes that use a node; the oldest first."""
         found: list[Parent] = []
         for parent, named in self._parents():
-            for edge, child in parent.driver.children.items():
+            for edge, child in list(parent.driver.children.items()):
                 if child is not node:
                     continue
                 # What has become this one: its users are this one's.
@@ -489,7 +503,7 @@ class NodeTable(Mapping[str, BlockNode]):
                 for one in uses:
                     for other in uses:
                         if other is not one and other.used & ~one.shared:
-                            raise _conflict(name, one, other)
+                            raise conflict(name, one, other)
             if each.read_only and not reopened and any(use.used & _WRITES for use in found[-1].uses):
                 raise ReadOnly("Block node is read-only", errno=errno.EACCES)
 
@@ -535,20 +549,6 @@ def _path(options: Mapping[str, Any], member: str) -> str:
             if found := _path(part, member):
                 return f"{name}.{found}"
     return ""
-
-
-def _conflict(node: str, one: Use, other: Use) -> BlockError:
-    refused = other.used & ~one.shared
-    names = ", ".join(name for permission, name in _PERMISSION_NAMES.items() if permission & refused)
-
-    def user(use: Use) -> str:
-        return f"{use.by} (uses node '{node}' as '{use.edge}' child)"
-
-    return BlockError(
-        f"Permission conflict on node '{node}': permissions '{names}' are both required by {user(other)} and "
-        f"unshared by {user(one)}.",
-        errno=errno.EPERM,
-    )
 
 
 def check(tree: Mapping[str, Any], *, text: bool, path: str = "") -> None:

@@ -6,13 +6,21 @@ A job's filter comes between a node and all who use it then; who comes later use
 from __future__ import annotations
 
 import enum
+import errno
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hostel.block.permission import Permission
+from hostel.errors import BlockError
 
 _WRITE, _READ, _RESIZE = Permission.WRITE, Permission.CONSISTENT_READ, Permission.RESIZE
 _UNNAMED = "an unnamed block device"
+_PERMISSION_NAMES: Final = {
+    Permission.CONSISTENT_READ: "consistent read",
+    Permission.WRITE: "write",
+    Permission.WRITE_UNCHANGED: "write unchanged",
+    Permission.RESIZE: "resize",
+}
 
 
 class Use(NamedTuple):
@@ -133,3 +141,18 @@ def levels(name: str, holds: Sequence[Use | Layer], parents: Sequence[Parent]) -
 def by_device(used: Permission, shared: Permission = Permission.ALL) -> Use:
     """The use of somebody who has no name."""
     return Use(_UNNAMED, "root", used, shared)
+
+
+def conflict(node: str, one: Use, other: Use) -> BlockError:
+    """What to say where one user of a node forbids what another one does; the text is QEMU's."""
+    refused = other.used & ~one.shared
+    names = ", ".join(name for permission, name in _PERMISSION_NAMES.items() if permission & refused)
+
+    def user(use: Use) -> str:
+        return f"{use.by} (uses node '{node}' as '{use.edge}' child)"
+
+    return BlockError(
+        f"Permission conflict on node '{node}': permissions '{names}' are both required by {user(other)} and "
+        f"unshared by {user(one)}.",
+        errno=errno.EPERM,
+    )

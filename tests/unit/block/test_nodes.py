@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from hostel.block import node as node_module
 from hostel.block.nodes import NodeTable
 from hostel.block.permission import Permission
 from hostel.block.uses import Use
@@ -199,3 +204,63 @@ class TestPermissions:
         other.close()
         table.hold(table["f"], WRITER)
         table.release(table["f"], WRITER)
+
+
+@pytest.mark.usefixtures("folder")
+def test_jobs_take_nodes_out_while_others_are_taken_in(table: NodeTable) -> None:
+    for number in range(50):
+        table.add(file("a.raw", f"f{number}"))
+    ended, failures = threading.Event(), list[Exception]()
+
+    def end_jobs() -> None:
+        try:
+            while not ended.is_set():
+                table.permissions(table["f0"])
+                table.forget_closed()
+        except Exception as error:
+            failures.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=end_jobs)
+    thread.start()
+    try:
+        for _ in range(200):
+            node = table.add(file("a.raw", "new"))
+            table.hold(node, READER)
+            assert table["new"] is node
+            assert table.uses(node) == [READER]
+            table.release(node, READER)
+            table.remove("new")
+    finally:
+        sys.setswitchinterval(interval)
+        ended.set()
+        thread.join(20)
+    assert failures == []
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_node_that_stays_open_since_requests_do_not_end_can_be_removed_later(
+    table: NodeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "_END_TIMEOUT", 0.05)
+    node = table.add(file("a.raw", "f"))
+    reached, go, preadv = threading.Event(), threading.Event(), os.preadv
+
+    def held(fd: int, buffers: list[memoryview], offset: int) -> int:
+        reached.set()
+        go.wait(10)
+        return preadv(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", held)
+    reader = threading.Thread(target=node.read, args=(0, 4), daemon=True)
+    reader.start()
+    assert reached.wait(10)
+    with pytest.raises(BlockError, match=r"it stays open$") as caught:
+        table.remove("f")
+    assert caught.value.errno == errno.EBUSY
+    go.set()
+    reader.join(10)
+    assert table["f"].read(0, 4) == b"raw "
+    table.remove("f")
+    assert not table
