@@ -398,7 +398,8 @@ class ActiveCommitJob(MirrorJob):
     def _clean(self) -> None:
         self._committing.close()
         super()._clean()
-        if self._reopened and self.error is not None and not self._target.closed:
+        failed = self.error is not None or self.status is JobStatus.CREATED
+        if self._reopened and failed and not self._target.closed:
             end_writing(self._target)
 
 

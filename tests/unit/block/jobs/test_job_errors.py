@@ -192,6 +192,24 @@ def test_a_commit_that_fails_leaves_the_chain_as_it_was(paths: list[Path], activ
         assert jobs.content(node) == before
 
 
+@pytest.mark.parametrize("active", [False, True])
+def test_a_base_that_cannot_grow_is_only_read_again(tmp_path: Path, active: bool) -> None:
+    images.make(tmp_path / "base", jobs.SIZE, format="vdi")
+    below, paths = "vdi", [tmp_path / "base"]
+    for name in ("middle", "top"):
+        images.make(tmp_path / name, 2 * jobs.SIZE, backing=paths[-1], backing_format=below)
+        below, paths = "qcow2", [*paths, tmp_path / name]
+    with jobs.opened(paths[-1]) as top:
+        _, middle, base = top.chain()
+        job: Job = (
+            ActiveCommitJob(jobs.settings(), top, base) if active else CommitJob(jobs.settings(), top, middle, base)
+        )
+        with pytest.raises(UnsupportedFeature, match="does not support resize"):
+            job.start()
+        assert base.read_only
+        assert not any(layer.blockers for layer in top.chain())
+
+
 def test_a_backing_name_that_does_not_fit_leaves_the_overlay_on_its_chain(paths: list[Path]) -> None:
     with jobs.opened(paths[-1]) as node:
         before, base = jobs.content(node), list(node.chain())[-1]
