@@ -25,6 +25,7 @@ class Waker:
     def __init__(self) -> None:
         # A signal handler may come while its thread holds the lock.
         self._lock = threading.RLock()
+        self._fd = self._end = -1
         # Python writes a byte for a signal, for which an eventfd would have no room.
         self._fd, self._end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
 

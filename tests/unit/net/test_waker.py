@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -119,6 +121,24 @@ def test_the_descriptor_goes_with_the_last_who_knows_it() -> None:
     del waker
     with pytest.raises(OSError):
         os.fstat(number)
+
+
+def test_where_no_descriptor_is_left_that_alone_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[object] = []
+
+    def refuse(_: int) -> tuple[int, int]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    monkeypatch.setattr(os, "pipe2", refuse)
+    code = 0
+    try:
+        Waker()
+    except OSError as error:
+        code = error.errno or 0
+    # The error has gone, and with it the last who knew of what was half made.
+    assert code == errno.EMFILE
+    assert said == []
 
 
 def late_wakes() -> Iterator[Callable[[], None]]:
