@@ -276,9 +276,9 @@ class BlkDevice:
         """
         written = self.unflushed.written
         self.node.flush()
+        self.unflushed.flushed(written)
         if self.unflushed.lost:
             raise BlockError("writes that were not flushed may be gone", errno=errno.EIO)
-        self.unflushed.flushed(written)
 
 
 def _take(buffers: list[memoryview], length: int) -> bytes:

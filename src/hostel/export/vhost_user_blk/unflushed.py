@@ -54,7 +54,7 @@ class Unflushed:
         self.lost = False
         self._me = os.urandom(16)
         self._lock = threading.Lock()
-        self._written = 0
+        self._written = self._durable = 0
         self._is_marked = False
         self._fd = -1
         self._place = 0
@@ -79,17 +79,16 @@ class Unflushed:
             if magic != _MAGIC:
                 state = _CLEAN
             self.lost = state == _LOST or (state == _UNFLUSHED and who != self._me)
-            self._is_marked = state == _UNFLUSHED and not self.lost
+            # A guest that resets the disk gives a new buffer, and what it has written before is held back still.
+            self._is_marked = self.is_owed and not self.lost
             self._mark(_LOST if self.lost else _UNFLUSHED if self._is_marked else _CLEAN)
         return self.lost
 
     def wrote(self) -> None:
         """A write was done, and the guest shall hear of it."""
-        if self._fd < 0:
-            return
         with self._lock:
             self._written += 1
-            if not self._is_marked and not self.lost:
+            if self._fd >= 0 and not self._is_marked and not self.lost:
                 self._mark(_UNFLUSHED)
                 self._is_marked = True
 
@@ -100,17 +99,16 @@ class Unflushed:
 
     def flushed(self, written: int) -> None:
         """A flush has covered so many writes."""
-        if not self._is_marked:
-            return
         with self._lock:
-            if written == self._written and self._is_marked:
+            self._durable = max(self._durable, written)
+            if not self.is_owed and self._is_marked:
                 self._mark(_CLEAN)
                 self._is_marked = False
 
     @property
     def is_owed(self) -> bool:
         """Whether there are writes that no flush has covered."""
-        return self._is_marked
+        return self._durable != self._written
 
     def forget(self) -> None:
         """Let the buffer go: its front end has gone, or starts anew."""

@@ -481,11 +481,12 @@ def test_a_log_that_is_not_in_its_file_is_refused(raw: BlockNode, tmp_path: Path
 
 
 def after_a_kill(
-    folder: Path, path: Path, before: Callable[[Queue], object], *, format: str = "qcow2"
+    folder: Path, path: Path, before: Callable[[Queue], object], *, format: str = "qcow2", resets: bool = False
 ) -> tuple[list[int], list[str]]:
     """What flushes answer, and is reported, where the back end before was killed after it had done some requests.
 
-    Beside what is in files, what it leaves is the front end's buffer as it was at that moment.
+    Beside what is in files, what it leaves is the front end's buffer as it was at that moment; a new one, where the
+    guest ``resets`` the disk after the requests.
     """
     left = os.memfd_create("left", os.MFD_CLOEXEC)
     with graph.open(str(path), format, read_only=False) as node, serving(folder, node) as served:
@@ -493,6 +494,10 @@ def after_a_kill(
             log, described = front.new_log()
             front.keep_log(log, described)
             before(queue)
+            if resets:
+                os.close(log)
+                log, described = front.new_log()
+                front.keep_log(log, described)
             os.write(left, os.pread(log, MIB, 0))
             os.close(log)
         assert served.log == []
@@ -524,6 +529,13 @@ def test_no_flush_succeeds_once_writes_have_gone_with_a_back_end(tmp_path: Path)
         assert all("ended with writes that were not flushed" in line for line in log) and log
 
 
+def test_what_is_held_back_when_the_guest_resets_the_disk_is_not_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    create.create(create.plan(str(path), "qcow2", SIZE))
+    found, _ = after_a_kill(tmp_path, path, lambda queue: queue.request(OUT, 0, bytes(512)), resets=True)
+    assert found == [FAILED, OK, FAILED] * 2
+
+
 def test_a_back_end_that_was_killed_when_all_was_flushed_is_not_missed(tmp_path: Path) -> None:
     path = tmp_path / "disk.qcow2"
     create.create(create.plan(str(path), "qcow2", SIZE))
@@ -533,7 +545,8 @@ def test_a_back_end_that_was_killed_when_all_was_flushed_is_not_missed(tmp_path:
         lambda queue: (queue.request(OUT, 0, bytes(512)), queue.request(FLUSH)),
     ]
     for change in settled:
-        assert after_a_kill(tmp_path, path, change) == ([OK] * 6, [])
+        for resets in (False, True):
+            assert after_a_kill(tmp_path, path, change, resets=resets) == ([OK] * 6, [])
 
 
 def test_what_is_in_a_file_as_it_is_does_not_go_with_a_back_end(tmp_path: Path) -> None:
