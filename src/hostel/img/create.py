@@ -187,9 +187,12 @@ def _settle_backing(filename: str, values: dict[str, Value], *, open_backing: bo
     if not backing:
         raise OptionError("Expected backing file name, got empty string")
     format = values.get("backing_fmt")
+    data_file = str(values.get("data_file", ""))
     if not open_backing:
         if format is None:
             raise OptionError("Backing file specified without backing format")
+        if (found := identity(data_file)) is not None and found == identity(names.resolve(backing, filename)):
+            raise OptionError(_part_of_backing(data_file))
         return
     try:
         # Whoever uses the backing file goes on using it: only its size and format are wanted.
@@ -203,8 +206,8 @@ def _settle_backing(filename: str, values: dict[str, Value], *, open_backing: bo
         below = set(files(node))
         if identity(filename) in below:
             raise OptionError(_SAME_FILE)
-        if "data_file" in values and identity(str(values["data_file"])) in below:
-            raise OptionError(_part_of_backing(str(values["data_file"])))
+        if identity(data_file) in below:
+            raise OptionError(_part_of_backing(data_file))
         if format is None:
             raise OptionError(
                 "Backing file specified without backing format", hint=f"Detected format of {node.format}."

@@ -127,9 +127,17 @@ def test_no_image_of_the_chain_below_becomes_a_data_file(
     Path("base").write_bytes(b"x" * 4096)
     Path("link").symlink_to("base")
     create(plan("mid", "qcow2", backing="base", backing_format="raw"))
-    for backing, format in (("base", "raw"), ("mid", "qcow2")):
+    for backing, format, looked_at in (("base", "raw", True), ("mid", "qcow2", True), ("base", "raw", False)):
         with pytest.raises(OptionError, match="is the backing file's"):
-            plan("a", "qcow2", given=given_options(f"data_file={name}"), backing=backing, backing_format=format)
+            plan(
+                "a",
+                "qcow2",
+                4096,
+                given=given_options(f"data_file={name}"),
+                backing=backing,
+                backing_format=format,
+                open_backing=looked_at,
+            )
     assert Path("base").read_bytes() == b"x" * 4096
 
 
