@@ -38,18 +38,30 @@ class Owned(NamedTuple):
     end: int
     what: str
 
+    def length(self) -> int:
+        """Bytes."""
+        return self.end - self.start
+
 
 class _Walk:
-    """Tables whose entries are held against metadata, read in the order given, up to :data:`MOST_READ`."""
+    """Tables whose entries are held against metadata, read in the order given, up to :data:`MOST_READ`.
 
-    def __init__(self, look: Look, owned: list[Owned], cluster_size: int) -> None:
+    Args:
+        look: of the image.
+        owned: the metadata, the smallest first, so that a large one leaves room for the others; taken up to
+            :data:`_MOST_OWNED`.
+        cluster_size: bytes.
+    """
+
+    def __init__(self, look: Look, owned: Iterable[Owned], cluster_size: int) -> None:
         self._look = look
-        self._owned = owned
+        self._owned: list[Owned] = []
         self._left = MOST_READ
         self._cluster_size = cluster_size
         self._compressed: set[int] | None = None
         self.places: set[int] = set()  # of clusters of metadata; 0 is none, since an entry of 0 leads nowhere
-        for each in sorted(owned, key=lambda each: each.end - each.start):  # a large one leaves room for the others
+        for each in owned:
+            self._owned.append(each)
             room = range(each.start, each.end, cluster_size)[: _MOST_OWNED - len(self.places)]
             self.places.update(room)
             if room.stop < each.end:
@@ -72,7 +84,7 @@ class _Walk:
                 return
             self._left -= length
             for start in range(0, length, _PIECE):
-                data = self._look.read(table + start, min(_PIECE, length - start))
+                data = _padded(self._look, table + start, min(_PIECE, length - start))
                 if data.count(0) != len(data):
                     yield table, start, data
 
@@ -98,13 +110,13 @@ class _Walk:
 # ---- qcow2
 
 
-def look_at_qcow2_entries(look: Look, geometry: Geometry, owned: list[Owned], tables: Iterable[int]) -> None:
+def look_at_qcow2_entries(look: Look, geometry: Geometry, owned: Iterable[Owned], tables: Iterable[int]) -> None:
     """Report the first L2 entry that lies on metadata.
 
     Args:
         look: where to.
         geometry: the image's.
-        owned: all metadata.
+        owned: all metadata, the smallest first.
         tables: host offsets of the L2 tables.
     """
     walk = _Walk(look, owned, geometry.cluster_size)
@@ -114,7 +126,7 @@ def look_at_qcow2_entries(look: Look, geometry: Geometry, owned: list[Owned], ta
     columns = _Columns(words, step, geometry)
     for table, start, data in walk.pieces(list(tables), geometry.cluster_size):
         first = start // 8 // step
-        number = int.from_bytes(data.ljust(words * 8, b"\0"), "big")
+        number = int.from_bytes(data, "big")
         if number & columns.compressed:
             suspects = walk.with_compressed()
         else:
@@ -125,7 +137,7 @@ def look_at_qcow2_entries(look: Look, geometry: Geometry, owned: list[Owned], ta
         found = unpack_table((number & columns.places).to_bytes(words * 8, "big"))[::step]
         if suspects.isdisjoint(found):
             continue
-        raw = unpack_table(data.ljust(words * 8, b"\0"))[::step]
+        raw = unpack_table(data)[::step]
         for index in [each for each, place in enumerate(found) if place in suspects]:
             place = _place_on(walk.places, geometry, raw[index])
             if place is not None:
@@ -185,21 +197,6 @@ class _Columns:
         return first if first and first * self._ones + self._ramp == places else None
 
 
-def _compressed_hit(owned: set[int], geometry: Geometry, entries: array[int]) -> tuple[int, int] | None:
-    """The first entry whose compressed data lies on metadata, and where; None where none does."""
-    bits = 62 - (geometry.cluster_bits - 8)
-    size = geometry.cluster_size
-    for index, entry in enumerate(entries):
-        if entry & layout.COMPRESSED:
-            place = entry & (1 << bits) - 1
-            sectors = (entry >> bits & (1 << 62 - bits) - 1) + 1
-            end = place - place % 512 + sectors * 512
-            for cluster in range(place - place % size, end, size):
-                if cluster in owned or not cluster:
-                    return index, cluster
-    return None
-
-
 # ---- qed
 
 
@@ -208,9 +205,9 @@ def look_at_qed_tables(look: Look, header: QedHeader) -> None:
 
     Metadata are the header, the L1 table and other L2 tables. One beyond the file's end is reported too.
     """
-    end = whole_clusters(look.file, header)
     length = min(header.l1_entries, header.table_entries) * 8
     l1 = unpack_table(_padded(look, header.l1_table_offset, min(length, MiB)), "Q", "little")
+    end = whole_clusters(look.file, header)  # not before: who writes the image may make it longer
     for index, table in enumerate(l1):
         if table % header.cluster_size or (table and table + header.table_bytes > end):
             message = f"L1 entry {index} makes no sense, or points beyond the end of the file: {table:#x}"
@@ -228,7 +225,7 @@ def look_at_qed_tables(look: Look, header: QedHeader) -> None:
         if before.end > after.start:
             _report(look, f"The {after.what} and the {before.what} lie on each other, at byte {after.start}")
             return
-    walk = _Walk(look, owned, header.cluster_size)
+    walk = _Walk(look, sorted(owned, key=Owned.length), header.cluster_size)
     for table, start, data in walk.pieces(tables, header.table_bytes):
         entries = unpack_table(data, "Q", "little")
         if not walk.places.isdisjoint(entries):

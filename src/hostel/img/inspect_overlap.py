@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from hostel.block.formats.qcow2.geometry import Geometry
@@ -35,12 +36,13 @@ class Places:
             end = offset + self._geometry.clusters(length) * self._geometry.cluster_size
             self._places.append(_Place(offset, end, what))
 
-    def all(self, tables: Iterable[int], blocks: Iterable[int]) -> list[Owned]:
-        """All metadata: these, the L2 tables and refcount blocks at host offsets."""
+    def all(self, tables: Iterable[int], blocks: Iterable[int]) -> Iterator[Owned]:
+        """All metadata, the smallest first: these, the L2 tables and refcount blocks at host offsets."""
         size = self._geometry.cluster_size
-        found = [Owned(each.start, each.end, each.what) for each in self._places]
-        found += [Owned(table, table + size, f"L2 table at byte {table}") for table in tables]
-        return found + [Owned(block, block + size, f"refcount block at byte {block}") for block in blocks]
+        own = sorted((Owned(*each) for each in self._places), key=Owned.length)
+        l2 = (Owned(table, table + size, f"L2 table at byte {table}") for table in tables)
+        refcounts = (Owned(block, block + size, f"refcount block at byte {block}") for block in blocks)
+        return heapq.merge(own, l2, refcounts, key=Owned.length)
 
     def judge(self, look: Look, tables: Iterable[int], blocks: Iterable[int]) -> bool:
         """Report the first two tables that lie on each other; whether there are none.

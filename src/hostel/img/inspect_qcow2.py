@@ -146,11 +146,13 @@ def _look_at_l1(look: Look, header: Header, geometry: Geometry) -> list[int] | N
         _beyond(look, "L1 table", offset)
         return None
     tables = []
-    for index, entry in enumerate(unpack_table(look.read(offset, min(length, _MAX_TABLE)))):
+    entries = unpack_table(look.read(offset, min(length, _MAX_TABLE)))
+    end = max(look.length, look.file.length)  # who writes the image may have made it longer
+    for index, entry in enumerate(entries):
         place = entry & layout.OFFSET_MASK
         if entry & layout.L1_RESERVED or geometry.in_cluster(place):
             raise InvalidImage(f"L1 entry {index} makes no sense: {entry:#x}")
-        if place >= look.length:
+        if place >= end:
             _beyond(look, f"L2 table of L1 entry {index}", place)
             return None
         tables.append(place)
@@ -159,17 +161,17 @@ def _look_at_l1(look: Look, header: Header, geometry: Geometry) -> list[int] | N
     return tables
 
 
-def _refcount_blocks(look: Look, header: Header, geometry: Geometry) -> list[int]:
+def _refcount_blocks(look: Look, header: Header, geometry: Geometry) -> array[int]:
     """The places of the refcount blocks; the driver has refused a larger table than QEMU has.
 
     Raises:
         InvalidImage: one makes no sense.
     """
-    found: list[int] = []
+    found = array("Q")
     length = header.refcount_table_clusters * geometry.cluster_size
     for start in range(0, length, _MAX_TABLE):
         piece = look.read(header.refcount_table_offset + start, min(length - start, _MAX_TABLE))
-        found += filter(None, unpack_table(_whole_words(piece)))
+        found.extend(filter(None, unpack_table(_whole_words(piece))))
     for entry in found:
         if entry & layout.REFTABLE_RESERVED or geometry.in_cluster(entry):
             raise InvalidImage(f"A refcount table entry makes no sense: {entry:#x}")

@@ -14,7 +14,8 @@ from hostel.block.formats.qed.layout import Header as QedHeader
 from hostel.block.formats.vdi import Header as VdiHeader
 from hostel.block.powers import Checkable, Repair
 from hostel.img.inspect import inspect
-from hostel.img.inspection import Level
+from hostel.img.inspect_qcow2 import look_at_tables
+from hostel.img.inspection import Level, Look
 from support import images, qcow2, qcow2_hostile
 from support.bounded import bounded
 from support.format_subjects import SUBJECTS
@@ -139,6 +140,35 @@ def test_more_metadata_than_is_held_against_is_a_warning_and_takes_little(tmp_pa
     assert "large-table" in [each.code for each in found.findings if each.level is Level.WARNING]
 
 
+def test_a_refcount_table_full_of_blocks_takes_little(tmp_path: Path) -> None:
+    """The largest that QEMU opens, of 8 MiB in clusters of 512 bytes, names a million blocks."""
+    path = tmp_path / "image"
+    count = 1 << 20
+    data = qcow2.create(MIB, {"cluster_size": 512})
+    head = Header.unpack(data[: Header.SIZE]).replace(
+        refcount_table_offset=MIB, refcount_table_clusters=count * 8 // 512
+    )
+    blocks = 16 * MIB
+    with path.open("wb") as file:
+        file.write(head.pack() + data[Header.SIZE :])
+        file.seek(MIB)
+        file.write(struct.pack(f">{count}Q", *(blocks + 512 * index for index in range(count))))
+        file.truncate(blocks + 512 * count)
+    found = bounded(lambda: inspect(str(path)), memory=128 * MIB, seconds=30)
+    assert "large-table" in [each.code for each in found.findings if each.level is Level.WARNING]
+
+
+def test_an_image_that_grows_while_it_is_looked_at_is_not_cut_off(tmp_path: Path) -> None:
+    """Its L1 table is read after its length, and may lead to what has been added meanwhile."""
+    path = tmp_path / "image"
+    images.make(path, 64 * MIB, options="cluster_size=4k")
+    with graph.open(str(path), "raw", force_share=True) as file:
+        look = Look(file)
+        images.write(path, "qcow2", dict.fromkeys(range(0, 64 * MIB, MIB), b"data"))
+        look_at_tables(look)
+    assert look.findings == []
+
+
 # ---- the others
 
 
@@ -183,6 +213,17 @@ def test_l2_tables_of_qed_on_each_other_or_on_the_l1_table_are_unsafe(tmp_path: 
     assert overlaps(path) == [
         f"Entry 7 of the L2 table at byte {first} points to the L2 table at byte {second}, at byte {second}"
     ]
+
+
+def test_a_table_of_qed_that_ends_with_the_file_may_lack_the_end_of_a_sector(tmp_path: Path) -> None:
+    """A file has whole sectors, as QEMU sees it."""
+    path = tmp_path / "image"
+    header, _ = qed(path)
+    end = path.stat().st_size
+    poke(path, header.l1_table_offset + 8 * 3, "<Q", end)
+    with path.open("ab") as file:
+        file.write(struct.pack("<1024Q", *[1] * 1024)[:-5])
+    assert [each.level for each in inspect(str(path)).findings] == []
 
 
 def parallels(path: Path, kind: str = "parallels") -> ParallelsHeader:
