@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import select
 import signal
 import threading
 import time
@@ -24,6 +25,7 @@ SECTOR: Final = 512
 BLOCK: Final = 4096
 THREADS: Final = 3
 _PIPE: Final = 1 << 20  # bytes that are said before anybody listens
+_BEGIN = 60.0  # seconds for its first write
 _KINDS: Final = ("write",) * 12 + ("zero", "unmap", "discard", "flush", "flush", "flush")
 _ZEROES: Final = bytes(BLOCK)
 
@@ -85,12 +87,13 @@ class Killed:
             self._child(said, seed)
         os.close(said)
         with os.fdopen(heard, "rb") as stream:
-            first = stream.readline()
+            begun, _, _ = select.select([heard], [], [], _BEGIN)
             time.sleep(seconds)
             os.kill(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
-            assert os.WIFSIGNALED(status), f"it ended by itself: {first!r}"
-            self._follow([first, *stream.readlines()])
+            assert os.WIFSIGNALED(status), f"it ended by itself: {stream.readlines()[:1]}"
+            assert begun, "it began nothing"
+            self._follow(stream.readlines())
 
     def _child(self, said: int, seed: int) -> None:
         try:
