@@ -14,14 +14,13 @@ from hostel.block.node import BlockNode
 from hostel.block.nodes import NodeTable
 from hostel.block.permission import Permission
 from hostel.block.rewiring import unrestrained
-from hostel.block.uses import Use
+from hostel.block.uses import by_device
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
 
 if TYPE_CHECKING:
     from hostel.cli.storage_daemon.daemon import Daemon
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
-_UNNAMED: Final = "an unnamed block device"
 
 
 class ExportKind(NamedTuple):
@@ -104,7 +103,7 @@ class Export:
         self.shutting_down = False
         self._nodes: NodeTable = daemon.nodes
         used = Permission.CONSISTENT_READ | (Permission.WRITE | self.used if self.writable else Permission.NONE)
-        self._use = Use(_UNNAMED, "root", used, self.shared)
+        self._use = by_device(used, self.shared)
         with contextlib.ExitStack() as stack:
             # What it shares less than others comes second, as in QEMU: of two conflicts that one is told.
             everything = self._use._replace(shared=Permission.ALL)

@@ -17,7 +17,7 @@ from hostel.block.nodes import check as check_options
 from hostel.block.options import Value, as_text
 from hostel.block.permission import Permission
 from hostel.block.powers import Amendable, Creatable, Preallocation
-from hostel.block.uses import Use
+from hostel.block.uses import by_device
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
 from hostel.errors import BlockError, ReadOnly
@@ -130,7 +130,6 @@ _AMENDED: Final[Mapping[str, tuple[Parameter, ...]]] = {
 }
 _IN_SECTORS: Final = ("qcow2",)
 _RENAMED: Final = {"version": "compat"}
-_USER: Final = "an unnamed block device"
 _LAYING_OUT: Final = Permission.CONSISTENT_READ | Permission.WRITE | Permission.RESIZE
 
 
@@ -203,7 +202,7 @@ def _referred(daemon: Daemon, reference: Any, held: ExitStack) -> BlockNode:
         raise BlockError("Invalid parameter type for 'options.file', expected: BlockdevRef")
     if node.read_only:
         raise ReadOnly("Block node is read-only")
-    use = Use(_USER, "root", _LAYING_OUT)
+    use = by_device(_LAYING_OUT)
     daemon.nodes.hold(node, use)
     held.callback(daemon.nodes.release, node, use)
     return node
@@ -349,7 +348,7 @@ def _amend(daemon: Daemon, given: Mapping[str, Any]) -> None:
         node.flush()
 
     with ExitStack() as held:
-        use = Use(_USER, "root", Permission.CONSISTENT_READ | Permission.WRITE)
+        use = by_device(Permission.CONSISTENT_READ | Permission.WRITE)
         daemon.nodes.hold(node, use)
         held.callback(daemon.nodes.release, node, use)
         settings = _settings(daemon, identifier)

@@ -13,7 +13,7 @@ from hostel.block.nodes import JobFilter
 from hostel.block.permission import Permission
 from hostel.block.powers import BackingStore
 from hostel.block.rewiring import bypass_closed, unfiltered, writable
-from hostel.block.uses import Use
+from hostel.block.uses import by_device
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.naming import full_name
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, generic, needed
@@ -128,7 +128,7 @@ def _resize(daemon: Daemon, given: Mapping[str, Any]) -> None:
     if daemon.nodes.is_backing(node) or any(use.is_job for use in daemon.nodes.uses(node)):
         # What lies above would read other bytes, or a job go by a length that is not true any more.
         raise generic(f"Device '{given.get('device', '(null)')}' is in use")
-    use = Use("an unnamed block device", "root", Permission.RESIZE)
+    use = by_device(Permission.RESIZE)
     daemon.nodes.hold(node, use)
     try:
         with bypass_closed(_PATIENCE):
