@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench import free_memory
-from bench.rivals import LENGTH, Bench, fast_folder
-
-_NEED = 8 * LENGTH  # bytes; images of all kinds, dense and sparse, and what is made of them
+from bench.rivals import NEED, Bench, fast_folder
 
 
 @pytest.fixture(scope="module")
@@ -27,5 +25,5 @@ def bench() -> Iterator[Bench]:
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An empty folder, in memory where there is room."""
     place = fast_folder(tmp_path_factory.mktemp("bench"))
-    with free_memory.kept(place, _NEED), tempfile.TemporaryDirectory(dir=place) as name:
+    with free_memory.kept(place, NEED), tempfile.TemporaryDirectory(dir=place) as name:
         yield Path(name)

@@ -18,9 +18,10 @@ from typing import NamedTuple
 
 OURS = [sys.executable, "-m", "hostel", "qemu-img"]
 THEIRS = ["qemu-img"]
-ROUNDS = 3
+ROUNDS = 4  # each tool is the first in half of them
 MIB = 1 << 20
-LENGTH = int(os.environ.get("HOSTEL_BENCH_MIB", "1024")) * MIB  # of the images that are copied
+LENGTH = int(os.environ.get("HOSTEL_BENCH_MIB", "2048")) * MIB  # of the images that are copied
+NEED = 8 * LENGTH  # bytes: images of all kinds, dense and sparse, and what is made of them
 
 
 class Row(NamedTuple):
@@ -62,8 +63,9 @@ class Bench:
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         size = {"ours": 0, "theirs": 0}
+        rivals = [("ours", OURS), ("theirs", THEIRS)]
         for _ in range(ROUNDS):
-            for who, tool in (("ours", OURS), ("theirs", THEIRS)):
+            for who, tool in rivals:
                 if between is not None:
                     between()
                 output = folder / f"output-{who}"
@@ -76,6 +78,7 @@ class Bench:
                 best[who] = min(best[who], time.perf_counter() - start)
                 size[who] = output.stat().st_blocks * 512 if output.exists() else 0
                 output.unlink(missing_ok=True)
+            rivals.reverse()
         row = Row(name, best["ours"], best["theirs"], size["ours"], size["theirs"])
         self.rows.append(row)
         return row
@@ -99,7 +102,7 @@ class Bench:
 def fast_folder(fallback: Path) -> Path:
     """A folder in memory where there is room, so that tools are compared and not disks."""
     memory = Path("/dev/shm")
-    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 6 << 30:
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > NEED:
         return memory
     return fallback
 
@@ -107,7 +110,7 @@ def fast_folder(fallback: Path) -> Path:
 def direct_folder() -> Path | None:
     """A folder on a disk, where files may be read and written past the page cache; None where there is none."""
     for name in (os.environ.get("HOSTEL_BENCH_DISK"), "/var/tmp", os.path.expanduser("~")):
-        if name and os.access(name, os.W_OK) and _is_disk(name) and shutil.disk_usage(name).free > 6 << 30:
+        if name and os.access(name, os.W_OK) and _is_disk(name) and shutil.disk_usage(name).free > NEED // 2:
             return Path(name)
     return None
 

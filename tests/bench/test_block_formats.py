@@ -1,6 +1,6 @@
 """How long converting from and to vdi, vpc and vhdx takes beside real ``qemu-img``: reported, never judged here.
 
-``HOSTEL_BENCH_MIB=4096`` makes the images larger than 1 GiB: starting, some 40 ms for us, counts less then.
+``HOSTEL_BENCH_MIB=4096`` makes the images larger than 2 GiB: starting, some 40 ms for us, counts less then.
 """
 
 from __future__ import annotations

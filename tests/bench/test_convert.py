@@ -1,6 +1,6 @@
 """How long copies take beside real ``qemu-img``: reported, never judged here, since machines differ.
 
-``HOSTEL_BENCH_MIB=4096`` makes the images larger than 1 GiB: starting, some 40 ms for us, counts less then.
+``HOSTEL_BENCH_MIB=4096`` makes the images larger than 2 GiB: starting, some 40 ms for us, counts less then.
 """
 
 from __future__ import annotations
