@@ -15,6 +15,7 @@ from hostel.block import probe
 from hostel.block.content import look as look_at_content
 from hostel.block.driver import BlockDriver, FormatDriver, OpenMode, Reference
 from hostel.block.formats.parallels.layout import read_header as parallels_header
+from hostel.block.formats.qcow import read_header as qcow_header
 from hostel.block.formats.qed.layout import read_header as qed_header
 from hostel.block.formats.vdi import Header as VdiHeader
 from hostel.block.node import BlockNode
@@ -26,7 +27,15 @@ from hostel.block.trust import Trust
 from hostel.errors import BlockError, ImageLocked, UnsupportedFeature, UsageError
 from hostel.img import foreign
 from hostel.img.foreign import Claim
-from hostel.img.inspect_entries import look_at_parallels_table, look_at_qed_tables, look_at_vdi_map
+from hostel.img.inspect_blocks import (
+    look_at_parallels_table,
+    look_at_qcow_tables,
+    look_at_vdi_map,
+    look_at_vhdx_table,
+    look_at_vmdk_tables,
+    look_at_vpc_table,
+)
+from hostel.img.inspect_entries import look_at_qed_tables
 from hostel.img.inspect_luks import look_at_detached_header, look_at_encryption
 from hostel.img.inspect_ova import look_at_archive
 from hostel.img.inspect_packed import look_inside_wrapper
@@ -44,8 +53,12 @@ _MAX_UNPACKED: Final = 4 * MiB  # bytes of a compressed part of the disk that is
 # Of formats whose tables are looked at by themselves.
 _TABLES: Final[Mapping[str, Callable[[Look], None]]] = {
     "parallels": lambda look: look_at_parallels_table(look, parallels_header(look.file)),
+    "qcow": lambda look: look_at_qcow_tables(look, qcow_header(look.file)),
     "qed": lambda look: look_at_qed_tables(look, qed_header(look.file)),
     "vdi": lambda look: look_at_vdi_map(look, VdiHeader.unpack(look.read(0, VdiHeader.SIZE))),
+    "vhdx": look_at_vhdx_table,
+    "vmdk": look_at_vmdk_tables,
+    "vpc": look_at_vpc_table,
 }
 _UNTRUSTED: Final = OpenMode(read_only=True, no_io=True, force_share=True, trust=Trust.UNTRUSTED)
 _FOOTERS: Final = {"vpc": b"conectix", "dmg": b"koly"}  # what the last sector of a format without a header starts with

@@ -10,37 +10,20 @@ import itertools
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
-from hostel.block.formats import vdi
-from hostel.block.formats.parallels.layout import Header as ParallelsHeader
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qed.layout import Header as QedHeader
 from hostel.block.formats.qed.layout import whole_clusters
 from hostel.codec.table import unpack_table
+from hostel.img.inspect_places import MOST_READ, Owned, padded, report
 from hostel.img.inspection import Level, Look
 from hostel.units import SECTOR, MiB
 
-MOST_READ: Final = 256 * MiB  # bytes of tables: 2 TiB in clusters of 64 KiB
 _MOST_OWNED: Final = 1 << 17  # clusters of metadata that entries are held against
-_MOST_TABLE: Final = 16 * MiB  # bytes of a block table
-_MOST_CELLS: Final = 1 << 24  # places of a file that a block table may name
-_MOST_ODD: Final = 1 << 12  # places that lie across others, of a block table
 _MOST_SUSPECTS: Final = 1 << 20  # entries that are looked at one by one
 _PIECE: Final = MiB // 4  # bytes of a table read at once
-
-
-class Owned(NamedTuple):
-    """A range of the file that holds metadata, bytes."""
-
-    start: int
-    end: int
-    what: str
-
-    def length(self) -> int:
-        """Bytes."""
-        return self.end - self.start
 
 
 class _Walk:
@@ -84,7 +67,7 @@ class _Walk:
                 return
             self._left -= length
             for start in range(0, length, _PIECE):
-                data = _padded(self._look, table + start, min(_PIECE, length - start))
+                data = padded(self._look, table + start, min(_PIECE, length - start))
                 if data.count(0) != len(data):
                     yield table, start, data
 
@@ -104,7 +87,7 @@ class _Walk:
     def hit(self, table: int, entry: int, place: int) -> None:
         """Report an entry that lies on metadata."""
         what = next((each.what for each in self._owned if each.start <= place < each.end), "metadata")
-        _report(self._look, f"Entry {entry} of the L2 table at byte {table} points to the {what}, at byte {place}")
+        report(self._look, f"Entry {entry} of the L2 table at byte {table} points to the {what}, at byte {place}")
 
 
 # ---- qcow2
@@ -206,7 +189,7 @@ def look_at_qed_tables(look: Look, header: QedHeader) -> None:
     Metadata are the header, the L1 table and other L2 tables. One beyond the file's end is reported too.
     """
     length = min(header.l1_entries, header.table_entries) * 8
-    l1 = unpack_table(_padded(look, header.l1_table_offset, min(length, MiB)), "Q", "little")
+    l1 = unpack_table(padded(look, header.l1_table_offset, min(length, MiB)), "Q", "little")
     end = whole_clusters(look.file, header)  # not before: who writes the image may make it longer
     for index, table in enumerate(l1):
         if table % header.cluster_size or (table and table + header.table_bytes > end):
@@ -223,7 +206,7 @@ def look_at_qed_tables(look: Look, header: QedHeader) -> None:
     owned += [Owned(table, table + header.table_bytes, f"L2 table at byte {table}") for table in tables]
     for before, after in itertools.pairwise(sorted(owned)):
         if before.end > after.start:
-            _report(look, f"The {after.what} and the {before.what} lie on each other, at byte {after.start}")
+            report(look, f"The {after.what} and the {before.what} lie on each other, at byte {after.start}")
             return
     walk = _Walk(look, sorted(owned, key=Owned.length), header.cluster_size)
     for table, start, data in walk.pieces(tables, header.table_bytes):
@@ -232,101 +215,3 @@ def look_at_qed_tables(look: Look, header: QedHeader) -> None:
             at = next(each for each, place in enumerate(entries) if place in walk.places)
             walk.hit(table, start // 8 + at, entries[at])
             return
-
-
-# ---- block tables
-
-
-def look_at_parallels_table(look: Look, header: ParallelsHeader) -> None:
-    """Report the first entry of a parallels image's table that lies on the header, the table or another's cluster."""
-    cells = _Cells(look, header.cluster_size, header.cluster_size // header.unit)
-    for index, entry in _entries(look, header.SIZE, header.bat_entries, 0):
-        if entry * header.unit < header.table_end:
-            _report(look, f"Entry {index} of the block table points to the header or the table: {entry:#x}")
-            return
-        if cells.is_taken(entry):
-            _report(look, f"Entry {index} of the block table points to another one's cluster: {entry:#x}")
-            return
-    if (odd := cells.across()) is not None:
-        _report(look, f"An entry of the block table points across another one's cluster: {odd:#x}")
-
-
-def look_at_vdi_map(look: Look, header: vdi.Header) -> None:
-    """Report a map of a VDI image on its header or blocks, or the first entry of it that names another's block."""
-    end = header.offset_bmap + 4 * header.blocks_in_image
-    if header.blocks_in_image and (header.offset_bmap < header.SIZE or header.offset_data < end):
-        _report(look, f"The block map from byte {header.offset_bmap} to {end} lies on the header or the blocks")
-        return
-    cells = _Cells(look, header.block_size, 1)
-    for index, entry in _entries(look, header.offset_bmap, header.blocks_in_image, vdi.NEVER_WRITTEN):
-        if entry < vdi.DISCARDED and cells.is_taken(entry):
-            _report(look, f"Entry {index} of the block map names another one's block: {entry:#x}")
-            return
-
-
-class _Cells:
-    """The places of a file that a block table has named.
-
-    Args:
-        look: of the file.
-        size: of a cluster, bytes.
-        units: how many of what an entry counts are in a cluster.
-    """
-
-    def __init__(self, look: Look, size: int, units: int) -> None:
-        count = look.length // size + 2
-        if count > _MOST_CELLS:
-            look.add(Level.NOTE, "large-table", f"Of {count} places in the file only {_MOST_CELLS} were looked at")
-        self._look = look
-        self._taken = bytearray(min(count, _MOST_CELLS))
-        self._units = units
-        self._base = -1  # where in a cluster's length the first place lies, in units
-        self._odd: list[int] = []
-
-    def is_taken(self, entry: int) -> bool:
-        """Whether another entry has this place; what lies elsewhere in a cluster's length, :meth:`across` knows."""
-        if self._base < 0:
-            self._base = entry % self._units
-        cell, rest = divmod(entry - self._base, self._units)
-        if rest:
-            if len(self._odd) == _MOST_ODD:
-                message = f"Over {_MOST_ODD} clusters lie across the others, and were not all looked at"
-                self._look.add(Level.WARNING, "large-table", message)
-            if len(self._odd) <= _MOST_ODD:
-                self._odd.append(entry)
-            return False
-        if not 0 <= cell < len(self._taken):
-            return False  # beyond the file's end
-        found = bool(self._taken[cell])
-        self._taken[cell] = 1
-        return found
-
-    def across(self) -> int | None:
-        """The first entry whose cluster lies across another one; None where none does."""
-        for before, entry in itertools.pairwise([-self._units, *sorted(self._odd)]):
-            cell = (entry - self._base) // self._units
-            if entry < before + self._units or any(self._taken[max(cell, 0) : cell + 2]):
-                return entry
-        return None
-
-
-def _entries(look: Look, offset: int, count: int, empty: int) -> Iterator[tuple[int, int]]:
-    """The entries of 4 bytes of a table that are not empty, with their indices."""
-    if count * 4 > _MOST_TABLE:
-        look.add(Level.NOTE, "large-table", f"Of the table's {count * 4} bytes only {_MOST_TABLE} were looked at")
-        count = _MOST_TABLE // 4
-    blank = bytes(_PIECE) if not empty else b"\xff" * _PIECE
-    for start in range(0, count * 4, _PIECE):
-        data = _padded(look, offset + start, min(_PIECE, count * 4 - start))
-        if data != blank[: len(data)]:
-            for index, entry in enumerate(unpack_table(data, "I", "little"), start // 4):
-                if entry != empty:
-                    yield index, entry
-
-
-def _padded(look: Look, offset: int, length: int) -> bytes:
-    return look.read(offset, length).ljust(length, b"\0")
-
-
-def _report(look: Look, message: str) -> None:
-    look.add(Level.UNSAFE, "overlap", message)

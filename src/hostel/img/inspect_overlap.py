@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from hostel.block.formats.qcow2.geometry import Geometry
-from hostel.img.inspect_entries import Owned
+from hostel.img.inspect_places import Owned
 from hostel.img.inspection import Level, Look
 
 

@@ -241,9 +241,9 @@ def test_entries_of_parallels_to_one_place_or_to_the_table_are_unsafe(tmp_path: 
     header = parallels(path, kind)
     assert overlaps(path) == []
     (first,) = struct.unpack_from("<I", path.read_bytes(), header.SIZE)
-    wrong = [(first, "points to another one's cluster: ")]
+    wrong = [(first, "points to another one's place: ")]
     if kind == "parallels in sectors":
-        wrong += [(1, "points to the header or the table: "), (first + 3, "points across another one's cluster: ")]
+        wrong += [(1, "points to the header or the table: "), (first + 3, "points to a place across another one's: ")]
     for value, said in wrong:
         parallels(path, kind)
         poke(path, header.SIZE + 4 * 30, "<I", value)
@@ -259,7 +259,7 @@ def test_blocks_of_vdi_that_are_named_twice_and_a_map_on_its_header_are_unsafe(t
     assert overlaps(path) == []
     header = VdiHeader.unpack(path.read_bytes()[: VdiHeader.SIZE])
     poke(path, header.offset_bmap + 4 * 3, "<I", 1)
-    assert overlaps(path) == ["Entry 5 of the block map names another one's block: 0x1"]
+    assert overlaps(path) == ["Entry 5 of the block map points to another one's place: 0x1"]
     assert is_found_by_check(path, "vdi")
     for fields in ({"offset_bmap": 0}, {"offset_data": header.offset_bmap}):
         poke(path, 0, f"{VdiHeader.SIZE}s", header.replace(**fields).pack())  # type: ignore[arg-type]

@@ -95,6 +95,9 @@ class BlockTable:
 
     def pages(self) -> Iterator[tuple[int, array[int]]]:
         """All entries in order: the index of the first of each page, and the page. It must not be changed."""
+        if 0 < self.count <= self.page_entries:
+            yield 0, self._page(0)  # kept: it is asked for next
+            return
         for number in range(-(-self.count // self.page_entries)):
             page = self._pages.get(number)
             yield number * self.page_entries, self._read(number) if page is None else page

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MAGIC: Final = 0x514649FB
 VERSION: Final = 1
-_COMPRESSED: Final = 1 << 63  # in an L2 entry
+COMPRESSED: Final = 1 << 63  # in an L2 entry
 _AES: Final = 1
 _MIN_CLUSTER_BITS: Final = 9
 _MAX_CLUSTER_BITS: Final = 16
@@ -235,7 +235,7 @@ class QcowDriver(ClusteredDriver):
                 raise NoSpace("The file is too long for compressed clusters", errno=errno.EFBIG)
             self.file.debug_event("write_compressed")
             self.file.pwrite(host, payload)
-            self.tables.change(offset, array("Q", [_COMPRESSED | len(payload) << shift | host]))
+            self.tables.change(offset, array("Q", [COMPRESSED | len(payload) << shift | host]))
         except BaseException:
             self.give_back(host, len(payload))
             raise
@@ -410,7 +410,7 @@ class QcowDriver(ClusteredDriver):
 
 
 def _classify(entry: int) -> Kind:
-    if entry & _COMPRESSED:
+    if entry & COMPRESSED:
         return Kind.COMPRESSED
     return Kind.DATA if entry else Kind.UNALLOCATED
 

@@ -187,8 +187,8 @@ REFUSED = [
         with_footer(fresh(), current_size=(2040 << 30) + 512),
         "The disk has 4278190081 sectors, and a VHD may have 4278190080",
     ),
-    (mapped(fresh(), (0, 0)) + bytes(BLOCK), "The block at byte 0 lies over the image's table or its footer"),
-    (mapped(fresh(), (7, 2)) + bytes(BLOCK), "The block at byte 1024 lies over the image's table or its footer"),
+    (mapped(fresh(), (0, 0)) + bytes(BLOCK), "The block at byte 0 lies over the image's copy of the footer"),
+    (mapped(fresh(), (7, 2)) + bytes(BLOCK), "The block at byte 1024 lies over the image's header"),
     (
         with_header(fresh(), seal=False, reserved=1),
         "Incorrect checksum of the dynamic VHD header; the image can be read",

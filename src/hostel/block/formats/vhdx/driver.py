@@ -76,8 +76,9 @@ class VhdxDriver(BlockMappedDriver):
             raise InvalidImage("The VHDX block allocation table is cut off")
         driver = cls(file, mode, headers, log, regions, metadata)
         driver.was_replayed = replayed
-        driver._table.load()
-        if not mode.check:
+        if mode.check:
+            driver._table.load()
+        else:  # which reads the table as well
             require_sound_table(driver._table, metadata, regions, file.length)
         return driver
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Self
 
@@ -13,14 +12,13 @@ from hostel.block.formats.block_mapped import BlockMappedDriver
 from hostel.block.formats.block_table import ABSENT, BlockMap, BlockTable, Run, claim, with_holes
 from hostel.block.formats.vpc import layout
 from hostel.block.formats.vpc.create import CREATE_OPTIONS
-from hostel.block.formats.vpc.layout import DiskType, DynamicHeader, Footer, bitmap_length, is_sound, sealed
+from hostel.block.formats.vpc.layout import DiskType, DynamicHeader, Footer, bitmap_length, sealed
+from hostel.block.formats.vpc.opening import TRUNCATED, find_end, read_footer, read_header, sectors_of, table_of
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options, Value
-from hostel.block.reading import read_or_say, reading
-from hostel.errors import CorruptImage, InvalidImage, NoSpace, ReadOnly, UnsupportedFeature
-from hostel.units import INT64_MAX, SECTOR
+from hostel.errors import InvalidImage, NoSpace, ReadOnly
+from hostel.units import SECTOR
 
-_TRUNCATED: Final = "block-vpc: free_data_block_offset points after the end of file. The image has been truncated."
 _CALCULATIONS: Final = ("chs", "current_size")
 
 
@@ -55,9 +53,8 @@ class VpcDriver(BlockMappedDriver):
         self._bitmap_length = bitmap_length(header.block_size)
         self._table = BlockTable(file, header.table_offset, header.max_table_entries, "I", "big")
         self._map = BlockMap(self._table, header.block_size, self._place)
-        with reading("Error reading pagetable", reason=False):
-            self._table.load()
-        self._end = _find_end(self._table, header, self._bitmap_length)  # where the next block goes
+        # Where the next block goes. The table is read to its end for that: one that cannot be read fails here.
+        self._end = find_end(self._table.pages(), table_of(footer, header))
         self._marked: set[int] = set()  # blocks whose bitmap says that all of their sectors count
 
     @classmethod
@@ -73,8 +70,8 @@ class VpcDriver(BlockMappedDriver):
         calculation = mode.options.get("force_size_calc")
         if calculation is not None and calculation not in _CALCULATIONS:
             raise OptionError(f"Invalid size calculation mode: '{calculation}'")
-        footer = _read_footer(file)
-        sectors = _sectors(footer, str(calculation or ""))
+        footer = read_footer(file)
+        sectors = sectors_of(footer, str(calculation or ""))
         if sectors > layout.MAX_SECTORS:
             raise InvalidImage(
                 f"The disk has {sectors} sectors, and a VHD may have {layout.MAX_SECTORS}", errno=errno.EFBIG
@@ -88,12 +85,12 @@ class VpcDriver(BlockMappedDriver):
             return cls(file, footer, sectors * SECTOR, None, mode)
         if footer.disk_type == DiskType.DIFFERENCING and not mode.read_only:
             raise ReadOnly("A differencing VHD can only be read; convert it to write the disk")
-        header = _read_header(file, footer, sectors, writable=not mode.read_only)
+        header = read_header(file, footer, sectors, writable=not mode.read_only)
         if header.table_offset + 4 * header.max_table_entries > file.length:
-            raise InvalidImage(_TRUNCATED)
+            raise InvalidImage(TRUNCATED)
         driver = cls(file, footer, sectors * SECTOR, header, mode)
         if driver._end > file.length:
-            raise InvalidImage(_TRUNCATED)
+            raise InvalidImage(TRUNCATED)
         return driver
 
     @classmethod
@@ -252,107 +249,3 @@ def _end_of_bits(bits: bytes | bytearray, index: int, value: int) -> int:
         else:
             break
     return index
-
-
-# ---- opening
-
-
-def _read_footer(file: BlockNode) -> Footer:
-    """The footer: its copy at the start where there is one, or the one at the end.
-
-    Raises:
-        InvalidImage: there is none, or its checksum is wrong.
-        UnsupportedFeature: it is of an unknown kind.
-    """
-    head = read_or_say(file, 0, Footer.SIZE, "Unable to read VHD header", reason=False)
-    footer = Footer.unpack(head)
-    # A copy at the start that says "fixed" is none: fixed images have no copy, and their guests write what they like.
-    is_copy = footer.cookie == layout.COOKIE and footer.disk_type != DiskType.FIXED
-    if is_copy and is_sound(footer, head):
-        return _known(footer)
-    if not is_copy and file.length < Footer.SIZE:
-        raise InvalidImage("File too small for a VHD header")
-    tail = bytes(file.read(max(0, file.length - Footer.SIZE), Footer.SIZE))
-    last = Footer.unpack(tail)
-    if last.cookie == layout.COOKIE and (last.disk_type == DiskType.FIXED) is not is_copy:
-        if is_sound(last, tail):
-            return _known(last)
-        raise InvalidImage("Incorrect header checksum")
-    raise InvalidImage("Incorrect header checksum" if is_copy else "invalid VPC image")
-
-
-def _known(footer: Footer) -> Footer:
-    if footer.disk_type not in list(DiskType):
-        raise UnsupportedFeature(f"unsupported VHD image (disk type {footer.disk_type})")
-    return footer
-
-
-def _sectors(footer: Footer, calculation: str) -> int:
-    """The disk's size: some creators mean the geometry, others the size; the largest geometry says nothing."""
-    by_size = footer.creator_app.startswith(layout.SIZED_CREATORS) and calculation != "chs"
-    if by_size or calculation == "current_size" or footer.geometry_sectors == layout.MAX_GEOMETRY.size:
-        return footer.current_size // SECTOR
-    return footer.geometry_sectors
-
-
-def _read_header(file: BlockNode, footer: Footer, sectors: int, *, writable: bool) -> DynamicHeader:
-    """The header of an image with a table.
-
-    Raises:
-        InvalidImage: it makes no sense; the words are QEMU's.
-    """
-    if footer.data_offset > INT64_MAX - DynamicHeader.SIZE:
-        raise InvalidImage("Error reading dynamic VHD header")
-    data = bytearray(DynamicHeader.SIZE)
-    with reading("Error reading dynamic VHD header", reason=False):
-        file.pread_padded(footer.data_offset, memoryview(data))
-    header = DynamicHeader.unpack(data)
-    if header.cookie != layout.SPARSE_COOKIE:
-        raise InvalidImage("Invalid header magic")
-    size = header.block_size
-    if size < SECTOR or size & (size - 1):
-        raise InvalidImage(f"Invalid block size {size}")
-    if sectors * SECTOR // size > 0xFFFFFFFF:
-        raise InvalidImage("Too many blocks")
-    if header.max_table_entries * size < sectors * SECTOR:
-        raise InvalidImage("Page table too small")
-    if header.max_table_entries > layout.MAX_ENTRIES:
-        entries = header.max_table_entries - (header.max_table_entries >> 31 << 32)  # QEMU's has a sign
-        raise InvalidImage(f"Max Table Entries too large ({entries})")
-    if header.table_offset > INT64_MAX:
-        raise InvalidImage("Error reading pagetable")
-    if writable and not is_sound(header, data):
-        raise InvalidImage("Incorrect checksum of the dynamic VHD header; the image can be read")
-    return header
-
-
-def _find_end(table: BlockTable, header: DynamicHeader, bitmap_length: int) -> int:
-    """Where the last block ends, or the table.
-
-    Raises:
-        CorruptImage: a block lies over the table, or over what stands before it.
-    """
-    table_end = -(-(header.table_offset + 4 * header.max_table_entries) // SECTOR) * SECTOR
-    whole = bitmap_length + header.block_size
-    end = table_end
-    for _, entries in table.pages():
-        places = _places(entries)
-        if not places:
-            continue
-        end = max(end, max(places) * SECTOR + whole)
-        if min(places) * SECTOR < table_end:
-            for place in places:
-                start = place * SECTOR
-                if start < Footer.SIZE or (start < table_end and start + whole > header.table_offset):
-                    raise CorruptImage(
-                        f"The block at byte {start} lies over the image's table or its footer", errno=errno.EINVAL
-                    )
-    return end
-
-
-def _places(entries: array[int]) -> Sequence[int]:
-    """The entries that are places; of many equal ones, one."""
-    first = entries[:1]
-    if entries == first * len(entries):
-        return [] if first[0] == layout.UNUSED else first
-    return [entry for entry in entries if entry != layout.UNUSED]
