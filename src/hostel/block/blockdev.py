@@ -47,7 +47,7 @@ _NO_FILE_OPTION: Final = "Block protocol 'file' doesn't support the option"
 _NODE_NAME: Final = r"[A-Za-z][A-Za-z0-9._-]*"
 _MAX_NODE_NAME: Final = 31
 # Options that change what is in the image: its name must tell them.
-_STRONG: Final = {"raw": ("offset", "size"), "luks": ("key-secret",), "qcow2": ("encrypt.key-secret",)}
+STRONG: Final = {"raw": ("offset", "size"), "luks": ("key-secret",), "qcow2": ("encrypt.key-secret",)}
 
 
 class Described(NamedTuple):
@@ -199,11 +199,11 @@ def _reference(name: object, nodes: Mapping[str, BlockNode]) -> Described:
     """A child that is a node already."""
     if name not in nodes:
         raise OptionError(f"Cannot find device='{name}' nor node-name='{name}'")
-    return _UNNAMED._replace(reference=str(name), tree=_tree(nodes[str(name)]))
+    return _UNNAMED._replace(reference=str(name), tree=tree_of(nodes[str(name)]))
 
 
-def _tree(node: BlockNode) -> dict[str, Any]:
-    """What ``json:{...}`` says of an open node."""
+def tree_of(node: BlockNode) -> dict[str, Any]:
+    """What ``json:{...}`` says of an open node, by what it was called when it was opened."""
     if node.filename.startswith(JSON_PREFIX):
         from hostel.codec.qobject import parse_json
 
@@ -211,13 +211,13 @@ def _tree(node: BlockNode) -> dict[str, Any]:
     if not node.driver.children:
         return {"driver": node.format, "filename": node.filename}
     shown = {edge: child for edge, child in node.driver.children.items() if edge != "backing"}
-    return {"driver": node.format, **{edge: _tree(child) for edge, child in shown.items()}}
+    return {"driver": node.format, **{edge: tree_of(child) for edge, child in shown.items()}}
 
 
 def rename(node: BlockNode) -> None:
     """Call a node whose numbered children are other ones now by what opens it."""
     edge = registry.FILTERS[node.format].edges[0]
-    node.filename = _json_name({**_tree(node), edge: [_tree(child) for child in node.driver.children.values()]})
+    node.filename = json_name({**tree_of(node), edge: [tree_of(child) for child in node.driver.children.values()]})
 
 
 def _format(
@@ -307,7 +307,7 @@ def settle(image: Described, format: str) -> Described:
     options = _convert(
         registry.format_driver(format).options, rest, f"Block format '{format}' does not support the option"
     )
-    strong = {key: rest[key] for key in _STRONG.get(format, ()) if key in rest}
+    strong = {key: rest[key] for key in STRONG.get(format, ()) if key in rest}
     parts = {edge: dict(image.children[edge].tree) for edge in registry.FORMATS[format].parts if edge in image.children}
     tree = {"driver": format, "file": dict(image.tree), **parts, **strong}
     is_layered = "file" in image.children and image.children["file"].format in registry.FORMATS
@@ -315,7 +315,7 @@ def settle(image: Described, format: str) -> Described:
     return image._replace(
         format=format,
         options={**image.options, **options},
-        name=_json_name(tree) if is_json else image.name,
+        name=json_name(tree) if is_json else image.name,
         tree=tree,
         strong=bool(strong or parts or is_layered),
         pending={},
@@ -382,7 +382,7 @@ def _filter(name: str, rest: dict[str, Any], nodes: Mapping[str, BlockNode] = _N
         "",
         name,
         dict(options),
-        _json_name(tree),
+        json_name(tree),
         settled.get("read-only") is True,
         settled.get("force-share") is True,
         children=children,
@@ -583,7 +583,8 @@ def check_node_name(name: str) -> None:
         raise OptionError("Node name too long")
 
 
-def _json_name(tree: Mapping[str, Any]) -> str:
+def json_name(tree: Mapping[str, Any]) -> str:
+    """Options as a name that opens what they describe."""
     from hostel.codec.qobject import compact_json
 
     return JSON_PREFIX + compact_json(dict(tree))

@@ -295,8 +295,9 @@ class FilterDriver(BlockDriver):
         return self.child.extents(offset, length)
 
     def info(self) -> FormatInfo:
-        """What the child says."""
-        return self.child.driver.info()
+        """What the child says of its clusters; what else its metadata says is the child's own."""
+        found = self.child.driver.info()
+        return found if self.implicit else found._replace(encrypted=False, specific=None)
 
     def resize(self, size: int, preallocation: Preallocation) -> None:
         """Resize the child."""

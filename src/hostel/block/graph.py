@@ -415,7 +415,7 @@ def _open_reference(
         force_share=mode.force_share,
         exclusive=mode.exclusive,
         trust=mode.trust,
-        cache=WRITEBACK if is_backing and not writable else mode.cache,
+        cache=holder.cache._replace(writethrough=False) if is_backing and not writable else mode.cache,
         nodes=mode.nodes,
     )
     if given.reference:

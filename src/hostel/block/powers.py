@@ -227,8 +227,8 @@ class Snapshotting(Protocol):
     def snapshots(self) -> list[SnapshotInfo]:
         """All of them, in the order of the table."""
 
-    def snapshot_create(self, name: str, *, date: tuple[int, int]) -> SnapshotInfo:
-        """Keep the present state; ``date`` is seconds and nanoseconds since 1970."""
+    def snapshot_create(self, name: str, *, date: tuple[int, int], icount: int | None = 0) -> SnapshotInfo:
+        """Keep the present state; ``date`` is seconds and nanoseconds since 1970, ``icount`` see SnapshotInfo."""
 
     def snapshot_apply(self, id_or_name: str) -> None:
         """Go back to a snapshot's state."""

@@ -30,8 +30,13 @@ def snapshots(node: BlockNode) -> list[SnapshotInfo]:
         return driver.snapshots()
 
 
-def create(node: BlockNode, name: str) -> None:
+def create(node: BlockNode, name: str, *, icount: int | None = 0) -> None:
     """Keep the present state under a name.
+
+    Args:
+        node: the image.
+        name: cut at 255 bytes, as by qemu-img.
+        icount: instructions that the guest has run; None where it has none, and qemu-img writes 0.
 
     Raises:
         UnsupportedFeature: the format has no snapshots.
@@ -43,7 +48,7 @@ def create(node: BlockNode, name: str) -> None:
     seconds, nanoseconds = divmod(time.time_ns() // 1000 * 1000, 10**9)
     kept = name.encode(errors="surrogateescape")[:_MAX_NAME].decode(errors="surrogateescape")
     with node.lock():
-        driver.snapshot_create(kept, date=(seconds, nanoseconds))
+        driver.snapshot_create(kept, date=(seconds, nanoseconds), icount=icount)
 
 
 def apply(node: BlockNode, id_or_name: str) -> None:

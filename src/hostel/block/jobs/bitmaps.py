@@ -19,7 +19,7 @@ from hostel.block.bitmap import DirtyBitmap
 from hostel.block.driver import BlockDriver, FilterDriver, OpenMode
 from hostel.block.node import BlockNode
 from hostel.block.powers import BitmapStore, Preallocation
-from hostel.block.rewiring import bottom_of_filters, drained, held_image, insert_filter, remove_filter
+from hostel.block.rewiring import drained, held_image, insert_filter, remove_filter, unfiltered
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.units import KiB
 
@@ -187,7 +187,7 @@ class PersistentBitmap(RecordingBitmap):
     @property
     def _node(self) -> BlockNode:
         """Where the image is now: jobs put filters above it, and it moves."""
-        return bottom_of_filters(self._holder)
+        return unfiltered(self._holder)
 
     @property
     def busy(self) -> bool:
@@ -236,7 +236,9 @@ class PersistentBitmap(RecordingBitmap):
         return "in-use" in self._info()[1]
 
     def set_recording(self, recording: bool) -> None:
-        """Let it record or not."""
+        """Let it record or not; where it does already there is nothing to be written into the image."""
+        if self.recording == recording:
+            return
         with self._stored() as store:
             store.bitmap_enable(self.name, recording)
 
@@ -317,9 +319,9 @@ class TrackingDriver(FilterDriver):
 
 
 def all_bitmaps(node: BlockNode) -> list[RecordingBitmap]:
-    """All bitmaps of a node: transient ones first."""
+    """All bitmaps of a node: transient ones first. What a filter lies on keeps its own."""
     found: list[RecordingBitmap] = [bitmap for tracking in _tracking(node) for bitmap in tracking.bitmaps.values()]
-    keeper = bottom_of_filters(node)
+    keeper = unfiltered(node)
     if isinstance(keeper.driver, BitmapStore):
         with keeper.lock():
             found += [PersistentBitmap(node, each.name) for each in keeper.driver.bitmaps()]
@@ -357,7 +359,7 @@ def add_bitmap(
         raise BlockError("Granularity must be power of 2 and at least 512", errno=errno.EINVAL)
     if named_bitmap(node, name) is not None:
         raise BlockError(f"Bitmap already exists: {name}", errno=errno.EEXIST)
-    keeper = bottom_of_filters(node)
+    keeper = unfiltered(node)
     low, high = _DEFAULT_GRANULARITY
     chosen = granularity or max(low, min(high, keeper.driver.info().cluster_size or high))
     if persistent:
@@ -389,7 +391,7 @@ def remove_bitmap(node: BlockNode, name: str) -> None:
     bitmap = find_bitmap(node, name)
     bitmap.require_free()
     if bitmap.persistent:
-        keeper = bottom_of_filters(node)
+        keeper = unfiltered(node)
         assert isinstance(keeper.driver, BitmapStore)
         with keeper.lock():
             keeper.driver.bitmap_remove(name)

@@ -290,11 +290,11 @@ class Qcow2Driver(FormatDriver):
 
         return snapshots(self._image)
 
-    def snapshot_create(self, name: str, *, date: tuple[int, int]) -> SnapshotInfo:
+    def snapshot_create(self, name: str, *, date: tuple[int, int], icount: int | None = 0) -> SnapshotInfo:
         """Keep the present state."""
         from hostel.block.formats.qcow2.snapshot import create_snapshot
 
-        return create_snapshot(self._image, name, date)
+        return create_snapshot(self._image, name, date, icount)
 
     def snapshot_apply(self, id_or_name: str) -> None:
         """Go back to a snapshot's state."""

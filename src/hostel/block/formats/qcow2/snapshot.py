@@ -27,7 +27,7 @@ def snapshots(image: Qcow2Image) -> list[SnapshotInfo]:
     return [snapshot.info() for snapshot in snapshot_table.load(image)]
 
 
-def create_snapshot(image: Qcow2Image, name: str, date: tuple[int, int]) -> SnapshotInfo:
+def create_snapshot(image: Qcow2Image, name: str, date: tuple[int, int], icount: int | None = 0) -> SnapshotInfo:
     """Keep the present state; ``date`` is seconds and nanoseconds since 1970.
 
     Raises:
@@ -43,7 +43,7 @@ def create_snapshot(image: Qcow2Image, name: str, date: tuple[int, int]) -> Snap
     image.flush_metadata()
     for first, count in _runs(image, image.l1):  # before anything moves
         image.refcounts.require_countable(first, count)
-    snapshot = _new(image, table, encoded, date)
+    snapshot = _new(image, table, encoded, date)._replace(icount=icount)
     shared = [
         index
         for index, offset in table_offsets(image, image.l1)
@@ -169,7 +169,7 @@ def _new(image: Qcow2Image, table: list[Snapshot], name: bytes, date: tuple[int,
         name=name,
         vm_state_size=0,
         disk_size=image.size,
-        icount=0,  # as qemu-img writes it
+        icount=None,
         extra_data_size=snapshot_table.KNOWN_EXTRA_DATA,
     )
 

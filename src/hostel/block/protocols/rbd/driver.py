@@ -227,7 +227,7 @@ class RbdDriver(ProtocolDriver):
             SnapshotInfo(each.name, each.name, each.size, 0, 0, 0, 0, each.size) for each in self._image.snapshots()
         ]
 
-    def snapshot_create(self, name: str, *, date: tuple[int, int]) -> SnapshotInfo:
+    def snapshot_create(self, name: str, *, date: tuple[int, int], icount: int | None = 0) -> SnapshotInfo:
         """Keep the present state; the cluster knows when that was.
 
         Raises:

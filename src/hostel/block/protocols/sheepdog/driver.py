@@ -188,7 +188,7 @@ class SheepdogDriver(ProtocolDriver):
         """The cluster's, of this disk."""
         return snapshot.listed(self._connection, self._disk, self._flags)
 
-    def snapshot_create(self, name: str, *, date: tuple[int, int]) -> SnapshotInfo:
+    def snapshot_create(self, name: str, *, date: tuple[int, int], icount: int | None = 0) -> SnapshotInfo:
         """Keep the present state; the cluster knows when that was, and gives the number."""
         number, size = self._vdi.inode.snapshot_id, self._vdi.size
         self._vdi.flush()

@@ -11,6 +11,7 @@ from hostel.block.node import BlockNode
 from hostel.block.rewiring import bottom_of_filters, replace_backing, unfiltered
 from hostel.cli.storage_daemon.monitor.block_job import BACKUP, MIRROR, make_backup, node_of, start_mirror
 from hostel.cli.storage_daemon.monitor.command import Command
+from hostel.cli.storage_daemon.monitor.naming import full_name
 from hostel.cli.storage_daemon.monitor.parameter import Parameter, generic
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _open_target(
             given["target"],
             str(format),
             source.length,
-            backing=None if below is None else below.filename,
+            backing=None if below is None else full_name(below),
             backing_format=None if below is None else below.format,
             open_backing=False,
         )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block import objects
-from hostel.block.driver import Supports
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.node import BlockNode
 from hostel.block.nodes import JobFilter
@@ -15,7 +14,7 @@ from hostel.block.powers import BackingStore
 from hostel.block.rewiring import bypass_closed, unfiltered, writable
 from hostel.block.uses import by_device
 from hostel.cli.storage_daemon.monitor.command import Command
-from hostel.cli.storage_daemon.monitor.naming import full_name
+from hostel.cli.storage_daemon.monitor.naming import filtered, full_name
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, generic, needed
 
 if TYPE_CHECKING:
@@ -63,6 +62,7 @@ def _describe_filter(name: str, found: JobFilter) -> dict[str, Any]:
         **described,
         "node-name": name,
         "drv": found.driver,
+        "detect_zeroes": "off",
         "image": {**image, "format": found.driver},
     }
 
@@ -72,17 +72,17 @@ def describe(node: BlockNode, *, flat: bool) -> dict[str, Any]:
     from hostel.block.jobs.bitmaps import all_bitmaps
 
     name, threshold, bitmaps = node.name, node.marks.threshold, all_bitmaps(node)
+    detect_zeroes = node.detect_zeroes  # which a job's filter has moved nowhere
     node = unfiltered(node)
-    backing = node.backing
     found: dict[str, Any] = {
         "node-name": name,
         "drv": node.format,
-        "file": _name(node),
+        "file": full_name(node),
         "ro": node.read_only,
         "encrypted": bool(node.driver.info().encrypted),
-        "detect_zeroes": node.detect_zeroes,
+        "detect_zeroes": detect_zeroes,
         "write_threshold": threshold,
-        "backing_file_depth": 0 if flat else sum(1 for _ in node.chain()) - 1,
+        "backing_file_depth": 0 if flat else sum(1 for _ in _layers(node)) - 1,
         "cache": {
             "writeback": not node.cache.writethrough,
             "direct": node.cache.direct,
@@ -91,27 +91,32 @@ def describe(node: BlockNode, *, flat: bool) -> dict[str, Any]:
         "image": _image(node, flat=flat),
         **dict.fromkeys(_LIMITS, 0),
     }
-    if backing is not None:
-        found["backing_file"] = backing.filename
+    if filtered(node) is None and node.backing is not None:
+        found["backing_file"] = full_name(node.backing)
     if bitmaps:
         found["dirty-bitmaps"] = [bitmap.info() for bitmap in bitmaps]
     return found
 
 
-def _name(node: BlockNode) -> str:
-    """What an image is called; of an overlay also where it stands on another image than its metadata says."""
-    return full_name(node) if node.driver.supports & Supports.BACKING else node.filename
+def _layers(node: BlockNode) -> Iterator[BlockNode]:
+    """A node and those that it shows something of, filters too; not what jobs and bitmaps have put in between."""
+    below: BlockNode | None = unfiltered(node)
+    while below is not None:
+        yield below
+        below = filtered(below) or below.backing
+        below = below and unfiltered(below)
 
 
 def _image(node: BlockNode, *, flat: bool) -> dict[str, Any]:
     from hostel.img.info import info
 
-    with node.lock():
-        found = info(node).to_json()
-    found["filename"] = _name(node)
-    if node.backing is not None and not flat:
-        found["backing-image"] = _image(node.backing, flat=False)
-    return found
+    shown: dict[str, Any] = {}
+    for each in reversed([node] if flat else [*_layers(node)]):
+        with each.lock():
+            found = info(each).to_json()
+        found["filename"] = full_name(each)
+        shown = {**found, "backing-image": shown} if shown else found
+    return shown
 
 
 def _resize(daemon: Daemon, given: Mapping[str, Any]) -> None:
@@ -131,6 +136,8 @@ def _resize(daemon: Daemon, given: Mapping[str, Any]) -> None:
     use = by_device(Permission.RESIZE)
     daemon.nodes.hold(node, use)
     try:
+        if node.read_only:
+            raise generic("Image is read-only")
         with bypass_closed(_PATIENCE):
             resize(node, size)
     finally:

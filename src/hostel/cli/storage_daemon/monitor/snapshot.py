@@ -100,7 +100,7 @@ class _Internal(atomic.Action):
         if any(each.name == self._name for each in before):
             raise generic(f"Snapshot with name '{self._name}' already exists on device '{self._device}'")
         try:
-            snapshot.create(image, self._name)
+            snapshot.create(image, self._name, icount=None)
         except OSError as error:
             raise generic(
                 f"Failed to create snapshot '{self._name}' on device '{self._device}': {error.strerror or error}"
