@@ -10,7 +10,7 @@ import pytest
 
 from support.daemon import OURS, THEIRS, daemon
 from support.image import real_qemu_img
-from support.scene import Command, Step, compare, qemu_io, run
+from support.scene import Command, Event, Step, compare, qemu_io, run
 
 pytestmark = [pytest.mark.requires_tool(tool) for tool in ("qemu-storage-daemon", "qemu-img", "qemu-io")]
 
@@ -78,6 +78,20 @@ def test_copies_of_a_quorum_are_called_by_what_opens_them(tmp_path: Path) -> Non
     compare(tmp_path, IMAGES, GROUP, steps)
 
 
+def test_a_quorum_is_not_taken_into_itself(tmp_path: Path) -> None:
+    steps: list[Step] = [
+        add("other"),
+        run("blockdev-add", driver="quorum", node_name="q", vote_threshold=1, children=["other"]),
+        run("x-blockdev-change", parent="q", node="q"),
+        over("throttle", "t", "q", throttle_group="g"),
+        run("x-blockdev-change", parent="q", node="t"),
+        run("block-export-add", type="nbd", id="e", node_name="t", writable=True),
+        qemu_io("t", "write -P 7 0 64k", "read -P 7 0 64k"),
+        FLAT,
+    ]
+    compare(tmp_path, IMAGES, (*NBD, *GROUP), steps)
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_job_and_a_bitmap_hide_nothing_of_their_node(tmp_path: Path, tool: Sequence[str]) -> None:
     for name in ("base.qcow2", "top.qcow2", "other.qcow2"):
@@ -93,6 +107,19 @@ def test_a_job_and_a_bitmap_hide_nothing_of_their_node(tmp_path: Path, tool: Seq
     assert [shown[name]["detect_zeroes"] for name in ("top", "f", "base")] == ["on", "off", "off"]
     below = shown["top"]["image"]["backing-image"]
     assert (below["format"], below["format-specific"]["type"], below["filename"]) == ("qcow2", "qcow2", "base.qcow2")
+
+
+def test_what_is_said_when_a_node_with_bitmaps_is_opened_again_is_part_of_its_name(tmp_path: Path) -> None:
+    flat = {"driver": "raw", "node-name": "flat", "file": "flat-file"}
+    steps: list[Step] = [
+        run("blockdev-add", **{**flat, "file": {**file("flat.raw"), "node-name": "flat-file"}}),
+        run("block-dirty-bitmap-add", node="flat", name="b"),
+        run("blockdev-reopen", options=[{**flat, "offset": 0}]),
+        FLAT,
+        run("blockdev-reopen", options=[flat]),
+        FLAT,
+    ]
+    compare(tmp_path, IMAGES, (), steps)
 
 
 def test_a_filter_has_no_bitmaps_of_what_it_lies_on(tmp_path: Path) -> None:
@@ -125,6 +152,50 @@ def test_what_stands_below_an_image_goes_by_its_cache(tmp_path: Path) -> None:
     compare(tmp_path, IMAGES, NBD, steps)
 
 
+def test_the_first_of_several_reasons_is_told(tmp_path: Path) -> None:
+    mid = {"driver": "qcow2", "node-name": "mid", "file": file("mid.qcow2"), "backing": None}
+    backup = {"job_id": "j", "device": "other", "target": "top"}
+    steps: list[Step] = [
+        add("top", backing=mid, read_only=True),
+        add("base"),
+        add("other"),
+        run("blockdev-del", node_name="mid"),
+        run("blockdev-del", node_name="nosuch"),
+        run("block_resize", node_name="top", size=2 << 20),
+        run("blockdev-backup", **backup, sync="full"),
+        run("blockdev-backup", **backup, sync="incremental", bitmap="nosuch", bitmap_mode="always"),
+        run("blockdev-backup", **backup, sync="incremental", bitmap="nosuch"),
+        run("blockdev-backup", **backup, sync="bitmap", bitmap="nosuch"),
+        run("blockdev-backup", **backup, sync="bitmap"),
+        run("blockdev-mirror", device="base", target="other", sync="full", job_id="m"),
+        Event("BLOCK_JOB_READY"),
+        run("blockdev-del", node_name="other"),
+        run("blockdev-del", node_name="base"),
+    ]
+    compare(tmp_path, IMAGES, NBD, steps, events=False)
+
+
+def test_a_copy_is_not_exported_as_what_may_grow(tmp_path: Path) -> None:
+    steps: list[Step] = [
+        add("base"),
+        add("other"),
+        run("blockdev-add", driver="quorum", node_name="q", vote_threshold=1, children=["base", "other"]),
+        run("block-export-add", type="fuse", id="e", node_name="base", mountpoint="flat.raw", growable=True),
+        run("block_resize", node_name="base", size=2 << 20),
+    ]
+    compare(tmp_path, IMAGES, NBD, steps)
+
+
+def test_a_bitmap_that_records_may_be_told_to_where_nothing_is_written(tmp_path: Path) -> None:
+    prepare = (*IMAGES, "qemu-img bitmap --add other.qcow2 b")
+    steps: list[Step] = [
+        add("other", read_only=True),
+        run("block-dirty-bitmap-enable", node="other", name="b"),
+        FLAT,
+    ]
+    compare(tmp_path, prepare, NBD, steps)
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_snapshot_of_a_disk_without_a_guest_counts_no_instructions(tmp_path: Path, tool: Sequence[str]) -> None:
     real_qemu_img("create", "-q", "-f", "qcow2", tmp_path / "other.qcow2", "1M")
@@ -134,3 +205,31 @@ def test_a_snapshot_of_a_disk_without_a_guest_counts_no_instructions(tmp_path: P
         running.stop()
     [snapshot] = json.loads(real_qemu_img("info", "--output=json", tmp_path / "other.qcow2"))["snapshots"]
     assert "icount" not in snapshot
+
+
+def test_a_group_is_not_deleted_under_those_who_wait_for_it(tmp_path: Path) -> None:
+    steps: list[Step] = [
+        add("other"),
+        over("throttle", "t", "other", throttle_group="g"),
+        run("object-del", id="g"),
+        run("qom-get", path="g", property="limits"),
+        run("blockdev-del", node_name="t"),
+        run("object-del", id="g"),
+        run("object-del", id="g"),
+    ]
+    compare(tmp_path, IMAGES, GROUP, steps)
+
+
+def test_a_raw_disk_that_begins_within_a_file_ends_with_it(tmp_path: Path) -> None:
+    steps: list[Step] = [
+        run("blockdev-add", driver="raw", node_name="flat", file=file("flat.raw"), offset=4096),
+        run("block_resize", node_name="flat", size=2 << 20),
+        FLAT,
+        run("block-export-add", type="nbd", id="e", node_name="flat", writable=True),
+        qemu_io("flat", "write -P 7 2093056 4k", "read -P 7 2093056 4k", "write 2M 512"),
+        run("block-export-del", id="e"),
+        run("blockdev-reopen", options=[{"driver": "raw", "node-name": "flat", "file": "none"}]),
+    ]
+    compare(tmp_path, IMAGES, NBD, steps)
+    for side in ("ours", "real"):
+        assert (tmp_path / side / "flat.raw").stat().st_size == (2 << 20) + 4096

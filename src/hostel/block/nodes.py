@@ -187,11 +187,14 @@ class NodeTable(Mapping[str, BlockNode]):
         node = self[name]
         if self.uses(node):
             raise BlockError(f"The node {name} already has a parent", errno=errno.EINVAL)
+        if parent in tree(node):
+            what = f"Making '{name}' a {driver.next_edge} child of '{parent.name}'"
+            raise BlockError(f"{what} would create a cycle", errno=errno.EINVAL)
         with parent.lock():
             edge = driver.add(node.share())
             try:
                 self.require_compatible(parent)
-            except BlockError:
+            except BaseException:
                 driver.drop(edge).close()
                 raise
         blockdev.rename(parent)
@@ -270,18 +273,17 @@ class NodeTable(Mapping[str, BlockNode]):
             OSError: what was held back could not be written; the node is closed nevertheless, but for EBUSY.
         """
         self.forget_closed()
-        if name in self.filters:
-            raise BlockError(f"Node {name} is in use", errno=errno.EBUSY)
         node = self._nodes.get(name)
-        if node is None:
+        if node is None and name not in self.filters:
             raise BlockError(f"Failed to find node with node-name='{name}'", errno=errno.ENOENT)
-        if name not in self._owned:
-            raise BlockError(f"Node {name} is not owned by the monitor", errno=errno.EPERM)
+        if node is None or any(use.edge == "root" for use in self.uses(node)):
+            raise BlockError(f"Node {name} is in use", errno=errno.EBUSY)
         self.require_top(node)
         node.require_unblocked()
-        if uses := self.uses(node):
-            what = "Node" if any(use.edge == "root" for use in uses) else "Block device"
-            raise BlockError(f"{what} {name} is in use", errno=errno.EBUSY)
+        if name not in self._owned:
+            raise BlockError(f"Node {name} is not owned by the monitor", errno=errno.EPERM)
+        if self.uses(node):
+            raise BlockError(f"Block device {name} is in use", errno=errno.EBUSY)
         with self._changing:
             self._owned = {each: owned for each, owned in self._owned.items() if each != name}
         try:

@@ -97,6 +97,8 @@ class _Entry:
         """Let the node be what ``settings`` say."""
         settings.put(self.node)
         self.image.read_only, self.image.cache = settings.read_only, settings.cache
+        self.image.filename, self.image.given = settings.filename, settings.given
+        self.image.inheriting = settings.inheriting
 
     @property
     def needs_driver(self) -> bool:

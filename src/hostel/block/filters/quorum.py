@@ -62,6 +62,11 @@ class QuorumDriver(FilterDriver):
         # What reads as anything after a discard would make the copies differ.
         self.supports &= ~Supports.DISCARD
 
+    @property
+    def next_edge(self) -> str:
+        """What the next copy will be called that is taken in."""
+        return f"children.{self._next}"
+
     def add(self, node: BlockNode) -> str:
         """Take one more copy in, which is not written to match the others; returns its edge.
 
@@ -74,7 +79,7 @@ class QuorumDriver(FilterDriver):
             raise BlockError(
                 f"Node '{node.name}' has {node.length} bytes, and the copies have {self.length}", errno=errno.EINVAL
             )
-        edge = f"children.{self._next}"
+        edge = self.next_edge
         self._next += 1
         self.children[edge] = node
         self._take_stock()

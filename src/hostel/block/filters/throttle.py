@@ -196,7 +196,11 @@ def _limits(values: Mapping[str, int]) -> dict[str, Limit]:
 
 
 class ThrottleDriver(FilterDriver):
-    """Makes requests wait as its group says; flushes never wait, and nothing does while the node is drained."""
+    """Makes requests wait as its group says; flushes never wait, and nothing does while the node is drained.
+
+    Attributes:
+        group: whose limits these are.
+    """
 
     name = "throttle"
     options: Final = Options(  # type: ignore[misc]
@@ -205,7 +209,7 @@ class ThrottleDriver(FilterDriver):
 
     def __init__(self, child: BlockNode, group: ThrottleGroup) -> None:
         super().__init__({"file": child})
-        self._group = group
+        self.group = group
         self._relaxed = 0
         self._relaxing = threading.Lock()
 
@@ -253,7 +257,7 @@ class ThrottleDriver(FilterDriver):
         """Let requests through, those that wait too; see :class:`hostel.block.rewiring.Restraining`."""
         with self._relaxing:
             self._relaxed += 1
-        self._group.look_again()
+        self.group.look_again()
 
     def tighten(self) -> None:
         """Make requests wait again."""
@@ -261,4 +265,4 @@ class ThrottleDriver(FilterDriver):
             self._relaxed -= 1
 
     def _wait(self, length: int, *, is_write: bool) -> None:
-        self._group.wait(length, is_write=is_write, may_go=lambda: self._relaxed > 0)
+        self.group.wait(length, is_write=is_write, may_go=lambda: self._relaxed > 0)

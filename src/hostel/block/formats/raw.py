@@ -57,8 +57,6 @@ class RawDriver(FormatDriver):
             )
         if size is not None and size % SECTOR:
             raise InvalidImage("Specified size is not multiple of 512")
-        if offset and size is None:
-            size = _sectors(file.length - offset)
         return cls(file, offset, size, probed=mode.probed)
 
     @classmethod
@@ -92,8 +90,8 @@ class RawDriver(FormatDriver):
 
     @property
     def length(self) -> int:
-        """The window's size, or the file's in whole sectors: a disk has no part of a sector."""
-        return _sectors(self._file.length) if self._size is None else self._size
+        """The window's size, or what the file has from its start on in whole sectors: a disk has no part of one."""
+        return _sectors(max(0, self._file.length - self._offset)) if self._size is None else self._size
 
     @property
     def start(self) -> int:
@@ -151,11 +149,11 @@ class RawDriver(FormatDriver):
         """Resize the child.
 
         Raises:
-            UnsupportedFeature: this is a window.
+            UnsupportedFeature: this is a window of a size of its own.
         """
         if self._size is not None:
             raise UnsupportedFeature("Cannot resize fixed-size raw disks")
-        self._file.resize(size, preallocation)
+        self._file.resize(self._offset + size, preallocation)
 
     def reopened(self, change: ModeChange) -> RawDriver:
         """The window that the mode names; it holds nothing back."""

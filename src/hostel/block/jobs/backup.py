@@ -193,18 +193,26 @@ def _stores_compressed(target: BlockNode) -> bool:
     return isinstance(driver, Compressing) and "data-file" not in driver.children and not driver.info().encrypted
 
 
+def require_named(sync: BackupSync, mode: BitmapMode | None, *, named: bool) -> None:
+    """Check what can be said before it is known whether there is the bitmap that is named.
+
+    Raises:
+        BlockError: the settings contradict each other; with QEMU's text.
+    """
+    if not named and sync in (BackupSync.BITMAP, BackupSync.INCREMENTAL):
+        raise _invalid(f"must provide a valid bitmap name for '{sync.value}' sync mode")
+    if sync is BackupSync.INCREMENTAL and mode not in (None, BitmapMode.ON_SUCCESS):
+        raise _invalid("Bitmap sync mode must be 'on-success' when using sync mode 'incremental'")
+
+
 def settle_bitmap(how: BackupSettings) -> BackupSettings:
     """Check what is said of a bitmap, in QEMU's order and words.
 
     Raises:
         BlockError: the settings contradict each other.
     """
-    wants = how.sync in (BackupSync.BITMAP, BackupSync.INCREMENTAL)
-    if wants and how.bitmap is None:
-        raise _invalid(f"must provide a valid bitmap name for '{how.sync.value}' sync mode")
+    require_named(how.sync, how.bitmap_mode, named=how.bitmap is not None)
     if how.sync is BackupSync.INCREMENTAL:
-        if how.bitmap_mode not in (None, BitmapMode.ON_SUCCESS):
-            raise _invalid("Bitmap sync mode must be 'on-success' when using sync mode 'incremental'")
         how = how._replace(sync=BackupSync.BITMAP, bitmap_mode=BitmapMode.ON_SUCCESS)
     if how.bitmap is None:
         if how.bitmap_mode is not None:

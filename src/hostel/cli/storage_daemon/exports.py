@@ -92,7 +92,6 @@ class Export:
     """
 
     kind: ClassVar[str]
-    used: ClassVar[Permission] = Permission.NONE  # beside reading, and writing where that is allowed
     shared: ClassVar[Permission] = Permission.ALL
 
     def __init__(self, daemon: Daemon, node: BlockNode, given: Mapping[str, Any], *, text: bool) -> None:
@@ -102,8 +101,8 @@ class Export:
         self.writable: bool = given.get("writable", False)
         self.shutting_down = False
         self._nodes: NodeTable = daemon.nodes
-        used = Permission.CONSISTENT_READ | (Permission.WRITE | self.used if self.writable else Permission.NONE)
-        self._use = by_device(used, self.shared)
+        used = Permission.CONSISTENT_READ | (Permission.WRITE if self.writable else Permission.NONE)
+        self._use = by_device(used | self.needed(given), self.shared)
         with contextlib.ExitStack() as stack:
             # What it shares less than others comes second, as in QEMU: of two conflicts that one is told.
             everything = self._use._replace(shared=Permission.ALL)
@@ -115,6 +114,10 @@ class Export:
             stack.callback(self.root.close)
             self.start(daemon, given)
             stack.pop_all()
+
+    def needed(self, given: Mapping[str, Any]) -> Permission:
+        """What it uses of the node beside reading it, and writing where that is allowed."""
+        return Permission.NONE
 
     def start(self, daemon: Daemon, given: Mapping[str, Any]) -> None:
         """Begin to serve; what fails here leaves nothing behind."""

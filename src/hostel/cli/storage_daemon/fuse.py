@@ -23,7 +23,10 @@ class FuseRunning(Export):
     """A node as a file."""
 
     kind = "fuse"
-    used = Permission.RESIZE
+
+    def needed(self, given: Mapping[str, Any]) -> Permission:
+        """See :class:`Export`: who may write may cut the file too, and what may grow may do so at any time."""
+        return Permission.RESIZE if self.writable or given.get("growable", False) else Permission.NONE
 
     def start(self, daemon: Daemon, given: Mapping[str, Any]) -> None:
         """Mount it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hostel.block.jobs.backup import BackupJob, BackupSettings, BackupSync, BitmapMode
+from hostel.block.jobs.backup import BackupJob, BackupSettings, BackupSync, BitmapMode, require_named
 from hostel.block.jobs.bitmaps import RecordingBitmap, named_bitmap
 from hostel.block.jobs.commit import CommitJob
 from hostel.block.jobs.event import JobEvent
@@ -19,9 +19,10 @@ from hostel.block.node import BlockNode, new_name
 from hostel.block.nodes import NodeTable
 from hostel.block.options import OptionError
 from hostel.block.rewiring import bottom_of_filters
+from hostel.block.uses import Layer, Use
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, generic, needed
-from hostel.errors import QmpError
+from hostel.errors import BlockError, QmpError
 
 if TYPE_CHECKING:
     from hostel.cli.storage_daemon.daemon import Daemon
@@ -96,7 +97,12 @@ class _Hold:
         """
         needs, job, name = self._wanted
         for need in needs.uses(job, name):
-            self._nodes.hold(need.node, need.use, reopened=need.reopened)
+            try:
+                self._nodes.hold(need.node, need.use, reopened=need.reopened)
+            except BlockError as error:
+                if needs.filter in _MADE_AS_NODES:
+                    error.message = _step(need.use) + error.message
+                raise
             self._needs.append(need)
 
     def replace(self, node: BlockNode, former: BlockNode) -> None:
@@ -112,6 +118,13 @@ class _Hold:
             self._nodes.forget_filter(self._name)
         for need in self._needs:
             self._nodes.release(need.node, need.use)
+
+
+def _step(use: Use | Layer) -> str:
+    """What QEMU says was to be done where a use of a filter that is made as a node is refused."""
+    if isinstance(use, Layer):
+        return "Could not replace node: "
+    return "" if use.is_job or use.edge == "root" else "Could not create node: "
 
 
 def _settings(daemon: Daemon, given: Mapping[str, Any], needs: Needs, hold: _Hold) -> JobSettings:
@@ -362,6 +375,7 @@ def make_backup(
 ) -> Job:
     """Make a backup; see :func:`make_job`."""
     mode = BitmapMode(given["bitmap-mode"]) if "bitmap-mode" in given else None
+    require_named(BackupSync(given["sync"]), mode, named="bitmap" in given)
     how = BackupSettings(BackupSync(given["sync"]), _bitmap(source, given), mode, given.get("compress", False))
     return make_job(
         daemon,

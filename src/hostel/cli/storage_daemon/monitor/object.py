@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block import objects
+from hostel.block.filters.throttle import ThrottleDriver
+from hostel.block.rewiring import unfiltered
 from hostel.cli.qemu.failure import Failure
 from hostel.cli.qemu.objects import make_object
 from hostel.cli.storage_daemon.monitor.command import Command
@@ -30,8 +32,13 @@ def _add(daemon: Daemon, given: Mapping[str, Any]) -> None:
 
 
 def _delete(daemon: Daemon, given: Mapping[str, Any]) -> None:
-    if not objects.remove(given["id"]):
+    found = objects.find(given["id"])
+    if found is None:
         raise generic(f"object '{given['id']}' not found")
+    drivers = [unfiltered(node).driver for node in daemon.nodes.values()]
+    if any(isinstance(driver, ThrottleDriver) and driver.group is found for driver in drivers):
+        raise generic(f"object '{given['id']}' is in use, can not be deleted")
+    objects.remove(given["id"])
 
 
 COMMANDS: Final = (Command("object-del", _delete, (needed("id"),)), Command("object-add", _add, None))
