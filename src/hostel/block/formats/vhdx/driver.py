@@ -220,14 +220,13 @@ class VhdxDriver(BlockMappedDriver):
 
 def _replay(file: BlockNode, log: Log, mode: OpenMode) -> bool:
     """Do again what the log says; whether it said anything."""
-    entries = log.pending()
-    if not entries:
-        return False
-    if mode.read_only:
+    if mode.read_only and log.is_pending():
         raise ReadOnly(
             f"VHDX image file '{file.filename}' opened read-only, but contains a log that needs to be replayed",
             errno=errno.EPERM,
             hint=f"To replay the log, run:\nqemu-img check -r all '{file.filename}'",
         )
-    log.replay(entries)
-    return True
+    entries = [] if mode.read_only else log.pending()
+    if entries:
+        log.replay(entries)
+    return bool(entries)

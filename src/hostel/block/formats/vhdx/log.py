@@ -29,6 +29,7 @@ from hostel.units import KiB, MiB
 
 MAX_LENGTH: Final = 256 * MiB  # of a log that is looked through; programs make 1 MiB
 _STEP: Final = 1024 * KiB
+_MOST_DESCRIPTORS: Final = 1 << 14  # of all valid entries: 64 MiB of metadata; a log of 1 MiB has room for 252
 
 
 class Entry(NamedTuple):
@@ -55,18 +56,27 @@ class Log:
         self._sequence_number = 1
         self._reserved = 0  # bytes of the area that the host has room for
 
-    def pending(self) -> list[Entry]:
-        """The entries that are to be done again, in their order; none where the image was closed properly.
+    def is_pending(self) -> bool:
+        """Whether anything is to be done again.
 
         Raises:
             UnsupportedFeature: the log is too long to be looked through.
         """
-        header = self._headers.current
-        if header.log_guid == NO_GUID or not header.log_length:
-            return []
-        if header.log_length > MAX_LENGTH:
-            raise UnsupportedFeature(f"The log has {header.log_length} bytes; {MAX_LENGTH} are looked through at most")
-        entries = {each.offset: each for each in self._entries(header.log_guid)}
+        return any(self._entries())
+
+    def pending(self) -> list[Entry]:
+        """The entries that are to be done again, in their order; none where the image was closed properly.
+
+        Raises:
+            UnsupportedFeature: the log is too long to be looked through, or says too much.
+        """
+        entries: dict[int, Entry] = {}
+        left = _MOST_DESCRIPTORS
+        for entry in self._entries():
+            entries[entry.offset] = entry
+            left -= len(entry.descriptors)
+            if left < 0:
+                raise _too_much()
         best: list[Entry] = []
         followed: set[int] = set()
         for start in entries.values():
@@ -191,8 +201,13 @@ class Log:
         number = entry.head.sequence_number + 1
         return following if following is not None and following.head.sequence_number == number else None
 
-    def _entries(self, log_guid: bytes) -> Iterator[Entry]:
+    def _entries(self) -> Iterator[Entry]:
         """All valid entries. What follows a head begins with other signatures, so that none lies inside another."""
+        log_guid, length = self._headers.current.log_guid, self.area.length
+        if log_guid == NO_GUID:
+            return
+        if length > MAX_LENGTH:
+            raise UnsupportedFeature(f"The log has {length} bytes; {MAX_LENGTH} are looked through at most")
         for start in range(0, self.area.length, _STEP):
             part = bytes(self._file.read(self.area.offset + start, min(_STEP, self.area.length - start)))
             for offset in range(0, len(part), LOG_SECTOR):
@@ -209,14 +224,10 @@ class Log:
             return None
         if head.entry_length % LOG_SECTOR or heads > head.entry_length:
             return None
-        described = self._read(offset, heads)
-        if int.from_bytes(described[16:24], "little") != head.sequence_number:
+        descriptors = self._descriptors(offset, head)
+        if descriptors is None:
             return None
-        places = range(LogEntry.SIZE, LogEntry.SIZE + count * LogDescriptor.SIZE, LogDescriptor.SIZE)
-        descriptors = tuple(LogDescriptor.unpack(described, place) for place in places)
         with_data = sum(each.signature == b"desc" for each in descriptors)
-        if not all(_is_valid(each, head) for each in descriptors):
-            return None
         if head.entry_length != heads + with_data * LOG_SECTOR:  # else entries could lie inside others
             return None
         data = self._read(offset, head.entry_length)
@@ -225,6 +236,25 @@ class Log:
             if data[sector : sector + 4] != b"data" or int.from_bytes(number, "little") != head.sequence_number:
                 return None
         return Entry(offset, head, descriptors) if head.checksum == checksum(data) else None
+
+    def _descriptors(self, offset: int, head: LogEntry) -> tuple[LogDescriptor, ...] | None:
+        """What an entry does; None where that makes no sense. No more is read than up to where it does not."""
+        found: list[LogDescriptor] = []
+        count = head.descriptor_count
+        for start in range(0, _head_sectors(count) * LOG_SECTOR, LOG_SECTOR):
+            sector = self._read((offset + start) % self.area.length, LOG_SECTOR)
+            if not start and LogEntry.unpack(sector) != head:
+                return None
+            first = 0 if start else LogEntry.SIZE
+            last = min(LOG_SECTOR, first + (count - len(found)) * LogDescriptor.SIZE)
+            for place in range(first, last, LogDescriptor.SIZE):
+                descriptor = LogDescriptor.unpack(sector, place)
+                if not _is_valid(descriptor, head):
+                    return None
+                found.append(descriptor)
+            if len(found) > _MOST_DESCRIPTORS:
+                raise _too_much()
+        return tuple(found)
 
     def _changes(self, entry: Entry) -> Iterator[tuple[int, bytes | int]]:
         """What an entry writes, or how many zeroes, and where."""
@@ -252,6 +282,10 @@ class Log:
         first = min(length, self.area.length - offset)
         data = bytes(self._file.read(self.area.offset + offset, first))
         return data + bytes(self._file.read(self.area.offset, length - first)) if first < length else data
+
+
+def _too_much() -> UnsupportedFeature:
+    return UnsupportedFeature(f"The log changes over {_MOST_DESCRIPTORS} places, which is more than is done again")
 
 
 def _rank(sequence: list[Entry]) -> tuple[int, int]:

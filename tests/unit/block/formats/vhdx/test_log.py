@@ -14,7 +14,7 @@ from hostel.block.formats.vhdx.driver import VhdxDriver
 from hostel.block.formats.vhdx.layout import LogDescriptor, LogEntry, sealed
 from hostel.block.node import BlockNode
 from hostel.block.powers import Repair
-from hostel.errors import BlockError, ReadOnly
+from hostel.errors import BlockError, ReadOnly, UnsupportedFeature
 from support.bounded import MIB, bounded
 from support.memory import Kind, LoggedDriver, MemoryDriver
 from support.vhdx import BLOCK, FIRST, LOG, TABLE, attach, fresh, header, patched, with_headers
@@ -213,6 +213,37 @@ def test_a_log_full_of_heads_takes_no_time(tmp_path: Path) -> None:
             return node.length
 
     assert bounded(look, seconds=20) == 10 * MIB
+
+
+def test_a_head_of_millions_of_descriptors_takes_nothing(tmp_path: Path) -> None:
+    """In a log of 256 MiB that the file has no bytes for; the descriptors were all kept before any was looked at."""
+    path = tmp_path / "disk"
+    image = with_headers(fresh(), log_guid=b"g" * 16, log_offset=64 * MIB, log_length=256 * MIB)
+    head = entry([zeroing(TABLE, 4096)], descriptor_count=8_000_000, entry_length=256 * MIB)
+    with path.open("wb") as file:
+        file.write(image)
+        for offset in range(64 * MIB, 320 * MIB, MIB):
+            file.seek(offset)
+            file.write(head)
+        file.truncate(320 * MIB)
+
+    def look() -> int:
+        with graph.open(str(path), "vhdx") as node:
+            return node.length
+
+    assert bounded(look, memory=32 * MIB, seconds=20) == 10 * MIB
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_log_that_changes_too_much_is_refused(read_only: bool) -> None:
+    driver = MemoryDriver(logged((0, entry([zeroing(TABLE, 4096)] * (1 << 14)))))
+    with pytest.raises(ReadOnly) if read_only else attach(driver):
+        attach(driver, read_only=read_only)
+    driver = MemoryDriver(logged((0, entry([zeroing(TABLE, 4096)] * ((1 << 14) + 1)))))
+    before = bytes(driver.data)
+    with pytest.raises(UnsupportedFeature, match="The log changes over 16384 places"):
+        attach(driver, read_only=read_only)
+    assert driver.data == before
 
 
 def test_more_changes_than_fit_into_the_log_are_made_in_turns() -> None:
