@@ -14,8 +14,8 @@ from typing import Final
 
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.block.formats.qed.layout import Feature, whole_clusters
 from hostel.block.formats.qed.layout import Header as QedHeader
-from hostel.block.formats.qed.layout import whole_clusters
 from hostel.codec.table import unpack_table
 from hostel.img.inspect_places import MOST_READ, Owned, padded, report
 from hostel.img.inspection import Level, Look
@@ -186,7 +186,8 @@ class _Columns:
 def look_at_qed_tables(look: Look, header: QedHeader) -> None:
     """Report the first L2 table of a qed image that lies on metadata, or an entry that does.
 
-    Metadata are the header, the L1 table and other L2 tables. One beyond the file's end is reported too.
+    Metadata are the header, the L1 table and other L2 tables. One beyond the file's end is reported too: as a warning
+    where the image is marked, since a crash of QEMU leaves such, and a repair drops them.
     """
     length = min(header.l1_entries, header.table_entries) * 8
     l1 = unpack_table(padded(look, header.l1_table_offset, min(length, MiB)), "Q", "little")
@@ -194,8 +195,11 @@ def look_at_qed_tables(look: Look, header: QedHeader) -> None:
     for index, table in enumerate(l1):
         if table % header.cluster_size or (table and table + header.table_bytes > end):
             message = f"L1 entry {index} makes no sense, or points beyond the end of the file: {table:#x}"
-            look.add(Level.UNSAFE, "truncated", message)
-            return
+            if not header.features & Feature.NEED_CHECK:
+                look.add(Level.UNSAFE, "truncated", message)
+                return
+            look.add(Level.WARNING, "truncated", f"{message}; the image was not closed properly, and a repair drops it")
+            l1[index] = 0
     tables = [table for table in l1 if table]
     if length > MiB:
         look.add(Level.NOTE, "large-table", f"Of the L1 table's {length} bytes only {MiB} were looked at")

@@ -10,6 +10,7 @@ import pytest
 from hostel.block import graph
 from hostel.block.formats.parallels.layout import Header as ParallelsHeader
 from hostel.block.formats.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, Header
+from hostel.block.formats.qed.layout import Feature
 from hostel.block.formats.qed.layout import Header as QedHeader
 from hostel.block.formats.vdi import Header as VdiHeader
 from hostel.block.powers import Checkable, Repair
@@ -213,6 +214,23 @@ def test_l2_tables_of_qed_on_each_other_or_on_the_l1_table_are_unsafe(tmp_path: 
     assert overlaps(path) == [
         f"Entry 7 of the L2 table at byte {first} points to the L2 table at byte {second}, at byte {second}"
     ]
+
+
+def test_an_l2_table_of_a_marked_qed_image_beyond_its_end_is_a_warning(tmp_path: Path) -> None:
+    """Without a sync between them, a crash leaves the L1 entry and not the table; a repair drops it."""
+    path = tmp_path / "image"
+    header, (first, second, _) = qed(path)
+    poke(path, QedHeader.OFFSET["features"], "<Q", Feature.NEED_CHECK)
+    poke(path, header.l1_table_offset + 8 * 2, "<QQ", path.stat().st_size + 8192, path.stat().st_size + 65536)
+    found = inspect(str(path))
+    assert [each.code for each in found.findings] == ["dirty", "truncated", "truncated"]
+    assert found.verdict is Level.WARNING
+    poke(path, first + 8 * 7, "<Q", second)
+    assert [each.code for each in inspect(str(path)).findings if each.level is Level.UNSAFE] == ["overlap"]
+    poke(path, first + 8 * 7, "<Q", 0)
+    with graph.open(str(path), "qed", read_only=False) as node:
+        assert node.read(5 * MIB, 4) == b"data"
+    assert inspect(str(path)).findings == ()
 
 
 def test_a_table_of_qed_that_ends_with_the_file_may_lack_the_end_of_a_sector(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Final, NamedTuple
 
 from hostel.errors import InvalidImage, UnsupportedFeature
@@ -24,6 +25,8 @@ SPARSE: Final = ("SPARSE", "VMFSSPARSE")
 SESPARSE: Final = "SESPARSE"
 
 _MAX_EXTENT_NAME: Final = 511
+# Each is opened and locked by itself, and the kernel looks at all locks of a file for each: 20,000 take minutes.
+_MAX_OF_ONE_FILE: Final = 1024
 _MAX_PARENT_NAME: Final = 4095
 # Blanks may be line ends, or missing, since QEMU, whose reading counts, takes them for such.
 _EXTENT: Final = re.compile(rb"^[ \t\r\f\v]*(RW|RDONLY|NOACCESS)\s+([+-]?\d+)\s*", re.MULTILINE)
@@ -132,13 +135,17 @@ def parse_extents(text: bytes) -> list[ExtentLine]:
 
     Raises:
         InvalidImage: a line is malformed, or there is none.
-        UnsupportedFeature: an extent is of a kind that is not read; QEMU leaves it out, and moves what follows.
+        UnsupportedFeature: an extent is of a kind that is not read; QEMU leaves it out, and moves what follows. Or too
+            many are of one file.
     """
     lines = [_extent_line(match) for match in _EXTENT.finditer(text)]
     if not lines:
         raise InvalidImage("The VMDK descriptor names no extent")
     if sum(line.length for line in lines) > INT64_MAX:
         raise InvalidImage("The extents of the VMDK descriptor are too long together")
+    name, count = Counter(line.filename for line in lines).most_common(1)[0]
+    if count > _MAX_OF_ONE_FILE:
+        raise UnsupportedFeature(f"{count} extents lie in '{name}', and may be {_MAX_OF_ONE_FILE} of one file")
     return lines
 
 

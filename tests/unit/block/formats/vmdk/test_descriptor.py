@@ -8,7 +8,7 @@ import pytest
 
 from hostel.block.formats.vmdk import descriptor as descriptors
 from hostel.block.formats.vmdk.driver import VmdkDriver
-from hostel.errors import InvalidImage
+from hostel.errors import InvalidImage, UnsupportedFeature
 from support.bounded import MIB
 from support.vmdk import descriptor, opened, refusal, write_files
 
@@ -30,6 +30,16 @@ def test_a_descriptor_that_is_written_is_read_back() -> None:
 def test_a_name_that_no_descriptor_can_hold_is_refused(value: str) -> None:
     with pytest.raises(InvalidImage, match="cannot hold"):
         descriptors.compose(MIB, "monolithicFlat", [], cid=1, parent=value)
+
+
+def test_so_many_extents_of_one_file_that_their_locks_take_minutes_are_refused() -> None:
+    """The descriptor of 1 MiB has room for 40,000."""
+    line = 'RW 8 FLAT "one" 0'
+    assert len(descriptors.parse_extents(descriptor("twoGbMaxExtentFlat", *[line] * 1024).encode())) == 1024
+    with pytest.raises(UnsupportedFeature, match="1025 extents lie in 'one', and may be 1024 of one file"):
+        descriptors.parse_extents(descriptor("twoGbMaxExtentFlat", *[line] * 1025).encode())
+    several = [f'RW 8 FLAT "{index}" 0' for index in range(5000)]
+    assert len(descriptors.parse_extents(descriptor("twoGbMaxExtentFlat", *several).encode())) == 5000
 
 
 @pytest.mark.parametrize(
