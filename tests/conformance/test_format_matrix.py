@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block.registry import FORMATS
+from support.fast_keys import fast_keys
 from support.formats import (
     CASES,
     GIB,
@@ -37,6 +38,8 @@ from support.formats import (
     theirs,
     write_page,
 )
+
+__all__ = ["fast_keys"]
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
 

@@ -32,7 +32,6 @@ SECTOR: Final = 512
 PAGE: Final = Path(__file__).parents[2] / "docs" / "compatibility" / "formats.md"
 RECORDING: Final = os.environ.get("HOSTEL_RECORD") == "1"
 _SECRET: Final = ("--object", "secret,id=key,data=passphrase")
-_ENVIRONMENT: Final = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
 # Creation options that QEMU has had since a release after the one that judges here.
@@ -118,7 +117,8 @@ class Result(NamedTuple):
 def theirs(*words: object, tool: str = "qemu-img") -> Result:
     """Run the real tool; that Debian ships it without two modules for dmg is left out of what it says."""
     command = [tool, *map(str, words)]
-    ended = subprocess.run(command, env=_ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     return Result(ended.returncode, ended.stdout, re.sub(r"(?m)^qemu: module block-.* not found.*\n", "", ended.stderr))
 
 

@@ -241,13 +241,10 @@ BROKEN = {
     "no zlib stream": ([Part(ZLIB, 0, 2, b"nonsense")], "The chunk at 0x0 cannot be read: it cannot be inflated"),
     "a zlib stream cut off": ([Part(ZLIB, 0, 2, PACKED[:-1])], "cannot be read: it is cut off"),
     "a short zlib stream": ([Part(ZLIB, 0, 3, PACKED)], "it holds 1024 bytes instead of 1536"),
-    "a zlib bomb": ([Part(ZLIB, 0, 2, zlib.compress(bytes(1 << 26)))], "it holds more than 1024 bytes"),
     "no bzip2 stream": ([Part(BZIP2, 0, 2, b"nonsense")], "it cannot be decompressed"),
     "a bzip2 stream cut off": ([Part(BZIP2, 0, 2, part(BZIP2, 0, bytes(1024)).data[:-3])], "it is cut off"),
-    "a bzip2 bomb": ([Part(BZIP2, 0, 2, part(BZIP2, 0, bytes(1 << 26)).data)], "it holds 1025 bytes instead of 1024"),
     "no xz stream": ([Part(LZMA, 0, 2, b"nonsense")], "it cannot be decompressed"),
     "an xz stream cut off": ([Part(LZMA, 0, 2, part(LZMA, 0, bytes(1024)).data[:-3])], "it is cut off"),
-    "an xz bomb": ([Part(LZMA, 0, 2, part(LZMA, 0, bytes(1 << 24)).data)], "it holds 1025 bytes instead of 1024"),
     "ADC that ends early": ([Part(ADC, 0, 2, b"\x81ab")], "it ends after 2 of 1024 bytes"),
     "ADC of a run cut off": ([Part(ADC, 0, 2, b"\x89ab")], "it ends after 0 of 1024 bytes"),
     "ADC that reaches back": ([Part(ADC, 0, 2, b"\x80a\x40\0\1")], "it reaches back before its start"),
@@ -261,6 +258,24 @@ def test_a_broken_chunk_cannot_be_read(tmp_path: Path, case: str) -> None:
     parts, message = BROKEN[case]
     with (
         graph.open(write(tmp_path / "a", dmg(parts, 1024)), "dmg") as node,
+        pytest.raises(BlockError, match=message),
+    ):
+        node.read(0, 1024)
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "message"),
+    [
+        (ZLIB, 1 << 26, "it holds more than 1024 bytes"),
+        (BZIP2, 1 << 26, "it holds 1025 bytes instead of 1024"),
+        (LZMA, 1 << 24, "it holds 1025 bytes instead of 1024"),
+    ],
+    ids=["zlib", "bzip2", "xz"],
+)
+def test_a_bomb_cannot_be_read(tmp_path: Path, kind: int, length: int, message: str) -> None:
+    bomb = part(kind, 0, bytes(length))._replace(sectors=2)
+    with (
+        graph.open(write(tmp_path / "a", dmg([bomb], 1024)), "dmg") as node,
         pytest.raises(BlockError, match=message),
     ):
         node.read(0, 1024)
