@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -80,15 +81,18 @@ class Daemon:
 @contextlib.contextmanager
 def daemon(folder: Path, *words: object, tool: Sequence[str] = OURS) -> Iterator[Daemon]:
     """Run a daemon with a monitor in a folder, for the length of a block."""
-    path = folder / "monitor.sock"
-    path.unlink(missing_ok=True)
+    path, ready = folder / "monitor.sock", folder / "monitor.pid"
+    for left in (path, ready):
+        left.unlink(missing_ok=True)
     monitor = ["--chardev", f"socket,id=monitor,path={path},server=on,wait=off", "--monitor", "monitor"]
-    arguments = [*tool, *map(str, words), *monitor]
+    # QEMU 7.2's never answers, now and then, a client that comes before it is up, which it is when this file is there.
+    is_up = ready.exists if tool is THEIRS else functools.partial(listens, path)
+    arguments = [*tool, *map(str, words), *monitor, *(("--pidfile", str(ready)) if tool is THEIRS else ())]
     environment = {**os.environ, "PYTHONFAULTHANDLER": "1"}
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, cwd=folder, env=environment) as process:
         try:
             until = time.monotonic() + 30
-            while not listens(path):
+            while not is_up():
                 if process.poll() is not None:
                     raise AssertionError(f"{arguments}: {process.stderr and process.stderr.read()}")
                 assert time.monotonic() < until
