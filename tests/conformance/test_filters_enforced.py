@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -18,12 +19,12 @@ pytestmark = [
 
 def run(name: str) -> None:
     """Run a function of :mod:`support.filtered` in a network of its own."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     words = ["sh", "-c", 'mount -t sysfs none /sys && exec "$@"', "sh", sys.executable, "-m", "support.filtered", name]
-    done = subprocess.run(
-        ["unshare", "--net", "--mount", *words], capture_output=True, text=True, timeout=180, check=False,
-        env=environment,
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            ["unshare", "--net", "--mount", *words], capture_output=True, text=True, timeout=180, check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": folder},
+        )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
 
