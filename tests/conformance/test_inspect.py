@@ -11,6 +11,9 @@ import pytest
 
 from hostel.img.inspect import inspect
 from hostel.img.inspection import Level
+from support.fast_keys import fast_keys
+
+__all__ = ["fast_keys"]
 
 pytestmark = pytest.mark.requires_tool("qemu-img")
 MIB = 1 << 20
