@@ -214,6 +214,18 @@ def test_an_entry_that_points_nowhere_is_an_error_and_not_data(entry: int) -> No
         node.pwrite(0, b"x")
 
 
+def test_what_leads_to_the_l1_table_is_neither_read_nor_written() -> None:
+    """The guest's bytes would be taken for the places of tables."""
+    l1 = header(filled()).l1_table_offset
+    for data in (word(filled(), table_of(filled()) + 8, l1), word(filled(), l1, l1)):
+        driver = MemoryDriver(data)
+        with QED.attach(driver) as node:
+            for call in (lambda: node.read(CLUSTER, 1), lambda: node.pwrite(CLUSTER, b"x" * CLUSTER)):
+                with pytest.raises(CorruptImage, match="is invalid"):
+                    call()
+        assert driver.data[l1 : l1 + header(data).table_bytes] == data[l1 : l1 + header(data).table_bytes]
+
+
 def test_zeroes_in_a_part_of_a_large_cluster_hide_all_that_is_below() -> None:
     backing = b"below" * (6 * MIB // 5)
     data = QED.create(6 * MIB, {"cluster_size": 4 * MIB, "table_size": 1, "backing_file": "base"})

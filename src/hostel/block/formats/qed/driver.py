@@ -295,14 +295,14 @@ class QedDriver(ClusteredDriver):
         return offset
 
     def _validate(self, entry: int, offset: int) -> None:
-        if not self.header.is_cluster(entry, self.end):
+        if not self.header.is_cluster(entry, self.end) or self.header.is_in_l1(entry, self.cluster_size):
             raise CorruptImage(
                 f"Cluster offset {entry:#x} of guest offset {offset:#x} is invalid",
                 hint="Use qemu-img check -r all to repair it: what it stood for is lost.",
             )
 
     def _validate_table(self, entry: int, index: int) -> None:
-        if not self.header.is_table(entry, self.end):
+        if not self.header.is_table(entry, self.end) or self.header.is_in_l1(entry, self.header.table_bytes):
             raise CorruptImage(
                 f"L2 table offset {entry:#x} is invalid (L1 index: {index:#x})",
                 hint="Use qemu-img check -r all to repair it: what it stood for is lost.",

@@ -76,6 +76,10 @@ class Header(Record, endian="little"):
         """Whether a table can lie at a host offset."""
         return self.is_cluster(offset, end) and offset + self.table_bytes <= end
 
+    def is_in_l1(self, offset: int, length: int) -> bool:
+        """Whether a range of bytes lies on the L1 table: what is written there is taken for places of tables."""
+        return offset < self.l1_table_offset + self.table_bytes and self.l1_table_offset < offset + length
+
 
 def max_image_size(cluster_size: int, table_size: int) -> int:
     """The virtual size that tables of a size can map, bytes."""

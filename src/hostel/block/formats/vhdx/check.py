@@ -32,9 +32,13 @@ def require_sound_table(table: BlockTable, metadata: Metadata, regions: Regions,
 
 
 def check_table(table: BlockTable, metadata: Metadata, regions: Regions, length: int, report: Report) -> CheckResult:
-    """Report what is wrong with a table, in QEMU's words; blocks over blocks are ours, it does not look for them."""
+    """Report what is wrong with a table, in QEMU's words; blocks over blocks, and states that say nothing, are ours."""
     findings = Findings(report)
-    for line in (*_findings(table, metadata, regions, length), *_overlaps(table, metadata)):
+    for line in (
+        *_findings(table, metadata, regions, length),
+        *_overlaps(table, metadata),
+        *_senseless(table, metadata),
+    ):
         findings.corruption(line)
     return findings.result
 
@@ -81,6 +85,17 @@ def _overlaps(table: BlockTable, metadata: Metadata) -> Iterator[str]:
     for (offset, index, length), (following, other, _) in itertools.pairwise(places):
         if following < offset + length:
             yield f"VHDX BAT entries {index} and {other} overlap, at {offset} and {following}"
+
+
+def _senseless(table: BlockTable, metadata: Metadata) -> Iterator[str]:
+    """Entries of blocks that no driver reads: of an unknown state, or there in part and there is no parent."""
+    wrong = {4} if metadata.parent is not None else {4, BlockState.PARTIALLY_PRESENT}
+    for first, entries in table.pages():
+        if _is_uniform(entries) and entries[0] & layout.STATE_MASK not in wrong:
+            continue
+        for index, entry in enumerate(entries, first):
+            if entry & layout.STATE_MASK in wrong and index % (metadata.chunk + 1) != metadata.chunk:
+                yield f"VHDX BAT entry {index} is 0x{entry:x}, whose state makes no sense"
 
 
 def _placed(table: BlockTable, low: int = 0, high: int = -1) -> Iterator[tuple[int, int]]:

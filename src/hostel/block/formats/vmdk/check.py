@@ -18,7 +18,7 @@ from hostel.block.powers import CheckResult, Report
 from hostel.errors import BlockError
 from hostel.units import SECTOR
 
-_PAGE: Final = 4096  # bytes
+_PAGE: Final = 4096  # cells
 
 
 def check_image(image: VmdkImage, report: Report) -> CheckResult:
@@ -80,20 +80,31 @@ def _check_table(
 
 
 class _Seen:
-    """Which grains of a file have been seen: a bit for each, in pages that are there once they are wanted."""
+    """Which grains of a file have been seen: where one begins in each grain's length of it, in pages made when wanted.
+
+    Two that begin in one such length share bytes, and so do some that begin in neighbours.
+    """
 
     def __init__(self, extent: MappedExtent) -> None:
-        # Of compressed grains at most one begins in a sector; others, which need not be aligned, have a grain's length.
+        # Of compressed grains only the start is known, and at most one begins in a sector.
         self._unit = SECTOR if extent.compressed else extent.grain_size
-        self._pages: dict[int, bytearray] = {}
+        self._pages: dict[int, array[int]] = {}
 
     def add(self, host: int) -> bool:
-        """Note a grain; whether it had been noted."""
-        number, bit = divmod(host // self._unit, _PAGE * 8)
+        """Note a grain; whether one that was noted has some of its bytes."""
+        cell, rest = divmod(host, self._unit)
+        number, at = divmod(cell, _PAGE)
         page = self._pages.get(number)
         if page is None:
-            page = self._pages[number] = bytearray(_PAGE)
-        at, mask = bit >> 3, 1 << (bit & 7)
-        was = bool(page[at] & mask)
-        page[at] |= mask
-        return was
+            page = self._pages[number] = array("I", bytes(_PAGE * 4))
+        rest = rest // SECTOR + 1  # 0 is none
+        before = page[at - 1] if at else self._at(cell - 1)
+        after = page[at + 1] if at + 1 < _PAGE else self._at(cell + 1)
+        if page[at] or before > rest or 0 < after < rest:
+            return True
+        page[at] = rest
+        return False
+
+    def _at(self, cell: int) -> int:
+        page = self._pages.get(cell // _PAGE)
+        return page[cell % _PAGE] if page is not None else 0

@@ -272,7 +272,7 @@ class SparseExtent(MappedExtent):
 
         Raises:
             UnsupportedFeature: there is none.
-            CorruptImage: one lies over the header.
+            CorruptImage: one lies over the header, or among the grains.
         """
         places = [self.tables.place(index)]
         if self.redundant is not None:
@@ -280,7 +280,9 @@ class SparseExtent(MappedExtent):
         for place in places:
             if not place:
                 raise UnsupportedFeature(f"'{self.file.filename}' has no grain table {index}: it can only be read")
-            if place < layout.HEADER_LENGTH or place + self.tables.size > max(self.data_start, self.file_end):
+            # A table among the grains is what the guest wrote, or will be written over it; 0 says nothing of grains.
+            end = self.data_start or self.file_end
+            if place < layout.HEADER_LENGTH or place + self.tables.size > end:
                 raise CorruptImage(f"The grain table {index} of '{self.file.filename}' cannot be at offset {place}")
             for known in self._metadata():
                 if place < known.stop and known.start < place + self.tables.size:

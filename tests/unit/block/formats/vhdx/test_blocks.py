@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from hostel.block.extent import Status
+from hostel.block.formats.vhdx.layout import BlockState
+from hostel.errors import CorruptImage
 from support.bounded import MIB
 from support.memory import MemoryDriver
 from support.reopening import check_reopened
@@ -65,3 +69,17 @@ def test_a_check_finds_blocks_over_others() -> None:
 def test_it_is_opened_anew_in_its_place_with_what_was_held_back() -> None:
     with attach(MemoryDriver(fresh())) as node:
         check_reopened(node, BLOCK)
+
+
+def test_a_state_that_no_driver_reads_is_found() -> None:
+    """Reading fails there, so that a check must not say that all is well."""
+    data = mapped(fresh(), (0, 4), (2, FIRST | BlockState.PARTIALLY_PRESENT)) + bytes(2 * MIB)
+    corruptions, lines = check(data)
+    assert corruptions == 2
+    assert lines == [
+        "VHDX BAT entry 0 is 0x4, whose state makes no sense",
+        f"VHDX BAT entry 2 is 0x{FIRST | 7:x}, whose state makes no sense",
+    ]
+    for block in (0, 2):
+        with attach(MemoryDriver(data), read_only=True) as node, pytest.raises(CorruptImage):
+            node.read(block * BLOCK, 512)

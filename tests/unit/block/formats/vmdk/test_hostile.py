@@ -96,6 +96,25 @@ def test_a_directory_that_leads_anywhere_makes_no_write_go_there(which: int, sec
     assert driver.data[:SECTOR] == before[:SECTOR]
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_table_among_the_grains_is_not_written(which: int) -> None:
+    """The redundant one was written over the guest's data, and the other is what the guest has written."""
+    driver = MemoryDriver(vmdk.create(MIB))
+    with attach(driver) as node:
+        node.pwrite(0, b"a" * (3 * GRAIN))
+    rgd, gd = directories(driver.data)
+    first = struct.unpack_from("<I", driver.data, struct.unpack_from("<I", driver.data, gd)[0] * SECTOR)[0]
+    data = patched(bytes(driver.data), (rgd, gd)[which], "I", first + 20)
+    if which:
+        data = patched(data, (first + 20) * SECTOR, "128I", *[0] * 128)
+    driver = MemoryDriver(data)
+    with attach(driver) as node:
+        with pytest.raises(CorruptImage, match=r"The grain table 0 of .* cannot be at offset"):
+            node.pwrite(5 * GRAIN, b"x" * GRAIN)
+        assert node.driver.check(Repair.NOTHING, lambda line: None).corruptions  # type: ignore[attr-defined]
+    assert driver.data[first * SECTOR :] == data[first * SECTOR :]
+
+
 def test_a_grain_in_the_metadata_is_not_written() -> None:
     data = vmdk.create(MIB)
     first = struct.unpack_from("<I", data, directories(data)[1])[0] * SECTOR
@@ -118,6 +137,22 @@ def test_a_grain_that_is_used_twice_is_found() -> None:
         lines: list[str] = []
         assert node.driver.check(Repair.NOTHING, lines.append).corruptions == 1  # type: ignore[attr-defined]
         assert lines == ["ERROR: cluster offset for sector 128 is that of another sector too"]
+
+
+@pytest.mark.parametrize("shift", [-127, -1, 1, 127])
+def test_a_grain_that_has_some_bytes_of_another_is_found(shift: int) -> None:
+    driver = MemoryDriver(vmdk.create(MIB))
+    with attach(driver) as node:
+        node.pwrite(3 * GRAIN, b"b" * GRAIN)
+        node.pwrite(0, b"a" * GRAIN)
+    first = struct.unpack_from("<I", driver.data, directories(driver.data)[1])[0] * SECTOR
+    (place,) = struct.unpack_from("<I", driver.data, first)
+    driver.data += bytes(GRAIN)
+    driver = MemoryDriver(patched(patched(bytes(driver.data), first + 12, "I", 0), first + 20, "I", place + shift))
+    with attach(driver, read_only=True) as node:
+        lines: list[str] = []
+        assert node.driver.check(Repair.NOTHING, lines.append).corruptions == 1  # type: ignore[attr-defined]
+        assert lines == ["ERROR: cluster offset for sector 640 is that of another sector too"]
 
 
 def test_nothing_is_repaired() -> None:
