@@ -67,7 +67,8 @@ def test_a_stream_that_is_cut_off_has_what_was_flushed(seed: int, tried: Counter
     with vmdk.attach(driver) as node:
         for number in rng.sample(range(GRAINS), 7):
             offset = number * GRAIN
-            data = (rng.randbytes(rng.choice((10, GRAIN // 2))) * GRAIN)[: min(GRAIN, size - offset)]
+            piece = rng.randbytes(rng.choice((10, GRAIN // 2)))
+            data = (piece * (GRAIN // len(piece) + 1))[: min(GRAIN, size - offset)]
             start = len(driver.log)
             node.pwrite(offset, data)
             disk.content[offset : offset + len(data)] = data
