@@ -17,7 +17,7 @@ from pathlib import Path
 from support.linux import BEGIN, END, PREPARE, Kernel, cpio, package
 from support.qemu import PROGRAM
 
-TIMEOUT = 300.0  # seconds for its whole life
+TIMEOUT = 600.0  # seconds for its whole life, of which it needs 90 where nothing else runs
 _ROOT = Path(__file__).parents[2]
 _BOOT = ("virtio_pci", "9pnet_virtio", "9p", "overlay")  # modules until there is a root
 _COMMAND = "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check tsc=reliable intel_iommu=on"
