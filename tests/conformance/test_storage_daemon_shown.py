@@ -233,3 +233,13 @@ def test_a_raw_disk_that_begins_within_a_file_ends_with_it(tmp_path: Path) -> No
     compare(tmp_path, IMAGES, NBD, steps)
     for side in ("ours", "real"):
         assert (tmp_path / side / "flat.raw").stat().st_size == (2 << 20) + 4096
+
+
+def test_each_overlay_says_that_what_is_below_it_cannot_be_opened(tmp_path: Path) -> None:
+    prepare = (*IMAGES, "qemu-img create -q -f qcow2 -b top.qcow2 -F qcow2 new.qcow2", "rm base.qcow2")
+    steps: list[Step] = [
+        add("new"),
+        add("mid"),
+        add("top", backing={"driver": "qcow2", "file": file("mid.qcow2"), "node-name": "mid"}),
+    ]
+    compare(tmp_path, prepare, (), steps)

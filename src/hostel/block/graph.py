@@ -371,7 +371,8 @@ def _open_references(
             if given is not None and given.partial:
                 given = following.complete(current, reference, given)
             mode_of_edge = mode if reference.child == "backing" else own
-            below = _open_reference(current, reference, given, mode_of_edge, writable=depth == writable_backing)
+            with _below(depth - 1):
+                below = _open_reference(current, reference, given, mode_of_edge, writable=depth == writable_backing)
             current.driver.children[reference.child] = below
             if reference.child == "backing":
                 if _identity(below) in seen:
@@ -388,6 +389,16 @@ def _open_references(
             return
         current, described = backing, below_it
     raise BlockError(f"The backing chain has more than {MAX_CHAIN} images", errno=errno.ELOOP)
+
+
+@contextlib.contextmanager
+def _below(depth: int) -> Iterator[None]:
+    """Say of an error how many overlays there are above what cannot be opened, as QEMU does."""
+    try:
+        yield
+    except BlockError as error:
+        error.message = "Could not open backing file: " * depth + error.message
+        raise
 
 
 def _references(node: BlockNode, image: Described | None) -> list[Reference]:
