@@ -186,14 +186,21 @@ def test_a_copy_is_not_exported_as_what_may_grow(tmp_path: Path) -> None:
     compare(tmp_path, IMAGES, NBD, steps)
 
 
-def test_a_bitmap_that_records_may_be_told_to_where_nothing_is_written(tmp_path: Path) -> None:
+def test_bitmaps_are_changed_in_memory_where_nothing_is_written(tmp_path: Path) -> None:
     prepare = (*IMAGES, "qemu-img bitmap --add other.qcow2 b")
+    sums = [run("x-debug-block-dirty-bitmap-sha256", node="other", name=name) for name in ("b", "new")]
     steps: list[Step] = [
         add("other", read_only=True),
         run("block-dirty-bitmap-enable", node="other", name="b"),
-        FLAT,
+        run("block-dirty-bitmap-add", node="other", name="new", persistent=True),
+        *sums,
+        run("blockdev-del", node_name="other"),
+        add("other", read_only=True),
+        *sums,
     ]
     compare(tmp_path, prepare, NBD, steps)
+    for side in ("ours", "real"):
+        real_qemu_img("check", tmp_path / side / "other.qcow2")
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -220,6 +227,18 @@ def test_a_group_is_not_deleted_under_those_who_wait_for_it(tmp_path: Path) -> N
     compare(tmp_path, IMAGES, GROUP, steps)
 
 
+def test_what_a_raw_disk_is_a_part_of_is_not_resized_below_it(tmp_path: Path) -> None:
+    steps: list[Step] = [
+        add("base"),
+        add("other"),
+        over("raw", "all", "base"),
+        over("raw", "part", "other", size=65536),
+        *(run("block_resize", node_name=name, size=2 << 20) for name in ("base", "other", "all", "part")),
+        run("block-export-add", type="fuse", id="e", node_name="other", mountpoint="flat.raw", growable=True),
+    ]
+    compare(tmp_path, IMAGES, NBD, steps)
+
+
 def test_a_raw_disk_that_begins_within_a_file_ends_with_it(tmp_path: Path) -> None:
     steps: list[Step] = [
         run("blockdev-add", driver="raw", node_name="flat", file=file("flat.raw"), offset=4096),
@@ -233,6 +252,43 @@ def test_a_raw_disk_that_begins_within_a_file_ends_with_it(tmp_path: Path) -> No
     compare(tmp_path, IMAGES, NBD, steps)
     for side in ("ours", "real"):
         assert (tmp_path / side / "flat.raw").stat().st_size == (2 << 20) + 4096
+
+
+def test_options_are_refused_by_their_types_and_names_in_the_order_of_opening(tmp_path: Path) -> None:
+    top = {"driver": "qcow2", "node-name": "top"}
+    named = {**file("other.qcow2"), "node-name": "other-file"}
+    mid = {"driver": "qcow2", "node-name": "mid", "file": file("mid.qcow2")}
+    steps: list[Step] = [
+        run("blockdev-add", **{**top, "file": {**file("top.qcow2"), "node-name": "top-file"}, "backing": mid}),
+        run("blockdev-reopen", options=[{**top, "file": "top-file"}]),
+        run("blockdev-add", driver="qcow2", node_name="other", file=named),
+        run("blockdev-add", driver="qcow2", node_name="other", file=named),
+        run("blockdev-add", driver="qcow2", node_name="top", file=named),
+        run("blockdev-add", driver="qcow2", node_name="top", file=file("base.qcow2"), backing=mid),
+        run("blockdev-add", driver="qcow2", node_name="x", file=file("base.qcow2"), lazy_refcounts="on"),
+        run("blockdev-add", driver="qcow2", node_name="x", file=file("base.qcow2"), l2_cache_size="64k"),
+        run("blockdev-add", driver="qcow2", node_name="x", file=file("base.qcow2"), l2_cache_size=True),
+        run("blockdev-reopen", options=[{"driver": "qcow2", "node-name": "other", "lazy-refcounts": 1, "file": "f"}]),
+        run("blockdev-reopen", options=[{"driver": "qcow2", "node-name": "other", "cache-size": "1", "file": "f"}]),
+    ]
+    compare(tmp_path, IMAGES, (), steps)
+
+
+def test_an_action_that_takes_no_part_in_a_group_is_refused_in_its_turn(tmp_path: Path) -> None:
+    backup = {"device": "base", "target": "other", "sync": "full", "job-id": "j"}
+    actions = [
+        {"type": "blockdev-backup", "data": backup},
+        {"type": "block-dirty-bitmap-add", "data": {"node": "base", "name": "b"}},
+    ]
+    grouped = {"completion-mode": "grouped"}
+    steps: list[Step] = [
+        add("base"),
+        add("other"),
+        run("transaction", actions=actions, properties=grouped),
+        run("transaction", actions=[{"type": "abort", "data": {}}, actions[1]], properties=grouped),
+        run("query-jobs"),
+    ]
+    compare(tmp_path, IMAGES, (), steps)
 
 
 def test_each_overlay_says_that_what_is_below_it_cannot_be_opened(tmp_path: Path) -> None:

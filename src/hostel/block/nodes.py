@@ -6,19 +6,18 @@ another one use of it follows from what they are, and from their own users.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from typing import Any, Final, NamedTuple
 
-from hostel.block import blockdev, graph, registry, reopening
-from hostel.block.driver import FilterDriver, Supports
+from hostel.block import blockdev, graph, reopening, schema
+from hostel.block.driver import FilterDriver
 from hostel.block.filters.copy_on_read import CopyOnReadDriver
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.filters.quorum import QuorumDriver
+from hostel.block.formats.raw import RawDriver
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
 from hostel.block.permission import Permission
@@ -29,27 +28,6 @@ from hostel.block.tree import in_order_of_opening, tree
 from hostel.block.uses import Layer, Level, Parent, Use, combined, conflict, levels
 from hostel.errors import BlockError, ReadOnly
 
-_UNKNOWN: Final = re.compile(r"Block .* support the option '(.+)'")
-_FLAGS: Final = ("read-only", "auto-read-only", "force-share")
-# What the schema of the commands demands of a driver, and which words it lets options be.
-NEEDED: Final = {
-    "file": ("filename",),
-    "host_device": ("filename",),
-    "nbd": ("server",),
-    "throttle": ("throttle-group", "file"),
-    "quorum": ("children", "vote-threshold"),
-    "blkdebug": ("image",),
-    "blkverify": ("test", "raw"),
-    "blklogwrites": ("file", "log"),
-    **dict.fromkeys(("compress", "copy-on-read", "preallocate"), ("file",)),
-}
-_CHOICES: Final = {
-    "discard": ("ignore", "unmap"),
-    "detect-zeroes": ("off", "on", "unmap"),
-    "aio": ("threads", "native", "io_uring"),
-    "locking": ("auto", "off", "on"),
-    "overlap-check": ("none", "constant", "cached", "all"),
-}
 _CHANGES: Final = Permission.WRITE | Permission.RESIZE
 _WRITES: Final = Permission.WRITE | Permission.WRITE_UNCHANGED
 _UNWRITABLE: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -128,13 +106,14 @@ class NodeTable(Mapping[str, BlockNode]):
             BlockError: with QEMU's text.
             OSError: the host's own errors.
         """
-        check(tree, text=text)
+        schema.check(tree, text=text)
         name = str(tree.get("node-name", ""))
         if not name:
             raise OptionError("'node-name' must be specified for the root node")
         given = {"discard": "ignore", **dict(blockdev.flatten(blockdev.typed(tree) if text else tree))}
-        self._require_free(name)
-        with _in_words_of_the_schema(tree):
+        for each in schema.names(tree):
+            self._require_free(each)
+        with schema.in_words_of_the_schema(tree):
             node = self._open(given)
         try:
             self.adopt(node)
@@ -159,7 +138,7 @@ class NodeTable(Mapping[str, BlockNode]):
         """
         wanted: list[tuple[BlockNode, blockdev.Described, dict[str, Any]]] = []
         for index, options in enumerate(trees):
-            check(options, text=False, path=f"options[{index}].")
+            schema.check(options, text=False, path=f"options[{index}].")
             name = options.get("node-name")
             if name is None:
                 raise OptionError("node-name not specified")
@@ -170,7 +149,7 @@ class NodeTable(Mapping[str, BlockNode]):
             for edge in ("file", "backing"):
                 if isinstance(given.get(edge), str):
                     self.find(given[edge])
-            with _in_words_of_the_schema(options, f"options[{index}]."):
+            with schema.in_words_of_the_schema(options, f"options[{index}]."):
                 wanted.append((node, _describe(given, self._nodes), given))
         reopening.reopen(self, wanted)
         self.forget_closed()
@@ -482,6 +461,8 @@ class NodeTable(Mapping[str, BlockNode]):
             return Use(by, edge, used, shared & ~_CHANGES)
         if isinstance(parent.driver, CopyOnReadDriver):
             used |= Permission.WRITE_UNCHANGED
+        if isinstance(parent.driver, RawDriver) and parent.driver.is_window:
+            return Use(by, edge, used, shared & ~Permission.RESIZE)  # which ends where the file did when it was opened
         if parent.format == "raw" or isinstance(parent.driver, FilterDriver):
             return Use(by, edge, used, shared)
         used |= Permission.CONSISTENT_READ
@@ -522,68 +503,6 @@ def _describe(given: Mapping[str, Any], nodes: Mapping[str, BlockNode]) -> block
     return blockdev.from_options(given, nodes)
 
 
-@contextlib.contextmanager
-def _in_words_of_the_schema(tree: Mapping[str, Any], path: str = "") -> Iterator[None]:
-    """The schema of the command has words of its own for an option that nobody knows."""
-    try:
-        yield
-    except OptionError as error:
-        if (unknown := _UNKNOWN.fullmatch(error.message)) is not None:
-            member = unknown[1].split(".")[0]
-            error.message = f"Parameter '{path}{_path(tree, member) or member}' is unexpected"
-        raise
-
-
 def _name(node: BlockNode) -> str:
     """A node's name at this moment: jobs exchange names."""
     return node.name
-
-
-def _path(options: Mapping[str, Any], member: str) -> str:
-    """Where a member is in nested options, as QEMU writes it; nothing where it is not."""
-    if member in options:
-        return member
-    for key, value in options.items():
-        parts = {key: value} if isinstance(value, Mapping) else {}
-        if isinstance(value, list):
-            parts = {f"{key}[{index}]": each for index, each in enumerate(value) if isinstance(each, Mapping)}
-        for name, part in parts.items():
-            if found := _path(part, member):
-                return f"{name}.{found}"
-    return ""
-
-
-def check(tree: Mapping[str, Any], *, text: bool, path: str = "") -> None:
-    """Refuse what QEMU's schema refuses before anything is opened: a driver that is unknown, what every node needs.
-
-    Args:
-        tree: the options of ``blockdev-add``, nested.
-        text: values are text, from a command line.
-        path: what stands before names in messages.
-
-    Raises:
-        OptionError: with QEMU's text.
-    """
-    driver = tree.get("driver")
-    if driver is None:
-        raise OptionError(f"Parameter '{path}driver' is missing")
-    if driver not in (*registry.FORMATS, *registry.PROTOCOLS, *registry.FILTERS, "file", "host_device"):
-        raise OptionError(f"Parameter 'driver' does not accept value '{driver}'")
-    for needed in NEEDED.get(driver, ("file",) if driver in registry.FORMATS else ()):
-        if needed not in tree:
-            raise OptionError(f"Parameter '{path}{needed}' is missing")
-    for name, value in tree.items():
-        if isinstance(value, str) and value not in _CHOICES.get(name, (value,)):
-            raise OptionError(f"Parameter '{name}' does not accept value '{value}'")
-        if isinstance(value, Mapping) and "driver" in value:
-            check(value, text=text, path=f"{path}{name}.")
-        elif name in ("node-name", "filename", "driver") and not isinstance(value, str):
-            raise OptionError(f"Invalid parameter type for '{path}{name}', expected: string")
-        elif name in _FLAGS and not text and not isinstance(value, bool):
-            raise OptionError(f"Invalid parameter type for '{path}{name}', expected: boolean")
-        elif name in _FLAGS and text and value not in ("on", "off"):
-            raise OptionError(f"Parameter '{path}{name}' expects 'on' or 'off'")
-    if "backing" in tree and not (
-        driver in registry.FORMATS and registry.format_driver(driver).supports & Supports.BACKING
-    ):
-        raise OptionError(f"Parameter '{path}backing' is unexpected")

@@ -72,6 +72,7 @@ class _Entry:
     Attributes:
         image: where its driver is: jobs put filters over it.
         explicit: what was said of it.
+        lacks_backing: nothing was said of what it stands on.
         options: that, and what it inherits.
         before: what it is now.
         after: what it shall be.
@@ -85,6 +86,7 @@ class _Entry:
         self.node = node
         self.image = unfiltered(node)
         self.explicit = dict(explicit)
+        self.lacks_backing = False
         self.options = dict(options)
         self.before = _Settings.of(node)
         self.after = self.before
@@ -179,6 +181,7 @@ def _queue(
         options = {**(node.given if known is None else known.explicit), **options}
     explicit = dict(options)
     options = {**inherited, **options}
+    lacks_backing = not keep and "backing" not in options and "backing.driver" not in options
     if keep:
         options = {**_effective(node), **node.given, **options}
     image = unfiltered(node)
@@ -193,6 +196,7 @@ def _queue(
         _take(explicit, edge)
         below.append((child, _take(options, edge), edge, keep))
     entries[id(node)] = _Entry(node, explicit, options)
+    entries[id(node)].lacks_backing = lacks_backing
     for child, part, edge, kept in below:
         _queue(entries, child, part, _inherited(edge, options), keep=kept)
 
@@ -269,11 +273,9 @@ def _free(entry: _Entry) -> frozenset[str]:
 
 def _require_backing(entry: _Entry) -> None:
     """Refuse options that leave open what an overlay stands on."""
-    options, driver = entry.options, entry.image.driver
-    if not driver.supports & Supports.BACKING or "backing" in options or "backing.driver" in options:
+    driver = entry.image.driver
+    if not driver.supports & Supports.BACKING or not entry.lacks_backing:
         return
-    if "backing" in entry.node.inheriting:
-        return  # what is said of it went to it
     if "backing" in driver.children or any(reference.child == "backing" for reference in driver.references()):
         raise OptionError(f"backing is missing for '{entry.node.name}'")
 

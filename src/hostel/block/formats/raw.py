@@ -94,6 +94,11 @@ class RawDriver(FormatDriver):
         return _sectors(max(0, self._file.length - self._offset)) if self._size is None else self._size
 
     @property
+    def is_window(self) -> bool:
+        """Whether options say where in the file the image begins, or how long it is."""
+        return bool(self._offset) or self._size is not None
+
+    @property
     def start(self) -> int:
         """Where in the child the image begins, bytes."""
         return self._offset

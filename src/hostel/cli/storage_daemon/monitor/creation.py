@@ -13,10 +13,10 @@ from hostel.block.formats.vpc.create import settle_size
 from hostel.block.jobs.create import AmendJob, CreateJob
 from hostel.block.jobs.job import JobSettings
 from hostel.block.node import BlockNode
-from hostel.block.nodes import check as check_options
 from hostel.block.options import Value, as_text
 from hostel.block.permission import Permission
 from hostel.block.powers import Amendable, Creatable, Preallocation
+from hostel.block.schema import check as check_options
 from hostel.block.uses import by_device
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed

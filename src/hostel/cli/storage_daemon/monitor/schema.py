@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from hostel.block import registry
 from hostel.block.blockdev import FILE_OPTIONS, NODE_OPTIONS
 from hostel.block.driver import Supports
-from hostel.block.nodes import NEEDED
 from hostel.block.options import Kind as OptionKind
 from hostel.block.options import Options
+from hostel.block.schema import NEEDED
 from hostel.cli.qemu.objects import TYPES as OBJECT_TYPES
 from hostel.cli.storage_daemon import exports, place
 from hostel.cli.storage_daemon.monitor import creation, export

@@ -35,10 +35,14 @@ def _action(daemon: Daemon, index: int, entry: Any, group: JobTransaction | None
         raise generic(f"Parameter 'type' does not accept value '{kind}'")
     parameters, place, make = _KINDS[kind]
     arguments = check(parameters, checked.get("data", {}), path="data.")
-    if group is not None and kind in _ALONE:
-        raise generic(f"Action '{kind}' does not support Transaction property completion-mode = grouped")
+
+    def made() -> atomic.Action:
+        if group is not None and kind in _ALONE:
+            raise generic(f"Action '{kind}' does not support Transaction property completion-mode = grouped")
+        return make(daemon, arguments, group)
+
     node = next((daemon.nodes[arguments[name]] for name in place if arguments.get(name) in daemon.nodes), None)
-    return atomic.Deferred(node, lambda: make(daemon, arguments, group))
+    return atomic.Deferred(node, made)
 
 
 def _blockdev_backup(daemon: Daemon, given: Mapping[str, Any], group: JobTransaction | None) -> atomic.Action:
