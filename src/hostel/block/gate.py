@@ -17,6 +17,7 @@ from hostel.errors import BlockError
 
 _PATIENCE: Final = 120.0  # seconds that a request waits at a closed gate
 _GLANCE: Final = 0.01  # seconds after which the one who waits looks for himself
+_PAUSE: Final = 1.0  # seconds likewise, for one who waits at a closed gate
 
 
 class Gate:
@@ -24,7 +25,7 @@ class Gate:
 
     The thread that closed it passes freely. Those that come meanwhile wait until it is opened. Where a call costs too
     much, ``come`` and ``go`` are the way in and out, by whoever sees after coming that there is no ``holder``. An
-    interruption that ``come`` raises, as of Ctrl-C, is raised when one is in: whoever does not go then is waited for.
+    interruption that ``come`` raises, as of Ctrl-C, is raised when one is in: both belong in one ``try`` statement.
 
     Attributes:
         come: to be called with None.
@@ -32,7 +33,7 @@ class Gate:
         holder: the identity of the thread that has closed it; 0 while it is open.
     """
 
-    __slots__ = ("_changed", "_depth", "_inside", "come", "go", "holder")
+    __slots__ = ("_changed", "_depth", "_inside", "_mutex", "come", "go", "holder")
 
     def __init__(self) -> None:
         # A deque's append and pop are single steps of the interpreter: counting needs no lock.
@@ -41,36 +42,43 @@ class Gate:
         self.go = self._inside.pop
         self.holder = 0
         self._depth = 0
-        self._changed = threading.Condition()
+        self._mutex = threading.RLock()  # taken by itself: Condition's own way in may be interrupted in between
+        self._changed = threading.Condition(self._mutex)
 
     def __enter__(self) -> None:
         try:
             self.come(None)
+            if self.holder:
+                self._wait()
         except BaseException:
             self.go()
             raise
-        if self.holder:
-            self._wait()
 
     def enter_at_once(self) -> bool:
         """Come in, to be followed by :meth:`step_out`; False, and one is not in, where the gate is closed to us."""
-        self.come(None)
-        if not self.holder or self.holder == threading.get_ident():
-            return True
-        self.__exit__(None, None, None)
+        try:
+            self.come(None)
+            if not self.holder or self.holder == threading.get_ident():
+                return True
+        except BaseException:
+            self.go()
+            raise
+        self.step_out()
         return False
 
     def rejoin(self) -> None:
         """Come in again after :meth:`step_out`, before the end of the same ``with`` statement."""
         try:
             self.__enter__()
-        except BlockError:
+        except BaseException:
             self.come(None)  # which the end of the statement takes back
             raise
 
     def step_out(self) -> None:
         """Leave for a while, within a ``with`` statement."""
-        self.__exit__(None, None, None)
+        self.go()
+        if self.holder:
+            self.left()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -81,74 +89,68 @@ class Gate:
 
     def left(self) -> None:
         """Tell the one who waits at a closed gate that somebody has gone."""
-        with self._changed:
+        with self._mutex:
             self._changed.notify_all()
 
     def _wait(self) -> None:
-        """Step back from a closed gate, and come in when it is open."""
+        """Step back from a closed gate, and come in when it is open; one is in also where this fails."""
         until = time.monotonic() + _PATIENCE
         while self.holder and self.holder != threading.get_ident():
-            self.go()
-            with self._changed:
-                self._changed.notify_all()
-                opened = self._changed.wait_for(lambda: not self.holder, until - time.monotonic())
-            if not opened:
+            try:
+                self.go()
+                with self._mutex:
+                    self._changed.notify_all()
+                    self._changed.wait_for(lambda: not self.holder, _PAUSE)
+            finally:
+                self.come(None)
+            if self.holder and time.monotonic() >= until:
                 raise BlockError("The block graph is being changed, and that does not end", errno=errno.EBUSY)
-            self.come(None)
 
     def close(self, seconds: float) -> bool:
         """Close the gate and wait until nobody is inside; False, and the gate is open, where that takes too long.
 
         The thread that has closed it may do so again, and opens it as often.
         """
-        until = time.monotonic() + seconds
-        me = threading.get_ident()
-        with self._changed:
-            if self.holder == me:
-                self._depth += 1
-                return True
-            while self.holder:
-                if not self._changed.wait(max(0.0, until - time.monotonic())) and time.monotonic() >= until:
-                    return False
+        until, me = time.monotonic() + seconds, threading.get_ident()
+        closed = False
+        try:
+            with self._mutex:
+                closed = self._close(me, until)
+        except BaseException:  # an interruption, also of the last step, when the gate is closed already
+            if closed:
+                self.open()
+            raise
+        return closed
+
+    def _close(self, me: int, until: float) -> bool:
+        if self.holder == me:
+            self._depth += 1
+            return True
+        while self.holder:
+            if not self._changed.wait(max(0.0, until - time.monotonic())) and time.monotonic() >= until:
+                return False
+        try:
             self.holder, self._depth = me, 1
             while self._inside:
                 if time.monotonic() >= until:
-                    self.holder = 0
-                    self._changed.notify_all()
+                    self._let_in()
                     return False
                 self._changed.wait(_GLANCE)
+        except BaseException:
+            self._let_in()
+            raise
         return True
 
     def open(self) -> None:
         """Let everyone in again, once it was opened as often as closed."""
-        with self._changed:
+        with self._mutex:
             self._depth -= 1
-            if self._depth:
-                return
-            self.holder = 0
-            self._changed.notify_all()
+            if not self._depth:
+                self._let_in()
 
-
-class Wall:
-    """In the place of a lock, where nobody is let in any more.
-
-    Attributes:
-        behind: the lock that was there; whoever closes the node takes it.
-    """
-
-    __slots__ = ("_reason", "behind")
-
-    def __init__(self, reason: str, behind: threading.RLock | Gate) -> None:
-        self._reason = reason
-        self.behind = behind
-
-    def __enter__(self) -> None:
-        raise BlockError(self._reason, errno=errno.EIO)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
+    def _let_in(self) -> None:
+        self.holder = 0
+        self._changed.notify_all()
 
 
 class Bypass:

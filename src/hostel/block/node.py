@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Any, Final, Self, TypeGuard, Union
+from typing import Any, Final, Self, TypeGuard
 
 from hostel.block import sizes
-from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, Supports, Threading
+from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, Supports
 from hostel.block.extent import Extent, Status, merge
-from hostel.block.gate import Gate, Wall
+from hostel.block.gate import Gate
 from hostel.block.interruption import INTERRUPTIONS, is_interrupted
+from hostel.block.lock import Entry, Lockable, Wall
 from hostel.block.marks import Marks
 from hostel.block.powers import FastZeroing, Patient, Preallocating, Preallocation, Resizable
 from hostel.errors import BlockError, NoSpace, OutOfRange, ReadOnly, UnsupportedFeature
@@ -30,16 +31,13 @@ _HASTE: Final = 2.0  # seconds likewise, after an interruption: one of them may 
 _ATTEMPT: Final = 0.25  # seconds of it after which it is looked anew whether they wait in vain
 _counting: Final = threading.Lock()  # of every node's users
 
-# A lock for a driver that takes one thread at a time, a gate for one that takes any number; a wall once it broke off.
-Lock = Union["threading.RLock", Gate, Wall]
-
 
 def new_name() -> str:
     """A name that no node has yet."""
     return f"#block{next(_numbers)}"
 
 
-class BlockNode:
+class BlockNode(Lockable):
     """An open image, or a file below one.
 
     Every offset and length is in bytes. A range outside the node raises :class:`OutOfRange`; a write to a read-only
@@ -73,8 +71,8 @@ class BlockNode:
         probed: bool = False,
         bounded: bool = False,
     ) -> None:
+        super().__init__(driver)
         self.name = new_name()
-        self.driver = driver
         self.filename = filename
         self.read_only = read_only
         self.cache = cache
@@ -90,10 +88,7 @@ class BlockNode:
         self.given: Mapping[str, Any] = {}
         self.inheriting: frozenset[str] = frozenset()
         self._on_event = driver.on_event
-        # Whoever waited for it looks whether it is the node's lock still: with another driver comes another lock.
-        self._lock = _lock_for(driver)
         self._refusal = ""  # why nothing is written, where it is another reason than the user's wish
-        self._drained = 0
         self._users = 1
 
     def __enter__(self) -> Self:
@@ -172,13 +167,6 @@ class BlockNode:
         if self._on_event is not None:
             self._on_event(event)
 
-    def lock(self) -> contextlib.AbstractContextManager[None]:
-        """Hold other threads off a driver whose threading is SERIAL, for calls of its optional powers.
-
-        While it is held the driver is not exchanged. Each call's answer is for one ``with`` statement.
-        """
-        return _Entry(self)
-
     def require_unblocked(self) -> None:
         """Refuse what a job on the node forbids.
 
@@ -188,34 +176,10 @@ class BlockNode:
         if self.blockers:
             raise BlockError(f"Node '{self.name}' is busy: {self.blockers[0]}", errno=errno.EBUSY)
 
-    def drain(self, seconds: float) -> bool:
-        """Keep the requests of other threads out and wait for those inside; False where that takes too long.
-
-        Calls nest; see :func:`hostel.block.rewiring.drained`.
-        """
-        until = time.monotonic() + seconds
-        while True:
-            lock = self._lock
-            if not _hold(lock, max(0.0, until - time.monotonic())):
-                return False
-            if lock is self._lock:
-                self._drained += 1
-                return True
-            _release(lock)
-
-    def resume(self) -> None:
-        """Let requests in again; once for each :meth:`drain`."""
-        self._drained -= 1
-        _release(self._lock)
-
     def exchange(self, driver: BlockDriver) -> None:
         """Put another driver in the place of the present one, which stays open; only while the node is drained."""
-        old, new = self._lock, _lock_for(driver)
-        for _ in range(self._drained):
-            _hold(new, 0.0)
-        self.driver, self._lock, self._on_event = driver, new, driver.on_event
-        for _ in range(self._drained):
-            _release(old)
+        super().exchange(driver)
+        self._on_event = driver.on_event
 
     def read(self, offset: int, length: int) -> bytearray:
         """Read ``length`` bytes into a new buffer."""
@@ -241,10 +205,6 @@ class BlockNode:
             # What most requests do, without the calls that a with statement costs.
             try:
                 gate.come(None)
-            except BaseException:
-                gate.go()
-                raise
-            try:
                 if not gate.holder and gate is self._lock:
                     self.driver.pread(offset, buf)
                     return
@@ -261,7 +221,7 @@ class BlockNode:
                         self._break_off()
                         raise
                     return
-        with _Entry(self):  # the driver was exchanged meanwhile, or is about to be
+        with Entry(self):  # the driver was exchanged meanwhile, or is about to be
             self.driver.pread(offset, buf)
 
     def pread_padded(self, offset: int, buf: memoryview) -> None:
@@ -291,10 +251,6 @@ class BlockNode:
         if type(gate) is Gate:
             try:
                 gate.come(None)
-            except BaseException:
-                gate.go()
-                raise
-            try:
                 if not gate.holder and gate is self._lock:
                     self.driver.pwrite(offset, view)
                     return
@@ -311,7 +267,7 @@ class BlockNode:
                         self._break_off()
                         raise
                     return
-        with _Entry(self):  # the driver was exchanged meanwhile, or is about to be
+        with Entry(self):  # the driver was exchanged meanwhile, or is about to be
             self.driver.pwrite(offset, view)
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
@@ -321,7 +277,7 @@ class BlockNode:
             return
         if offset + length > self.marks.level:
             self.marks.reach(offset + length, self.name)
-        with _Entry(self):
+        with Entry(self):
             if self.driver.supports & Supports.ZEROES:
                 self.driver.write_zeroes(offset, length, unmap=unmap and self.discards)
             else:
@@ -339,7 +295,7 @@ class BlockNode:
         if length and self.discards and self.driver.supports & Supports.DISCARD:
             if self.marks.threshold:
                 self.marks.exceed(offset + length, self.name)
-            with _Entry(self):
+            with Entry(self):
                 self.driver.discard(offset, length)
             self._written()
 
@@ -353,7 +309,7 @@ class BlockNode:
     def _flush(self) -> None:
         if (file := self.file) is not None:
             file.debug_event("flush_to_os")
-        with _Entry(self):
+        with Entry(self):
             self.driver.flush()
 
     def extents(self, offset: int = 0, length: int | None = None) -> Iterator[Extent]:
@@ -392,7 +348,7 @@ class BlockNode:
         self.require_unblocked()
         if not 0 <= size <= INT64_MAX:
             raise OutOfRange(f"{size} bytes is no size for an image")
-        with _Entry(self):
+        with Entry(self):
             self.driver.resize(size, preallocation)
         sizes.tell()
 
@@ -406,7 +362,7 @@ class BlockNode:
         if not isinstance(self.driver, Preallocating):
             raise UnsupportedFeature(f"'{self.format}' does not support preallocation")
         if length:
-            with _Entry(self):
+            with Entry(self):
                 self.driver.preallocate(offset, length)
 
     @property
@@ -480,9 +436,7 @@ class BlockNode:
 
     def _shut(self) -> None:
         """Let nobody in any more, once the driver is closed; those who wait to get in are told."""
-        lock = self._lock
-        if not isinstance(lock, Wall):
-            self._lock = Wall(f"'{self.filename}' is closed", lock)
+        self._wall_off(f"'{self.filename}' is closed")
         self.resume()
 
     def _break_off(self) -> None:
@@ -494,7 +448,7 @@ class BlockNode:
             for name, child in self.driver.children.items():
                 if name != "backing":
                     child.read_only, child._refusal = True, reason
-        self._lock = Wall(reason, self._lock)
+        self._wall_off(reason)
 
     def _check_writable(self) -> None:
         if self.read_only:
@@ -528,32 +482,6 @@ class BlockNode:
         return offset + length <= self.driver.length
 
 
-class _Entry:
-    """One passage through a node's lock."""
-
-    __slots__ = ("_lock", "_node")
-
-    def __init__(self, node: BlockNode) -> None:
-        self._node = node
-
-    def __enter__(self) -> None:
-        while True:
-            self._lock = self._node._lock
-            self._lock.__enter__()
-            if self._lock is self._node._lock:
-                return
-            self._lock.__exit__(None, None, None)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None and issubclass(kind, INTERRUPTIONS):  # noqa: SIM102
-            # Without children a driver that takes any number of threads has nothing that could be half changed.
-            if not isinstance(self._lock, Gate) or self._node.driver.children:
-                self._node._break_off()
-        self._lock.__exit__(kind, error, trace)
-
-
 def _outside(offset: int) -> OutOfRange:
     return OutOfRange(f"offset {offset} is outside every file")
 
@@ -564,25 +492,6 @@ def _is_resizable(driver: BlockDriver) -> TypeGuard[Resizable]:
     if found is None:
         found = _resizable[type(driver)] = isinstance(driver, Resizable)
     return found
-
-
-def _lock_for(driver: BlockDriver) -> Lock:
-    return threading.RLock() if driver.threading is Threading.SERIAL else Gate()
-
-
-def _hold(lock: Lock, seconds: float) -> bool:
-    if isinstance(lock, Wall):
-        lock = lock.behind
-    return lock.close(seconds) if isinstance(lock, Gate) else lock.acquire(timeout=seconds)
-
-
-def _release(lock: Lock) -> None:
-    if isinstance(lock, Wall):
-        lock = lock.behind
-    if isinstance(lock, Gate):
-        lock.open()
-    else:
-        lock.release()
 
 
 def fill_zeroes(buf: memoryview) -> None:

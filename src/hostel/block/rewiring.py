@@ -86,18 +86,28 @@ def _drain_all(nodes: tuple[BlockNode, ...]) -> bool:
     """Drain all nodes or none: two requests may each wait for something that only the other's end gives free."""
     if not BYPASS.gate.close(_ATTEMPT):
         return False
-    for index, node in enumerate(nodes):
-        if not node.drain(_ATTEMPT):
-            _resume(nodes[:index])
-            return False
-    return True
+    count = 0
+    try:
+        for node in nodes:
+            if not node.drain(_ATTEMPT):
+                break
+            count += 1
+        else:
+            return True
+    except BaseException:
+        _resume(nodes[:count])
+        raise
+    _resume(nodes[:count])
+    return False
 
 
 def _resume(nodes: tuple[BlockNode, ...]) -> None:
-    BYPASS.changed()
-    for node in nodes:
-        node.resume()
-    BYPASS.gate.open()
+    try:
+        BYPASS.changed()
+        for node in nodes:
+            node.resume()
+    finally:
+        BYPASS.gate.open()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,165 @@
+"""A node's lock: every request passes it, and whoever changes the graph keeps it meanwhile.
+
+An interruption, such as Ctrl-C, comes between any two calls. Who is interrupted on coming in is not in afterwards, and
+who is interrupted on draining a node has not drained it: nobody else would ever get in again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import threading
+import time
+from types import TracebackType
+from typing import Union
+
+from hostel.block.driver import BlockDriver, Threading
+from hostel.block.gate import Gate
+from hostel.block.interruption import INTERRUPTIONS
+from hostel.errors import BlockError
+
+# A lock for a driver that takes one thread at a time, a gate for one that takes any number; a wall once it broke off.
+Lock = Union["threading.RLock", Gate, "Wall"]
+
+
+class Wall:
+    """In the place of a lock, where nobody is let in any more.
+
+    Attributes:
+        behind: the lock that was there; whoever closes the node takes it.
+    """
+
+    __slots__ = ("_reason", "behind")
+
+    def __init__(self, reason: str, behind: threading.RLock | Gate) -> None:
+        self._reason = reason
+        self.behind = behind
+
+    def __enter__(self) -> None:
+        raise BlockError(self._reason, errno=errno.EIO)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class Lockable:
+    """A node as its lock has it.
+
+    Attributes:
+        driver: what the lock is for.
+    """
+
+    def __init__(self, driver: BlockDriver) -> None:
+        self.driver = driver
+        # Whoever waited for it looks whether it is the node's lock still: with another driver comes another lock.
+        self._lock = _lock_for(driver)
+        self._drained = 0
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """Hold other threads off a driver whose threading is SERIAL, for calls of its optional powers.
+
+        While it is held the driver is not exchanged. Each call's answer is for one ``with`` statement.
+        """
+        return Entry(self)
+
+    def drain(self, seconds: float) -> bool:
+        """Keep the requests of other threads out and wait for those inside; False where that takes too long.
+
+        Calls nest; see :func:`hostel.block.rewiring.drained`.
+        """
+        until = time.monotonic() + seconds
+        while True:
+            lock = self._lock
+            if not _hold(lock, max(0.0, until - time.monotonic())):
+                return False
+            if lock is self._lock:
+                self._drained += 1
+                return True
+            _release(lock)
+
+    def resume(self) -> None:
+        """Let requests in again; once for each :meth:`drain`."""
+        self._drained -= 1
+        _release(self._lock)
+
+    def exchange(self, driver: BlockDriver) -> None:
+        """Put another driver in the place of the present one, which stays open; only while the node is drained."""
+        old, new = self._lock, _lock_for(driver)
+        for _ in range(self._drained):
+            _hold(new, 0.0)
+        self.driver, self._lock = driver, new
+        for _ in range(self._drained):
+            _release(old)
+
+    def _wall_off(self, reason: str) -> None:
+        """Let nobody in any more, which whoever tries is told the reason of."""
+        if not isinstance(self._lock, Wall):
+            self._lock = Wall(reason, self._lock)
+
+    def _break_off(self) -> None:
+        """An interruption has left the driver in the middle of a change."""
+        raise NotImplementedError
+
+
+class Entry:
+    """One passage through a node's lock."""
+
+    __slots__ = ("_lock", "_node")
+
+    def __init__(self, node: Lockable) -> None:
+        self._node = node
+
+    def __enter__(self) -> None:
+        while True:
+            lock = self._lock = self._node._lock
+            if isinstance(lock, (Gate, Wall)):
+                lock.__enter__()
+            else:
+                _take(lock)
+            if lock is self._node._lock:
+                return
+            lock.__exit__(None, None, None)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is not None and issubclass(kind, INTERRUPTIONS):  # noqa: SIM102
+                # Without children a driver that takes any number of threads has nothing that could be half changed.
+                if not isinstance(self._lock, Gate) or self._node.driver.children:
+                    self._node._break_off()
+        finally:
+            self._lock.__exit__(kind, error, trace)
+
+
+def _take(lock: threading.RLock, seconds: float = -1.0) -> bool:
+    """Acquire a lock; whoever is interrupted then has not acquired it."""
+    is_ours = lock._is_owned()  # type: ignore[attr-defined]
+    try:
+        return lock.acquire(timeout=seconds)
+    except BaseException:
+        # What is ours already is had without waiting: so it was the last step that was interrupted.
+        if is_ours or lock._is_owned():  # type: ignore[attr-defined]
+            lock.release()
+        raise
+
+
+def _lock_for(driver: BlockDriver) -> Lock:
+    return threading.RLock() if driver.threading is Threading.SERIAL else Gate()
+
+
+def _hold(lock: Lock, seconds: float) -> bool:
+    if isinstance(lock, Wall):
+        lock = lock.behind
+    return lock.close(seconds) if isinstance(lock, Gate) else _take(lock, seconds)
+
+
+def _release(lock: Lock) -> None:
+    if isinstance(lock, Wall):
+        lock = lock.behind
+    if isinstance(lock, Gate):
+        lock.open()
+    else:
+        lock.release()
