@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from hostel.block.gate import BYPASS
 from hostel.block.node import BlockNode
 
 
@@ -44,13 +43,14 @@ def fill(node: BlockNode, offset: int, data: memoryview) -> bool:
         or offset + len(data) > node.length
     ):
         return False
-    # The graph does not change meanwhile; where somebody is about to change it the usual way is the better one.
-    if not BYPASS.gate.enter_at_once():
+    # Who drains the node waits for all of the steps; where somebody is about to, the usual way is the better one.
+    gate = node.stepwise()
+    if not gate.enter_at_once():
         return False
     try:
         return node.driver is driver and _fill(node, driver, offset, data)
     finally:
-        BYPASS.gate.step_out()
+        gate.step_out()
 
 
 def _fill(node: BlockNode, driver: Filling, offset: int, data: memoryview) -> bool:

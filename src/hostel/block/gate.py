@@ -1,4 +1,4 @@
-"""Who is in a node, and how to have nobody in it for a moment.
+"""Who is in a node, or past it in its file, and how to have nobody there for a moment.
 
 A node's driver, and what it stands on, can be exchanged while requests come in. Every request passes the node's gate,
 which costs it a tenth of a microsecond; whoever changes the graph closes the gate and waits for those inside.
@@ -156,18 +156,20 @@ class Gate:
 class Bypass:
     """Requests that go past the nodes, straight to a file's descriptor, because they know that nothing is in between.
 
-    Whoever does so looks at :attr:`generation` with the gate held, and asks the graph anew when it has changed.
+    Each file that is used so has a gate for them. Whoever uses it looks at :attr:`generation`, and then finds out which
+    file that is; with the file's gate held it looks again, and asks the graph anew when the number is another one.
 
     Attributes:
-        gate: held for as long as a descriptor is used.
-        generation: counts the changes of any graph.
+        generation: counts the changes of any graph, at their beginning and at their end.
+        changing: a gate that nobody passes; closed by the one thread that changes a graph. What is found out of a graph
+            meanwhile may be neither what was nor what will be.
     """
 
-    __slots__ = ("_counting", "gate", "generation")
+    __slots__ = ("_counting", "changing", "generation")
 
     def __init__(self) -> None:
-        self.gate = Gate()
         self.generation = 0
+        self.changing = Gate()
         self._counting = threading.Lock()
 
     def changed(self) -> None:

@@ -56,6 +56,7 @@ class Lockable:
         # Whoever waited for it looks whether it is the node's lock still: with another driver comes another lock.
         self._lock = _lock_for(driver)
         self._drained = 0
+        self._stepwise: Gate | None = None
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Hold other threads off a driver whose threading is SERIAL, for calls of its optional powers.
@@ -64,6 +65,19 @@ class Lockable:
         """
         return Entry(self)
 
+    def stepwise(self) -> Gate:
+        """The gate of requests that take the lock for each of their steps anew; draining the node closes it."""
+        gate = self._stepwise
+        if gate is None:
+            with self.lock():
+                gate = self._stepwise
+                if gate is None:
+                    gate = Gate()
+                    for _ in range(self._drained):  # by us, who have the lock
+                        gate.close(0.0)
+                    self._stepwise = gate
+        return gate
+
     def drain(self, seconds: float) -> bool:
         """Keep the requests of other threads out and wait for those inside; False where that takes too long.
 
@@ -71,18 +85,36 @@ class Lockable:
         """
         until = time.monotonic() + seconds
         while True:
-            lock = self._lock
-            if not _hold(lock, max(0.0, until - time.monotonic())):
+            gate, lock = self._stepwise, self._lock
+            # Before the lock, which those inside need to get on.
+            if gate is not None and not gate.close(max(0.0, until - time.monotonic())):
                 return False
-            if lock is self._lock:
-                self._drained += 1
-                return True
-            _release(lock)
+            held = drained = False
+            try:
+                held = _hold(lock, max(0.0, until - time.monotonic()))
+                if held and lock is self._lock and gate is self._stepwise:
+                    self._drained += 1
+                    drained = True
+                    return True
+            finally:
+                if not drained:
+                    self._let_in(lock if held else None, gate)
+            if not held:
+                return False
 
     def resume(self) -> None:
         """Let requests in again; once for each :meth:`drain`."""
         self._drained -= 1
-        _release(self._lock)
+        self._let_in(self._lock, self._stepwise)
+
+    @staticmethod
+    def _let_in(lock: Lock | None, gate: Gate | None) -> None:
+        try:
+            if lock is not None:
+                _release(lock)
+        finally:
+            if gate is not None:
+                gate.open()
 
     def exchange(self, driver: BlockDriver) -> None:
         """Put another driver in the place of the present one, which stays open; only while the node is drained."""

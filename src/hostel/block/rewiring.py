@@ -15,15 +15,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol, runtime_checkable
 
 from hostel.block import notice, sizes
 from hostel.block.driver import BlockDriver, FilterDriver
 from hostel.block.filters.forward import ForwardDriver
-from hostel.block.gate import BYPASS
+from hostel.block.gate import BYPASS, Gate
 from hostel.block.node import BlockNode
 from hostel.block.powers import Reopenable
+from hostel.block.protocols.file import FileDriver
 from hostel.errors import BlockError
 
 DRAIN_TIMEOUT: Final = 60.0  # seconds
@@ -55,7 +56,7 @@ def drained(*nodes: BlockNode, timeout: float = DRAIN_TIMEOUT) -> Iterator[None]
     """
     until = time.monotonic() + timeout
     with unrestrained(*nodes):
-        while not _drain_all(nodes):
+        while (gates := _drain_all(nodes)) is None:
             if time.monotonic() >= until:
                 names = ", ".join(f"'{node.name}'" for node in nodes)
                 raise BlockError(f"Requests to {names} do not come to an end", errno=errno.EBUSY)
@@ -63,16 +64,13 @@ def drained(*nodes: BlockNode, timeout: float = DRAIN_TIMEOUT) -> Iterator[None]
         try:
             yield
         finally:
-            _resume(nodes)
+            _resume(nodes, gates)
 
 
 @contextlib.contextmanager
 def unrestrained(*nodes: BlockNode) -> Iterator[None]:
     """Have no request to the nodes, nor below them, held up by a limit: who waits for its end waits for the disk."""
-    below = list(nodes)
-    for node in below:  # which grows meanwhile; the target of a job may stand on its source again
-        below += [child for child in list(node.driver.children.values()) if child not in below]
-    found = [driver for driver in {node.driver for node in below} if isinstance(driver, Restraining)]
+    found = [driver for driver in {node.driver for node in _below(nodes)} if isinstance(driver, Restraining)]
     for driver in found:
         driver.relax()
     try:
@@ -82,10 +80,15 @@ def unrestrained(*nodes: BlockNode) -> Iterator[None]:
             driver.tighten()
 
 
-def _drain_all(nodes: tuple[BlockNode, ...]) -> bool:
-    """Drain all nodes or none: two requests may each wait for something that only the other's end gives free."""
-    if not BYPASS.gate.close(_ATTEMPT):
-        return False
+def _drain_all(nodes: tuple[BlockNode, ...]) -> tuple[Gate, ...] | None:
+    """Drain all nodes or none: two requests may each wait for something that only the other's end gives free.
+
+    Returns:
+        The gates that were closed; None where somebody did not leave.
+    """
+    gates = _shut_out(nodes)
+    if gates is None:
+        return None
     count = 0
     try:
         for node in nodes:
@@ -93,40 +96,82 @@ def _drain_all(nodes: tuple[BlockNode, ...]) -> bool:
                 break
             count += 1
         else:
-            return True
+            return gates
     except BaseException:
-        _resume(nodes[:count])
+        _resume(nodes[:count], gates)
         raise
-    _resume(nodes[:count])
-    return False
+    _resume(nodes[:count], gates)
+    return None
 
 
-def _resume(nodes: tuple[BlockNode, ...]) -> None:
+def _resume(nodes: tuple[BlockNode, ...], gates: tuple[Gate, ...]) -> None:
     try:
-        BYPASS.changed()
         for node in nodes:
             node.resume()
     finally:
-        BYPASS.gate.open()
+        _let_in(gates)
+
+
+def _shut_out(nodes: tuple[BlockNode, ...]) -> tuple[Gate, ...] | None:
+    """Have nobody go past the nodes to the files below them; None where that takes too long."""
+    if not BYPASS.changing.close(_ATTEMPT):
+        return None
+    gates = [BYPASS.changing]
+    try:
+        BYPASS.changed()  # after that: who finds out too early that nothing changes has seen another number
+        for driver in [node.driver for node in _below(nodes)]:
+            if isinstance(driver, FileDriver):
+                if not driver.past.close(_ATTEMPT):
+                    break
+                gates.append(driver.past)
+        else:
+            return tuple(gates)
+    except BaseException:
+        _let_in(gates)
+        raise
+    _let_in(gates)
+    return None
+
+
+def _let_in(gates: Sequence[Gate]) -> None:
+    try:
+        for gate in reversed(gates):
+            gate.open()
+    finally:
+        BYPASS.changed()  # after that: who has been told that something changes looks again
+
+
+def _below(nodes: Sequence[BlockNode]) -> list[BlockNode]:
+    """Nodes, and all that they stand on; the target of a job may stand on its source again."""
+    found = dict.fromkeys(nodes)
+    waiting = list(found)
+    for node in waiting:  # which grows meanwhile
+        new = [child for child in list(node.driver.children.values()) if child not in found]
+        found.update(dict.fromkeys(new))
+        waiting += new
+    return waiting
 
 
 @contextlib.contextmanager
-def bypass_closed(timeout: float = DRAIN_TIMEOUT) -> Iterator[None]:
-    """Have no request go past the nodes meanwhile: one that was let through would make a file long again that is cut.
+def bypass_closed(*nodes: BlockNode, timeout: float = DRAIN_TIMEOUT) -> Iterator[None]:
+    """Have no request go past nodes to the files below them meanwhile.
 
     Args:
+        nodes: which.
         timeout: seconds.
 
     Raises:
         BlockError: requests did not come to an end in time.
     """
-    if not BYPASS.gate.close(timeout):
-        raise BlockError("Requests do not come to an end", errno=errno.EBUSY)
+    until = time.monotonic() + timeout
+    while (gates := _shut_out(nodes)) is None:
+        if time.monotonic() >= until:
+            raise BlockError("Requests do not come to an end", errno=errno.EBUSY)
+        time.sleep(_PAUSE)
     try:
         yield
     finally:
-        BYPASS.changed()
-        BYPASS.gate.open()
+        _let_in(gates)
 
 
 def insert_filter(node: BlockNode, make: Callable[[BlockNode], FilterDriver]) -> BlockNode:

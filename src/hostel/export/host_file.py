@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from typing import NamedTuple
 
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.formats.raw import RawDriver
+from hostel.block.gate import Gate
 from hostel.block.node import BlockNode
 from hostel.block.probe import HEAD_LENGTH
 from hostel.block.protocols.file import FileDriver
@@ -18,6 +17,7 @@ class HostFile(NamedTuple):
 
     Attributes:
         start: where in the file the export begins, bytes.
+        gate: held for as long as the descriptor is used.
         guarded: bytes from the export's start that only the node may write; all of them where nothing may be written.
         nodes: those that are passed by, and where the export begins in each.
     """
@@ -25,6 +25,7 @@ class HostFile(NamedTuple):
     fd: int
     start: int
     guarded: int
+    gate: Gate
     nodes: tuple[tuple[BlockNode, int], ...] = ()
 
     def wrote(self, end: int) -> None:
@@ -62,6 +63,6 @@ def host_file(node: BlockNode, *, writable: bool) -> HostFile | None:
     if not isinstance(driver, FileDriver) or node.detect_zeroes != "off":
         return None
     fd = driver.fileno()
-    if fd < 0 or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT:
+    if fd < 0 or driver.is_direct:
         return None  # it is closed, or wants aligned buffers
-    return HostFile(fd, start, guarded if writable else length, tuple(nodes))
+    return HostFile(fd, start, guarded if writable else length, driver.past, tuple(nodes))

@@ -439,7 +439,7 @@ def test_closing_waits_for_who_goes_past_the_node(tmp_path: Path) -> None:
     generation = BYPASS.generation
 
     def write() -> None:
-        with BYPASS.gate:
+        with _driver(node).past:
             reached.set()
             go.wait(10)
             os.pwrite(number, b"image", 0)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from hostel.block.driver import CACHE_MODES
 from hostel.block.filling import fill
 from hostel.block.formats.qcow2.driver import Qcow2Driver
-from hostel.block.gate import BYPASS
 from hostel.block.jobs.bitmaps import add_bitmap
 from hostel.block.node import BlockNode
-from support import qcow2
+from hostel.block.rewiring import drained
+from hostel.errors import BlockError
+from support import jobs, qcow2
 from support.memory import FaultyDriver, Kind
 
 CLUSTER = 4096
@@ -140,10 +142,10 @@ def test_nobody_fills_while_the_graph_is_about_to_change(file: FaultyDriver) -> 
         closed, done = threading.Event(), threading.Event()
 
         def change() -> None:
-            assert BYPASS.gate.close(5)
+            assert node.stepwise().close(5)
             closed.set()
             done.wait(20)
-            BYPASS.gate.open()
+            node.stepwise().open()
 
         other = threading.Thread(target=change)
         other.start()
@@ -154,4 +156,56 @@ def test_nobody_fills_while_the_graph_is_about_to_change(file: FaultyDriver) -> 
             done.set()
             other.join(20)
         assert fill(node, 0, DATA)
+    _is_sound(file)
+
+
+class Stalled(FaultyDriver):
+    """Writes at and beyond a place wait, as for a server that has gone."""
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        super().__init__(data)
+        self.stalls_from = 1 << 62
+        self.reached, self.go = threading.Event(), threading.Event()
+
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        if offset >= self.stalls_from:
+            self.reached.set()
+            self.go.wait(20)
+        super().pwrite(offset, data)
+
+
+def test_a_target_that_does_not_answer_holds_up_nobody_but_those_who_change_it(tmp_path: Path) -> None:
+    file = Stalled(qcow2.create(SIZE, {"cluster_size": CLUSTER}))
+    answers: list[bool] = []
+    with qcow2.attach(file) as node, jobs.empty(tmp_path / "other", format="raw") as other:
+        node.pwrite(SIZE - CLUSTER, b"tables are there")
+        file.stalls_from = len(file.data)
+        writer = threading.Thread(target=lambda: answers.append(fill(node, 0, DATA)))
+        writer.start()
+        try:
+            assert file.reached.wait(10)
+            with drained(other, timeout=5):
+                other.flush()
+            with pytest.raises(BlockError, match="do not come to an end"), drained(node, timeout=0.3):
+                pass
+        finally:
+            file.go.set()
+            writer.join(20)
+        assert answers == [True]
+        with drained(node, timeout=5):
+            assert node.read(0, len(DATA)) == DATA
+    _is_sound(file)
+
+
+def test_who_has_drained_a_node_may_fill_it_and_fills_it_alone(file: FaultyDriver) -> None:
+    with qcow2.attach(file) as node:
+        answers: list[bool] = []
+        with drained(node), drained(node):
+            assert fill(node, 0, DATA)
+            other = threading.Thread(target=lambda: answers.append(node.stepwise().enter_at_once()))
+            other.start()
+            other.join(10)
+        assert answers == [False]
+        assert node.stepwise().enter_at_once()
+        node.stepwise().step_out()
     _is_sound(file)

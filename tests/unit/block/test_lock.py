@@ -102,7 +102,7 @@ def test_who_is_interrupted_on_coming_in_keeps_nobody_out(
         at = 1
         while Interruption(at).meets(lambda: enter(node)):
             assert _can_be_had(node), f"after call {at}"
-            assert _is_open(BYPASS.gate), f"after call {at}"
+            assert _is_open(BYPASS.changing), f"after call {at}"
             at += 1
         assert at > 1
 

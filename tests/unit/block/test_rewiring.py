@@ -16,6 +16,7 @@ import pytest
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.gate import BYPASS, Gate
 from hostel.block.node import BlockNode
+from hostel.block.protocols.file import FileDriver
 from hostel.block.rewiring import drained, insert_filter, redirect, remove_filter, reopen, unfiltered, writable
 from hostel.errors import BlockError, ReadOnly
 from support import images, jobs
@@ -221,8 +222,12 @@ def test_whoever_closed_a_gate_passes_and_others_wait() -> None:
 def test_those_who_pass_nodes_by_are_kept_out_and_told(node: BlockNode) -> None:
     generation, passed = BYPASS.generation, threading.Event()
 
+    file = node.file
+    assert file is not None and isinstance(file.driver, FileDriver)
+    gate = file.driver.past
+
     def past() -> None:
-        with BYPASS.gate:
+        with gate:
             passed.set()
 
     with drained(node):
@@ -232,6 +237,36 @@ def test_those_who_pass_nodes_by_are_kept_out_and_told(node: BlockNode) -> None:
     assert passed.wait(10)
     thread.join(10)
     assert BYPASS.generation != generation
+
+
+def test_those_who_pass_nodes_by_hold_up_nobody_who_changes_others(node: BlockNode, tmp_path: Path) -> None:
+    file = node.file
+    assert file is not None and isinstance(file.driver, FileDriver)
+    gate, reached, go = file.driver.past, threading.Event(), threading.Event()
+
+    def past() -> None:
+        with gate:  # as a read of a disk that does not answer
+            reached.set()
+            go.wait(20)
+
+    other = jobs.empty(tmp_path / "other", format="raw")
+    assert other.file is not None and isinstance(other.file.driver, FileDriver)
+    with other.file.driver.past:
+        pass
+    thread = threading.Thread(target=past)
+    thread.start()
+    try:
+        assert reached.wait(10)
+        with drained(other, timeout=5):
+            pass
+        other.close()
+        with pytest.raises(BlockError, match="do not come to an end"), drained(node, timeout=0.3):
+            pass
+    finally:
+        go.set()
+        thread.join(10)
+    with drained(node, timeout=5):
+        pass
 
 
 @pytest.mark.parametrize("format", ["raw", "qcow2"])

@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn, Self
 from hostel.block import notice, permission
 from hostel.block.driver import BlockDriver, Cache, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
-from hostel.block.gate import BYPASS
+from hostel.block.gate import BYPASS, Gate
 from hostel.block.lasting import LastingSync
 from hostel.block.marks import DiscardCount
 from hostel.block.node import BlockNode
@@ -80,7 +80,7 @@ class FileDriver(BlockDriver):
         self._direct: DirectFile | None = None
         self._starting = threading.Lock()
         self._seeking = threading.Lock()
-        self._is_lent = False  # its number is known to others
+        self._past: Gate | None = None
         self._locking = locking
         self._locked: tuple[Permission, Permission] | None = None
         self._shared_reading = ~(Permission.WRITE | Permission.RESIZE) & Permission.ALL  # once it is only read
@@ -241,13 +241,19 @@ class FileDriver(BlockDriver):
         return os.fstat(self._fd).st_blocks * 512
 
     def fileno(self) -> int:
-        """The file descriptor, for callers that copy inside the host; -1 once it is closed.
+        """The descriptor, for copies inside the host; -1 once it is closed.
 
         Whoever uses it beside the node does so as :class:`hostel.block.gate.Bypass` says: closing waits for that.
         """
+        return self._fd
+
+    @property
+    def past(self) -> Gate:
+        """The gate of those who read and write the file past its node."""
         with self._seeking:
-            self._is_lent = True
-            return self._fd
+            if self._past is None:
+                self._past = Gate()
+            return self._past
 
     def pread(self, offset: int, buf: memoryview) -> None:
         """Fill ``buf``; what lies beyond the end reads as zeroes."""
@@ -431,13 +437,13 @@ class FileDriver(BlockDriver):
         """
         with self._seeking:
             fd, self._fd = self._fd, -1
-            is_lent = self._is_lent
-        if is_lent:
-            if not BYPASS.gate.close(_END_TIMEOUT):
+            past = self._past
+        if past is not None:
+            if not past.close(_END_TIMEOUT):
                 self._fd = fd
                 raise BlockError(f"Requests to '{self._path}' do not come to an end; it stays open", errno=errno.EBUSY)
             BYPASS.changed()
-            BYPASS.gate.open()
+            past.open()
         self._direct = None
         return fd
 

@@ -260,7 +260,7 @@ class ExportedFile:
     def _resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
         if size > INT64_MAX:
             raise Failed(errno.EFBIG)
-        with bypass_closed() if size < self._node.length else contextlib.nullcontext():
+        with bypass_closed(self._node) if size < self._node.length else contextlib.nullcontext():
             self._resize_node(size, preallocation)
 
     def _resize_node(self, size: int, preallocation: Preallocation) -> None:

@@ -87,9 +87,9 @@ class NbdExport:
     def host_file(self) -> HostFile | None:
         """The file that may be read and written past the node; None where the node has more to do than pass on.
 
-        Flushing, zeroing and trimming stay the node's.
+        Flushing, zeroing and trimming stay the node's. While a graph is being changed there is none.
         """
-        return host_file(self.node, writable=self.writable)
+        return None if BYPASS.changing.holder else host_file(self.node, writable=self.writable)
 
     def read(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer."""
@@ -119,11 +119,12 @@ class NbdExport:
 
     def cache(self, offset: int, length: int) -> None:
         """Read a range, so that reading it again is fast."""
-        with BYPASS.gate:
-            file = self.host_file()
-            if file is not None:
-                os.posix_fadvise(file.fd, file.start + offset, length, os.POSIX_FADV_WILLNEED)
-                return
+        generation, file = BYPASS.generation, self.host_file()
+        if file is not None:
+            with file.gate:
+                if generation == BYPASS.generation:
+                    os.posix_fadvise(file.fd, file.start + offset, length, os.POSIX_FADV_WILLNEED)
+                    return
         buffer = memoryview(bytearray(min(length, _PREFETCH)))
         for start in range(0, length, _PREFETCH):
             self.node.pread(offset + start, buffer[: min(_PREFETCH, length - start)])

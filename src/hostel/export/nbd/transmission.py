@@ -7,11 +7,13 @@ from the file into the buffer that is sent, a write from the buffer that was rec
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from hostel.block.gate import BYPASS
@@ -201,22 +203,22 @@ class Transmission:
             return
         self._nowait = getattr(os, "RWF_NOWAIT", 0)
         if isinstance(self._transport, SocketTransport):
-            with BYPASS.gate:
+            with self._file.gate:
                 if self._generation == BYPASS.generation:
                     self._splice = Splice.open(self._file.fd, self._transport.socket)
 
-    def _step_out(self, act: Callable[..., object], *arguments: object) -> int:
+    def _step_out(self, file: HostFile, act: Callable[..., object], *arguments: object) -> int:
         """Do what may take long without holding up who changes the block graph; up to where the file may be used."""
-        BYPASS.gate.step_out()
+        file.gate.step_out()
         try:
             act(*arguments)
         finally:
-            BYPASS.gate.rejoin()
+            file.gate.rejoin()
         return self._size if self._generation == BYPASS.generation else 0
 
     def _answer_from_file(self, file: HostFile) -> bool:
         """Answer what has arrived, past the nodes as far as that may be; False when the client has disconnected."""
-        gate = BYPASS.gate
+        gate = file.gate
         gate.come(None)  # as a with statement does, without its calls
         if gate.holder:
             gate.go()
@@ -236,11 +238,11 @@ class Transmission:
 
     def _answer_past_nodes(self, file: HostFile) -> bool:
         """Answer small reads and writes here, with as few steps as there can be, and leave the rest to others."""
-        fd, start, guarded, _ = file
+        fd, start, guarded = file.fd, file.start, file.guarded
         outbox, header = self._outbox, self._format.read_header
         view, put_data, put_done = outbox.view, self._format.put_data, self._format.put_done
         preadv, pwrite = os.preadv, os.pwrite
-        write_flag, step_out = self._write_flag, self._step_out
+        write_flag, step_out = self._write_flag, functools.partial(self._step_out, file)
         size, room = self._size if self._generation == BYPASS.generation else 0, _FIRST
         for request in self._reader.requests():
             kind, flags, cookie, offset, length, payload = request
@@ -302,15 +304,20 @@ class Transmission:
     def _defer(self, request: Request) -> None:
         """Let the disk begin with a read that it must be waited for, and go on with other requests meanwhile."""
         _, _, _, offset, length, _ = request
-        with BYPASS.gate:
-            file = self._usable_file()
+        with self._usable_file() as file:
             if file is not None:
                 os.posix_fadvise(file.fd, file.start + offset, min(length, _AHEAD), os.POSIX_FADV_WILLNEED)
         self._deferred.append(request)
 
-    def _usable_file(self) -> HostFile | None:
-        """The file, while the gate of those who pass the nodes by is held; None where the graph has changed since."""
-        return self._file if self._generation == BYPASS.generation else None
+    @contextlib.contextmanager
+    def _usable_file(self) -> Iterator[HostFile | None]:
+        """The file, with its gate held; None where there is none, or the graph has changed since."""
+        file = self._file
+        if file is None:
+            yield None
+            return
+        with file.gate:
+            yield file if self._generation == BYPASS.generation else None
 
     def _answer_deferred(self) -> None:
         """Wait for the disk, which has been told of all that is wanted."""
@@ -322,8 +329,7 @@ class Transmission:
         """Whether reading would have to wait, as far as one byte shows it."""
         if not self._nowait:
             return False
-        with BYPASS.gate:
-            file = self._usable_file()
+        with self._usable_file() as file:
             try:
                 if file is not None:
                     os.preadv(file.fd, [bytearray(1)], file.start + offset, self._nowait)
@@ -394,8 +400,7 @@ class Transmission:
 
     def _fill_splice(self, splice: Splice, offset: int, length: int) -> int:
         """Take pages of the file; how many bytes."""
-        with BYPASS.gate:
-            file = self._usable_file()
+        with self._usable_file() as file:
             return 0 if file is None else splice.fill(file.start + offset, length)
 
     def _put_piece(self, cookie: int, offset: int, position: int, length: int, *, last: bool) -> None:
@@ -446,8 +451,7 @@ class Transmission:
         """Read into the buffer, past the node where that is the same."""
         done = 0
         if self._file is not None:
-            with BYPASS.gate:
-                file = self._usable_file()
+            with self._usable_file() as file:
                 if file is not None:
                     done = os.preadv(file.fd, [buffer], file.start + offset)
         if done < len(buffer):
@@ -461,8 +465,7 @@ class Transmission:
         try:
             done = 0
             if self._file is not None and offset >= self._file.guarded:
-                with BYPASS.gate:
-                    file = self._usable_file()
+                with self._usable_file() as file:
                     if file is not None:
                         done = os.pwrite(file.fd, payload, file.start + offset)
                         file.wrote(offset + done)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
 
-from hostel.block.gate import BYPASS
+from hostel.block.gate import BYPASS, Gate
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError, RemoteProtocolError
 from hostel.export.host_file import host_file
@@ -27,7 +27,8 @@ from hostel.wire.virtio.blk import (
     RequestType,
     Status,
 )
-from hostel.wire.virtio.ring import Chain, SplitRing
+from hostel.wire.virtio.memory import GuestMemory
+from hostel.wire.virtio.ring import Chain, SplitRing, Table
 
 SERIAL: Final = b"vhost_user_blk"
 _MOST: Final = 2**31 - SECTOR  # bytes of a request, as QEMU has it: buffers may name the same memory again and again
@@ -37,6 +38,26 @@ _IN, _OUT = int(RequestType.IN), int(RequestType.OUT)
 _OK, _FAILED, _UNSUPPORTED = int(Status.OK), int(Status.IOERR), int(Status.UNSUPP)
 _HEAD: Final = REQUEST.size
 _READ_REQUEST: Final = REQUEST.unpack_from
+
+
+def _unusual(memory: GuestMemory, table: Table) -> int:
+    return UNUSUAL
+
+
+class _Way(NamedTuple):
+    """How requests are answered, found out of the graph at one time, and used by all queues at once.
+
+    Attributes:
+        generation: of the graph, before it was asked.
+        holds_back: the image may keep what leads to written data in memory.
+        gate: of the file that the short way leads to; None where there is no short way.
+        direct: the short way.
+    """
+
+    generation: int
+    holds_back: bool
+    gate: Gate | None = None
+    direct: Callable[[GuestMemory, Table], int] = _unusual
 
 
 class BlkDevice:
@@ -133,28 +154,36 @@ class BlkDevice:
         Raises:
             RemoteProtocolError: one is malformed so that it cannot even be failed.
         """
-        with BYPASS.gate:
-            if self._generation != BYPASS.generation:
-                self._take_shortcut()
-            direct, memory = self._direct, ring.memory
-            if direct is not None:
-                done = []
-                for head, table in chains:
-                    written = direct(memory, table)
-                    done.append((head, self._answer(*ring.buffers(table)) if written == UNUSUAL else written))
-                return done
+        way = self._present_way()
+        if way.gate is not None:
+            direct, memory = way.direct, ring.memory
+            with way.gate:
+                if way.generation == BYPASS.generation:
+                    done = []
+                    for head, table in chains:
+                        written = direct(memory, table)
+                        done.append((head, self._answer(*ring.buffers(table)) if written == UNUSUAL else written))
+                    return done
         # The nodes keep an account of who is in them. A limit or a lost server may hold a request up for long there,
         # and nobody could change the graph anywhere meanwhile, nor go past other nodes.
         return [(head, self._answer(*ring.buffers(table))) for head, table in chains]
 
-    def _take_shortcut(self) -> None:
-        self._generation = BYPASS.generation
+    def _take_shortcut(self) -> _Way:
+        generation, length = BYPASS.generation, self._length
         file = host_file(self.node, writable=self.writable)
         # What is written to a file as it is, the host has, whatever becomes of us.
-        self._may_hold_back = file is None and not self.node.cache.writethrough
-        if file is not None and (self.flushes or not self._writeback):
-            file = file._replace(guarded=self._length)  # writes are the node's
-        self._direct = None if file is None else shortcut(file, self._length, self.block_size)
+        holds_back = file is None and not self.node.cache.writethrough
+        if file is None or BYPASS.changing.holder:
+            self._way = way = _Way(generation, holds_back)
+            return way
+        if self.flushes or not self._writeback:
+            file = file._replace(guarded=length)  # writes are the node's
+        self._way = way = _Way(generation, holds_back, file.gate, shortcut(file, length, self.block_size))
+        return way
+
+    def _present_way(self) -> _Way:
+        way = self._way
+        return way if way.generation == BYPASS.generation else self._take_shortcut()
 
     def _answer(self, readable: list[memoryview], writable: list[memoryview]) -> int:
         if not readable or not writable:
@@ -263,7 +292,7 @@ class BlkDevice:
         Raises:
             OSError: it had to be made durable, which failed.
         """
-        if self._may_hold_back:
+        if self._present_way().holds_back:
             self.unflushed.wrote()
         if self.flushes or not self._writeback:
             self._flush()

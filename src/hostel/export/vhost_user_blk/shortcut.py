@@ -40,7 +40,7 @@ def shortcut(file: HostFile, length: int, block_size: int) -> Callable[[GuestMem
         What does a request, and tells how many bytes it wrote to the guest; :data:`UNUSUAL` where it did nothing,
         since the request is of another shape, touches what only the node may write, or came only half through.
     """
-    fd, start, guarded, _ = file
+    fd, start, guarded = file.fd, file.start, file.guarded
     top = 0
     part_of_block = block_size - 1
     preadv, pwritev, read_head = os.preadv, os.pwritev, REQUEST.unpack_from

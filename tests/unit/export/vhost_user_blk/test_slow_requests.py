@@ -11,7 +11,7 @@ import pytest
 from hostel.block import graph
 from hostel.block.driver import FilterDriver, OpenMode
 from hostel.block.node import BlockNode
-from hostel.block.rewiring import bypass_closed, insert_filter
+from hostel.block.rewiring import drained, insert_filter
 from support.vhost import IN, MIB, driver, serving
 
 
@@ -43,6 +43,8 @@ def raw(tmp_path: Path) -> Iterator[BlockNode]:
 
 
 def test_a_slow_request_does_not_hold_up_who_changes_other_disks(raw: BlockNode, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(bytes(MIB))
     insert_filter(raw, Slow)
     slow = raw.driver
     assert isinstance(slow, Slow)
@@ -52,7 +54,7 @@ def test_a_slow_request_does_not_hold_up_who_changes_other_disks(raw: BlockNode,
         asking.start()
         try:
             assert slow.reached.wait(10)
-            with bypass_closed(5):
+            with graph.open(str(other), "raw") as unconcerned, drained(unconcerned, timeout=5):
                 pass
         finally:
             slow.go.set()

@@ -138,7 +138,7 @@ def _resize(daemon: Daemon, given: Mapping[str, Any]) -> None:
     try:
         if node.read_only:
             raise generic("Image is read-only")
-        with bypass_closed(_PATIENCE):
+        with bypass_closed(node, timeout=_PATIENCE):
             resize(node, size)
     finally:
         daemon.nodes.release(node, use)

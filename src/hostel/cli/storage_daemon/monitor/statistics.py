@@ -72,7 +72,7 @@ def _set_threshold(daemon: Daemon, given: Mapping[str, Any]) -> None:
     node = daemon.nodes.get(given["node-name"])
     if node is None:
         raise generic(f"Device '{given['node-name']}' not found")
-    with bypass_closed():
+    with bypass_closed(node):
         node.marks.watch(given["write-threshold"])
 
 
