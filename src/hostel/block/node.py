@@ -16,7 +16,7 @@ from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, Sup
 from hostel.block.extent import Extent, Status, merge
 from hostel.block.gate import Gate
 from hostel.block.interruption import INTERRUPTIONS, is_interrupted
-from hostel.block.lock import Entry, Lockable, Wall
+from hostel.block.lock import Entry, Lock, Lockable, Wall
 from hostel.block.marks import Marks
 from hostel.block.powers import FastZeroing, Patient, Preallocating, Preallocation, Resizable
 from hostel.errors import BlockError, NoSpace, OutOfRange, ReadOnly, UnsupportedFeature
@@ -29,6 +29,7 @@ _resizable: dict[type[BlockDriver], bool] = {}
 _END_TIMEOUT: Final = 60.0  # seconds for requests under way when a node is closed
 _HASTE: Final = 2.0  # seconds likewise, after an interruption: one of them may be what was interrupted
 _ATTEMPT: Final = 0.25  # seconds of it after which it is looked anew whether they wait in vain
+_PAUSE: Final = 0.005  # seconds that others are let in between two attempts
 _counting: Final = threading.Lock()  # of every node's users
 
 
@@ -190,6 +191,7 @@ class BlockNode(Lockable):
     def pread(self, offset: int, buf: memoryview) -> None:
         """Fill ``buf`` from ``offset``."""
         length = len(buf)
+        gate = self._lock  # before the range is looked at: where the node shrinks after that, the lock is another one
         if self._grows:
             if offset < 0 or offset > INT64_MAX - length:
                 raise _outside(offset)
@@ -200,7 +202,6 @@ class BlockNode(Lockable):
             return
         if not length:
             return
-        gate = self._lock
         if type(gate) is Gate:
             # What most requests do, without the calls that a with statement costs.
             try:
@@ -222,6 +223,8 @@ class BlockNode(Lockable):
                         raise
                     return
         with Entry(self):  # the driver was exchanged meanwhile, or is about to be
+            if not (self._grows or self._ends):
+                self._check(offset, length)
             self.driver.pread(offset, buf)
 
     def pread_padded(self, offset: int, buf: memoryview) -> None:
@@ -238,16 +241,16 @@ class BlockNode(Lockable):
         if self.detect_zeroes != "off" and view and is_zero(view):
             self.write_zeroes(offset, len(view), unmap=self.detect_zeroes == "unmap")
             return
+        lock = self._lock  # see pread()
         self._check_write(offset, len(view))
         if view:
             if (end := offset + len(view)) > self.marks.level:
                 self.marks.reach(end, self.name)
-            self._pwrite(offset, view)
+            self._pwrite(offset, view, lock)
             if self.cache.writethrough:
                 self._flush()
 
-    def _pwrite(self, offset: int, view: memoryview) -> None:
-        gate = self._lock  # see pread()
+    def _pwrite(self, offset: int, view: memoryview, gate: Lock) -> None:
         if type(gate) is Gate:
             try:
                 gate.come(None)
@@ -268,6 +271,7 @@ class BlockNode(Lockable):
                         raise
                     return
         with Entry(self):  # the driver was exchanged meanwhile, or is about to be
+            self._check_write(offset, len(view))
             self.driver.pwrite(offset, view)
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> None:
@@ -278,6 +282,7 @@ class BlockNode(Lockable):
         if offset + length > self.marks.level:
             self.marks.reach(offset + length, self.name)
         with Entry(self):
+            self._check_write(offset, length)  # again, now that the size is what it is
             if self.driver.supports & Supports.ZEROES:
                 self.driver.write_zeroes(offset, length, unmap=unmap and self.discards)
             else:
@@ -296,6 +301,7 @@ class BlockNode(Lockable):
             if self.marks.threshold:
                 self.marks.exceed(offset + length, self.name)
             with Entry(self):
+                self._check_write(offset, length)
                 self.driver.discard(offset, length)
             self._written()
 
@@ -337,10 +343,11 @@ class BlockNode(Lockable):
             yield Extent(offset + inside, length - inside, Status.ZERO | Status.ALLOCATED)
 
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
-        """Change the virtual size.
+        """Change the virtual size. Where it gets smaller, requests under way end first; later ones are held to it.
 
         Raises:
             UnsupportedFeature: the format cannot.
+            BlockError: EBUSY: requests under way do not come to an end.
         """
         self._check_writable()
         if not _is_resizable(self.driver):
@@ -348,9 +355,31 @@ class BlockNode(Lockable):
         self.require_unblocked()
         if not 0 <= size <= INT64_MAX:
             raise OutOfRange(f"{size} bytes is no size for an image")
-        with Entry(self):
-            self.driver.resize(size, preallocation)
+        if size < self.length:
+            self._shrink(size, preallocation)
+        else:
+            with Entry(self):
+                self.driver.resize(size, preallocation)
         sizes.tell()
+
+    def _shrink(self, size: int, preallocation: Preallocation) -> None:
+        from hostel.block.rewiring import unrestrained
+
+        until = time.monotonic() + _END_TIMEOUT
+        with unrestrained(self):
+            while not self.drain(_ATTEMPT):
+                if time.monotonic() >= until:
+                    raise BlockError(f"Requests to '{self.filename}' do not come to an end", errno=errno.EBUSY)
+                time.sleep(_PAUSE)
+        try:
+            with Entry(self):
+                driver = self.driver
+                assert _is_resizable(driver)
+                driver.resize(size, preallocation)
+        finally:
+            if not isinstance(self._lock, Wall):
+                self.exchange(self.driver)  # whose size is another one: who waits for the lock looks again
+            self.resume()
 
     def preallocate(self, offset: int, length: int) -> None:
         """Reserve space for a range on the host; what it reads as does not change.
@@ -363,6 +392,7 @@ class BlockNode(Lockable):
             raise UnsupportedFeature(f"'{self.format}' does not support preallocation")
         if length:
             with Entry(self):
+                self._check_write(offset, length)
                 self.driver.preallocate(offset, length)
 
     @property
