@@ -317,12 +317,13 @@ class NodeTable(Mapping[str, BlockNode]):
             raise
 
     def release(self, node: BlockNode, use: Use | Layer) -> None:
-        """End a use; that of a node which is closed has ended. Any thread may call it."""
+        """End a use; that of a node which is closed has ended, and so has one that was ended. Any thread may call it."""
         with self._changing:
-            holds = list(self._holds.get(node.name, []))
-            if use in holds:
-                holds.remove(use)
-                self._holds = {**self._holds, node.name: holds}
+            holds = self._holds.get(node.name, [])
+            # One that another user has may be equal.
+            place = next((index for index, hold in enumerate(holds) if hold is use), None)
+            if place is not None:
+                self._holds = {**self._holds, node.name: holds[:place] + holds[place + 1 :]}
 
     def rebind(self, node: BlockNode, former: BlockNode) -> None:
         """A node has become another one: its name, and the ownership, go to a node with its former driver.

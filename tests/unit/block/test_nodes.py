@@ -45,6 +45,19 @@ def file(name: str, node: str, **more: object) -> dict[str, object]:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_use_that_has_ended_is_not_ended_again_in_the_place_of_another_one(table: NodeTable) -> None:
+    node = table.add(file("a.raw", "f"))
+    uses = [READER._replace(), READER._replace()]
+    for use in uses:
+        table.hold(node, use)
+    table.release(node, uses[0])
+    table.release(node, uses[0])
+    assert table.uses(node) == [READER]
+    table.release(node, uses[1])
+    assert not table.uses(node)
+
+
+@pytest.mark.usefixtures("folder")
 class TestGraph:
     def test_a_child_may_be_an_open_node(self, table: NodeTable) -> None:
         table.add(file("a.raw", "f"))
