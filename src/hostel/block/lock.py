@@ -131,8 +131,7 @@ class Lockable:
             self._lock = Wall(reason, self._lock)
 
     def _break_off(self) -> None:
-        """An interruption has left the driver in the middle of a change."""
-        raise NotImplementedError
+        """Do what an interruption that has left the driver in the middle of a change calls for: the node knows."""
 
 
 class Entry:

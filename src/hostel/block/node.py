@@ -19,6 +19,7 @@ from hostel.block.interruption import INTERRUPTIONS, is_interrupted
 from hostel.block.lock import Entry, Lock, Lockable, Wall
 from hostel.block.marks import Marks
 from hostel.block.powers import FastZeroing, Patient, Preallocating, Preallocation, Resizable
+from hostel.block.restraint import unrestrained
 from hostel.errors import BlockError, NoSpace, OutOfRange, ReadOnly, UnsupportedFeature
 from hostel.units import INT64_MAX, MiB
 
@@ -363,8 +364,6 @@ class BlockNode(Lockable):
         sizes.tell()
 
     def _shrink(self, size: int, preallocation: Preallocation) -> None:
-        from hostel.block.rewiring import unrestrained
-
         until = time.monotonic() + _END_TIMEOUT
         with unrestrained(self):
             while not self.drain(_ATTEMPT):
@@ -444,8 +443,6 @@ class BlockNode(Lockable):
         """
         if self.drain(0.0):
             return True
-        from hostel.block.rewiring import unrestrained
-
         until = time.monotonic() + (_HASTE if is_interrupted() else _END_TIMEOUT)
         with unrestrained(self):
             while True:

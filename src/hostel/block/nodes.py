@@ -317,7 +317,7 @@ class NodeTable(Mapping[str, BlockNode]):
             raise
 
     def release(self, node: BlockNode, use: Use | Layer) -> None:
-        """End a use; that of a node which is closed has ended, and so has one that was ended. Any thread may call it."""
+        """End a use that has not ended; that of a node which is closed has. Any thread may call it."""
         with self._changing:
             holds = self._holds.get(node.name, [])
             # One that another user has may be equal.

@@ -16,7 +16,7 @@ import contextlib
 import errno
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 from hostel.block import notice, sizes
 from hostel.block.driver import BlockDriver, FilterDriver
@@ -25,22 +25,12 @@ from hostel.block.gate import BYPASS, Gate
 from hostel.block.node import BlockNode
 from hostel.block.powers import Reopenable
 from hostel.block.protocols.file import FileDriver
+from hostel.block.restraint import below, unrestrained
 from hostel.errors import BlockError
 
 DRAIN_TIMEOUT: Final = 60.0  # seconds
 _ATTEMPT: Final = 0.25  # seconds that everybody is kept out while waiting for those inside
 _PAUSE: Final = 0.005  # seconds
-
-
-@runtime_checkable
-class Restraining(Protocol):
-    """A driver that makes requests wait that could be done at once. Calls nest, and any thread may make them."""
-
-    def relax(self) -> None:
-        """Let requests through, those that wait too, until :meth:`tighten`."""
-
-    def tighten(self) -> None:
-        """Take one :meth:`relax` back."""
 
 
 @contextlib.contextmanager
@@ -65,19 +55,6 @@ def drained(*nodes: BlockNode, timeout: float = DRAIN_TIMEOUT) -> Iterator[None]
             yield
         finally:
             _resume(nodes, gates)
-
-
-@contextlib.contextmanager
-def unrestrained(*nodes: BlockNode) -> Iterator[None]:
-    """Have no request to the nodes, nor below them, held up by a limit: who waits for its end waits for the disk."""
-    found = [driver for driver in {node.driver for node in _below(nodes)} if isinstance(driver, Restraining)]
-    for driver in found:
-        driver.relax()
-    try:
-        yield
-    finally:
-        for driver in found:
-            driver.tighten()
 
 
 def _drain_all(nodes: tuple[BlockNode, ...]) -> tuple[Gate, ...] | None:
@@ -119,7 +96,7 @@ def _shut_out(nodes: tuple[BlockNode, ...]) -> tuple[Gate, ...] | None:
     gates = [BYPASS.changing]
     try:
         BYPASS.changed()  # after that: who finds out too early that nothing changes has seen another number
-        for driver in [node.driver for node in _below(nodes)]:
+        for driver in [node.driver for node in below(nodes)]:
             if isinstance(driver, FileDriver):
                 if not driver.past.close(_ATTEMPT):
                     break
@@ -139,17 +116,6 @@ def _let_in(gates: Sequence[Gate]) -> None:
             gate.open()
     finally:
         BYPASS.changed()  # after that: who has been told that something changes looks again
-
-
-def _below(nodes: Sequence[BlockNode]) -> list[BlockNode]:
-    """Nodes, and all that they stand on; the target of a job may stand on its source again."""
-    found = dict.fromkeys(nodes)
-    waiting = list(found)
-    for node in waiting:  # which grows meanwhile
-        new = [child for child in list(node.driver.children.values()) if child not in found]
-        found.update(dict.fromkeys(new))
-        waiting += new
-    return waiting
 
 
 @contextlib.contextmanager
@@ -362,14 +328,14 @@ def reopen(node: BlockNode, *, read_only: bool) -> None:
     """
     if node.read_only == read_only:
         return
-    below = _opened_with(node)
-    with drained(node, *below):
+    parts = _opened_with(node)
+    with drained(node, *parts):
         if read_only:
             node.flush()
         done: list[BlockNode] = []
         try:
             if not read_only:
-                for child in below:
+                for child in parts:
                     reopen(child, read_only=False)
                     done.append(child)
             node.exchange(_reopened(node, read_only=read_only))
@@ -379,7 +345,7 @@ def reopen(node: BlockNode, *, read_only: bool) -> None:
                 reopen(child, read_only=True)
             raise
         if read_only:
-            for child in below:
+            for child in parts:
                 reopen(child, read_only=True)
 
 

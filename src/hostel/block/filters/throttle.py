@@ -254,7 +254,7 @@ class ThrottleDriver(FilterDriver):
         self.child.discard(offset, length)
 
     def relax(self) -> None:
-        """Let requests through, those that wait too; see :class:`hostel.block.rewiring.Restraining`."""
+        """Let requests through, those that wait too; see :class:`hostel.block.restraint.Restraining`."""
         with self._relaxing:
             self._relaxed += 1
         self.group.look_again()

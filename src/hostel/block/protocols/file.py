@@ -241,18 +241,14 @@ class FileDriver(BlockDriver):
         return os.fstat(self._fd).st_blocks * 512
 
     def fileno(self) -> int:
-        """The descriptor, for copies inside the host; -1 once it is closed.
-
-        Whoever uses it beside the node does so as :class:`hostel.block.gate.Bypass` says: closing waits for that.
-        """
+        """The descriptor, to be used as :class:`hostel.block.gate.Bypass` says; -1 once it is closed."""
         return self._fd
 
     @property
     def past(self) -> Gate:
         """The gate of those who read and write the file past its node."""
         with self._seeking:
-            if self._past is None:
-                self._past = Gate()
+            self._past = self._past or Gate()
             return self._past
 
     def pread(self, offset: int, buf: memoryview) -> None:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from hostel.block import notice, objects
-from hostel.block.rewiring import unrestrained
+from hostel.block.restraint import unrestrained
 from hostel.cli.qemu import pidfile
 from hostel.cli.qemu.failure import Answered, Failure, HelpAsked, VersionAsked
 from hostel.cli.qemu.output import Output

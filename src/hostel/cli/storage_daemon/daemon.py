@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hostel.block import incident, sizes
 from hostel.block.jobs.table import JobTable
 from hostel.block.nodes import NodeTable
-from hostel.block.rewiring import unrestrained
+from hostel.block.restraint import unrestrained
 from hostel.cli.storage_daemon.pacing import Pacing
 from hostel.net.waker import Waker
 

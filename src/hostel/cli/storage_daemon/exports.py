@@ -13,7 +13,7 @@ from hostel.block.driver import Cache, FilterDriver, OpenMode
 from hostel.block.node import BlockNode
 from hostel.block.nodes import NodeTable
 from hostel.block.permission import Permission
-from hostel.block.rewiring import unrestrained
+from hostel.block.restraint import unrestrained
 from hostel.block.uses import by_device
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
 

@@ -21,7 +21,8 @@ from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
 from hostel.block.protocols.file import FileDriver
-from hostel.block.rewiring import drained, insert_filter, unrestrained
+from hostel.block.restraint import unrestrained
+from hostel.block.rewiring import drained, insert_filter
 from hostel.errors import ReadOnly, UnsupportedFeature
 
 KiB = 1024
