@@ -295,7 +295,12 @@ class MirrorJob(Job):
         flush_last(self._target)  # so that little is left to be synced while the guest waits
         mirror = self._filter
         assert mirror is not None
-        with drained(self._source):
+        place = self._how.replaces or self._source
+        changed = [self._source, place]
+        if self._stands_on_source:
+            changed += [self._target, bottom_of_filters(self._target)]
+        # All of them at once: from the first change on there is no way back.
+        with drained(*changed):
             if mirror.failure is not None:
                 raise mirror.failure
             if self._pivot:
@@ -306,7 +311,6 @@ class MirrorJob(Job):
                 return
             stands_on_source = self._stands_on_source
             self._take_out()
-            place = self._how.replaces or self._source
             former = redirect(place, self._target)
             if stands_on_source:
                 replace_backing(self._target, former.share())

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block.jobs import atomic
+from hostel.block import rewiring
+from hostel.block.jobs import atomic, mirror
 from hostel.block.jobs.bitmaps import add_bitmap, all_bitmaps
 from hostel.block.jobs.mirror import CopyMode, MirrorJob, MirrorSettings, Sync
 from hostel.block.jobs.overlay import Overlay
@@ -202,6 +203,43 @@ def test_a_mirror_of_what_is_written_from_now_on_becomes_an_overlay_of_the_disk(
     if completed:
         expected[:5] = b"later"
         assert jobs.content(guest) == jobs.content(target) == expected
+
+
+def test_a_disk_does_not_become_an_overlay_that_cannot_be_put_on_what_it_was(
+    tmp_path: Path, table: NodeTable, guest: BlockNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a request comes to the overlay as the disk becomes it, and does not end."""
+    expected = jobs.content(guest)
+    images.make(tmp_path / "new", jobs.SIZE, backing=tmp_path / "layer0.qcow2", backing_format="qcow2")
+    target = table.add({**_image(tmp_path / "new", "new"), "backing": None})
+    how = MirrorSettings(sync=Sync.NONE, onto_source=True, granularity=512, replaced=table.rebind)
+    job = MirrorJob(jobs.settings(), guest, target, how)
+    job.start()
+    jobs.step(job, lambda: job.info()["ready"] is True)
+    reached, go = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with target.lock():
+            reached.set()
+            go.wait(20)
+
+    other = threading.Thread(target=hang)
+
+    def redirect(node: BlockNode, to: BlockNode) -> BlockNode:
+        other.start()
+        reached.wait(0.2)
+        return rewiring.redirect(node, to)
+
+    monkeypatch.setattr(mirror, "redirect", redirect)
+    monkeypatch.setitem(rewiring.drained.__wrapped__.__kwdefaults__, "timeout", 0.5)  # type: ignore[attr-defined]
+    threading.Timer(5, go.set).start()
+    job.complete()
+    jobs.step(job, lambda: job.is_over)
+    go.set()
+    other.join(20)
+    assert jobs.content(guest) == expected
+    assert job.error is None
+    assert target.backing is table["disk"]
 
 
 @pytest.mark.parametrize("mode", CopyMode)
