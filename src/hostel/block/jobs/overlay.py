@@ -10,7 +10,16 @@ from hostel.block.jobs.atomic import Action
 from hostel.block.node import BlockNode
 from hostel.block.nodes import NodeTable
 from hostel.block.permission import Permission
-from hostel.block.rewiring import end_writing, redirect, replace_backing, restore, retire, unfiltered
+from hostel.block.rewiring import (
+    bottom_of_filters,
+    drained,
+    end_writing,
+    redirect,
+    replace_backing,
+    restore,
+    retire,
+    unfiltered,
+)
 from hostel.block.tree import tree
 from hostel.errors import BlockError, ReadOnly
 
@@ -45,12 +54,14 @@ class Overlay(Action):
         self._overlay = overlay = self._make(node)
         try:
             self._check(overlay)
-            self._former = redirect(node, overlay)
+            # Both before either is changed: an overlay that stands on nothing has zeroes for the guest.
+            with drained(node, bottom_of_filters(overlay)):
+                self._former = redirect(node, overlay)
+                former = replace_backing(overlay, self._former.share())
+                assert former is None
         except BaseException:
             self._drop()
             raise
-        former = replace_backing(unfiltered(overlay), self._former.share())
-        assert former is None
         self._unused = nodes.give_name(node, self._former)
 
     def _check(self, overlay: BlockNode) -> None:
@@ -75,11 +86,12 @@ class Overlay(Action):
     def undo(self) -> None:
         """Take the overlay out again."""
         assert self._overlay is not None and self._former is not None
-        self._nodes.take_name_back(self._below, self._former)
-        former = replace_backing(unfiltered(self._overlay), None)
-        assert former is self._former
-        former.close()
-        restore(self._below, self._former)
+        with drained(self._below, self._former, bottom_of_filters(self._overlay)):
+            self._nodes.take_name_back(self._below, self._former)
+            former = replace_backing(self._overlay, None)
+            assert former is self._former
+            former.close()
+            restore(self._below, self._former)
         self._drop()
 
     def commit(self) -> None:

@@ -8,11 +8,12 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from hostel.block import rewiring
-from hostel.block.jobs import atomic, mirror
+from hostel.block.jobs import atomic, mirror, overlay
 from hostel.block.jobs.bitmaps import add_bitmap, all_bitmaps
 from hostel.block.jobs.mirror import CopyMode, MirrorJob, MirrorSettings, Sync
 from hostel.block.jobs.overlay import Overlay
@@ -205,10 +206,38 @@ def test_a_mirror_of_what_is_written_from_now_on_becomes_an_overlay_of_the_disk(
         assert jobs.content(guest) == jobs.content(target) == expected
 
 
-def test_a_disk_does_not_become_an_overlay_that_cannot_be_put_on_what_it_was(
+@contextlib.contextmanager
+def _hanging_request(module: ModuleType, node: BlockNode, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have a request come to a node just as another one becomes it, that takes longer than is waited for."""
+    reached, go = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with node.lock():
+            reached.set()
+            go.wait(20)
+
+    thread = threading.Thread(target=hang)
+
+    def redirect(former: BlockNode, to: BlockNode) -> BlockNode:
+        thread.start()
+        reached.wait(0.2)
+        return rewiring.redirect(former, to)
+
+    monkeypatch.setattr(module, "redirect", redirect)
+    monkeypatch.setitem(rewiring.drained.__wrapped__.__kwdefaults__, "timeout", 0.5)  # type: ignore[attr-defined]
+    timer = threading.Timer(5, go.set)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        go.set()
+        thread.join(20)
+
+
+def test_a_disk_does_not_become_a_mirror_that_cannot_be_put_on_what_it_was(
     tmp_path: Path, table: NodeTable, guest: BlockNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where a request comes to the overlay as the disk becomes it, and does not end."""
     expected = jobs.content(guest)
     images.make(tmp_path / "new", jobs.SIZE, backing=tmp_path / "layer0.qcow2", backing_format="qcow2")
     target = table.add({**_image(tmp_path / "new", "new"), "backing": None})
@@ -216,30 +245,23 @@ def test_a_disk_does_not_become_an_overlay_that_cannot_be_put_on_what_it_was(
     job = MirrorJob(jobs.settings(), guest, target, how)
     job.start()
     jobs.step(job, lambda: job.info()["ready"] is True)
-    reached, go = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        with target.lock():
-            reached.set()
-            go.wait(20)
-
-    other = threading.Thread(target=hang)
-
-    def redirect(node: BlockNode, to: BlockNode) -> BlockNode:
-        other.start()
-        reached.wait(0.2)
-        return rewiring.redirect(node, to)
-
-    monkeypatch.setattr(mirror, "redirect", redirect)
-    monkeypatch.setitem(rewiring.drained.__wrapped__.__kwdefaults__, "timeout", 0.5)  # type: ignore[attr-defined]
-    threading.Timer(5, go.set).start()
-    job.complete()
-    jobs.step(job, lambda: job.is_over)
-    go.set()
-    other.join(20)
+    with _hanging_request(mirror, target, monkeypatch):
+        job.complete()
+        jobs.step(job, lambda: job.is_over)
     assert jobs.content(guest) == expected
     assert job.error is None
     assert target.backing is table["disk"]
+
+
+def test_a_disk_does_not_become_an_overlay_that_cannot_be_put_on_it(
+    tmp_path: Path, table: NodeTable, guest: BlockNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = jobs.content(guest)
+    over = _overlay(table, tmp_path / "over", "over")
+    with _hanging_request(overlay, over, monkeypatch):
+        atomic.run([_append(table, "disk", "over")])
+    assert jobs.content(guest) == expected
+    assert over.backing is table["disk"]
 
 
 @pytest.mark.parametrize("mode", CopyMode)
