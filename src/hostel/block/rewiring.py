@@ -161,15 +161,18 @@ def remove_filter(node: BlockNode, driver: FilterDriver) -> None:
 
     What still asks the filter's former child is passed on to where the filter was.
     """
-    place = node
-    while place.driver is not driver:
-        assert isinstance(place.driver, FilterDriver), "the filter is not there"
-        place = place.driver.child
-    with drained(place):
-        inner = driver.child
-        with drained(inner):
+    inner = driver.child
+    while True:
+        place = node
+        while place.driver is not driver:
+            assert isinstance(place.driver, FilterDriver), "the filter is not there"
+            place = place.driver.child
+        with drained(place, inner):
+            if place.driver is not driver:
+                continue  # another one was put in before it was drained
             place.exchange(inner.driver)
             inner.exchange(ForwardDriver(place))
+            return
 
 
 def redirect(node: BlockNode, target: BlockNode) -> BlockNode:

@@ -156,6 +156,25 @@ def test_filters_come_out_in_any_order(node: BlockNode) -> None:
     assert bytes(node.read(0, 12)) == b"second alone"
 
 
+def test_a_filter_that_comes_while_another_one_is_taken_out_stays(node: BlockNode) -> None:
+    insert_filter(node, Counting)
+    first = node.driver
+    assert isinstance(first, Counting)
+    with drained(node):
+        remover = threading.Thread(target=lambda: remove_filter(node, first))
+        remover.start()
+        time.sleep(0.05)  # it has found where the filter is, and waits
+        insert_filter(node, Counting)
+        second = node.driver
+    remover.join(20)
+    assert isinstance(second, Counting)
+    node.pwrite(0, b"x" * 512)
+    assert (first.writes, second.writes) == (0, 1)
+    remove_filter(node, second)
+    assert bytes(node.read(0, 512)) == b"x" * 512
+    assert node.driver.name in ("raw", "qcow2")
+
+
 def test_a_request_that_does_not_end_is_not_waited_for_longer_than_was_said(node: BlockNode) -> None:
     come, go = threading.Event(), threading.Event()
 
