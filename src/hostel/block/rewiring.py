@@ -261,22 +261,30 @@ def held_image(node: BlockNode) -> Iterator[BlockNode]:
 
 
 def replace_backing(node: BlockNode, backing: BlockNode | None) -> BlockNode | None:
-    """Put an overlay, or the one below a node's filters, on another node, which it takes over.
+    """Put an overlay, or the one below a node's filters, on another node, which it takes over, also where it fails.
 
     What its image records is not changed.
 
     Returns:
         The former backing node, to be closed by the caller.
+
+    Raises:
+        BlockError: EBUSY: requests to it do not come to an end.
     """
-    while True:
-        image = bottom_of_filters(node)
-        with drained(image):
-            if bottom_of_filters(image) is not image:
-                continue  # a filter came or went before it was drained
-            former = image.driver.children.pop("backing", None)
-            if backing is not None:
-                image.driver.children["backing"] = backing
-            return former
+    try:
+        while True:
+            image = bottom_of_filters(node)
+            with drained(image):
+                if bottom_of_filters(image) is not image:
+                    continue  # a filter came or went before it was drained
+                former = image.driver.children.pop("backing", None)
+                if backing is not None:
+                    image.driver.children["backing"] = backing
+                return former
+    except BaseException:
+        if backing is not None:
+            backing.close()
+        raise
 
 
 def retire(former: BlockNode, close: Callable[[], None] | None = None) -> None:

@@ -17,7 +17,16 @@ from hostel.block.filters.forward import ForwardDriver
 from hostel.block.gate import BYPASS, Gate
 from hostel.block.node import BlockNode
 from hostel.block.protocols.file import FileDriver
-from hostel.block.rewiring import drained, insert_filter, redirect, remove_filter, reopen, unfiltered, writable
+from hostel.block.rewiring import (
+    drained,
+    insert_filter,
+    redirect,
+    remove_filter,
+    reopen,
+    replace_backing,
+    unfiltered,
+    writable,
+)
 from hostel.errors import BlockError, ReadOnly
 from support import images, jobs
 
@@ -154,6 +163,31 @@ def test_filters_come_out_in_any_order(node: BlockNode) -> None:
     assert (first.writes, second.writes) == (1, 2)
     assert node.format in ("raw", "qcow2")
     assert bytes(node.read(0, 12)) == b"second alone"
+
+
+def test_what_an_overlay_cannot_be_put_on_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = jobs.chain(tmp_path, 2)
+    with jobs.opened(paths[1]) as overlay:
+        base = jobs.opened(paths[0], read_only=True)
+        monkeypatch.setitem(drained.__wrapped__.__kwdefaults__, "timeout", 0.3)  # type: ignore[attr-defined]
+        reached, go = threading.Event(), threading.Event()
+
+        def hang() -> None:
+            with overlay.lock():
+                reached.set()
+                go.wait(20)
+
+        other = threading.Thread(target=hang)
+        other.start()
+        try:
+            assert reached.wait(10)
+            with pytest.raises(BlockError, match="do not come to an end"):
+                replace_backing(overlay, base)
+        finally:
+            go.set()
+            other.join(20)
+        assert base.closed
+        assert overlay.backing is not None
 
 
 def test_a_filter_that_comes_while_another_one_is_taken_out_stays(node: BlockNode) -> None:
