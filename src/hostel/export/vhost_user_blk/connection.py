@@ -171,6 +171,8 @@ class Connection:
     def _get_vring_base(self, received: Message) -> bytes:
         state = received.state()
         state.number = self._queue(state.index).stop()
+        if not any(queue.is_running for queue in self._queues):
+            self._device.rest()
         return state.pack()
 
     def _get_config(self, received: Message) -> bytes:

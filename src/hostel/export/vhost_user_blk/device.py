@@ -279,11 +279,18 @@ class BlkDevice:
         self._wrote()
         return _OK
 
-    def settle(self) -> None:
-        """The front end goes, or starts the disk anew: leave nothing that the next back end would have to call lost."""
+    def rest(self) -> None:
+        """No queue runs: leave nothing that the next back end would have to call lost.
+
+        The machine may move to another host, with the buffer in which it is said and without us.
+        """
         if self.unflushed.is_owed:
             with contextlib.suppress(OSError):  # then it stays so
                 self._flush()
+
+    def settle(self) -> None:
+        """The front end goes, or starts the disk anew."""
+        self.rest()
         self.unflushed.forget()
 
     def _wrote(self) -> None:

@@ -105,6 +105,11 @@ class Queue:
         self._thread = threading.Thread(target=self._run, args=(self._ring,), name="virtqueue", daemon=True)
         self._thread.start()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether requests are taken."""
+        return self._thread is not None
+
     def pause(self) -> None:
         """Let requests under way end, and take no more; :meth:`run` goes on where this was.
 

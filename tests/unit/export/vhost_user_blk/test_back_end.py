@@ -543,6 +543,8 @@ def test_a_back_end_that_was_killed_when_all_was_flushed_is_not_missed(tmp_path:
         lambda queue: None,
         lambda queue: queue.request(IN, 0, read=512),
         lambda queue: (queue.request(OUT, 0, bytes(512)), queue.request(FLUSH)),
+        # As a machine is before it moves elsewhere, and takes the buffer with it.
+        lambda queue: (queue.request(OUT, 0, bytes(512)), queue.stop()),
     ]
     for change in settled:
         for resets in (False, True):
