@@ -123,14 +123,14 @@ class MirrorJob(Job):
     def __init__(
         self, settings: JobSettings, source: BlockNode, target: BlockNode, how: MirrorSettings = _DEFAULTS
     ) -> None:
+        _check(how)
+        if how.replaces is not None:
+            check_replaced(source, how.replaces)
         if source is target:
             raise BlockError("Can't mirror node into itself", errno=errno.EINVAL)
         if self.type == "mirror":
             require_apart(source, target)
-        _check(how)
         how = _settle_bitmap(how)
-        if how.replaces is not None:
-            _check_replaced(source, how.replaces)
         self._source, self._target, self._how = source, target, how
         self._granularity = how.granularity or _granularity(target)
         self._whole = 1
@@ -407,11 +407,20 @@ class ActiveCommitJob(MirrorJob):
             end_writing(self._target)
 
 
-def _check(how: MirrorSettings) -> None:
-    if how.granularity and not _MIN_GRANULARITY <= how.granularity <= _MAX_GRANULARITY:
+def check_granularity(granularity: int) -> None:
+    """Refuse bytes that differences cannot be recorded by; 0 leaves them to the job.
+
+    Raises:
+        BlockError: with QEMU's text.
+    """
+    if granularity and not _MIN_GRANULARITY <= granularity <= _MAX_GRANULARITY:
         raise BlockError("Parameter 'granularity' expects a value in range [512B, 64MB]", errno=errno.EINVAL)
-    if how.granularity & (how.granularity - 1):
+    if granularity & (granularity - 1):
         raise BlockError("Parameter 'granularity' expects a power of 2", errno=errno.EINVAL)
+
+
+def _check(how: MirrorSettings) -> None:
+    check_granularity(how.granularity)
     if how.buf_size < 0:
         raise BlockError("Invalid parameter 'buf-size'", errno=errno.EINVAL)
 
@@ -424,10 +433,12 @@ def _settle_bitmap(how: MirrorSettings) -> MirrorSettings:
     return how._replace(sync=Sync(backup.sync.value), bitmap_mode=backup.bitmap_mode)
 
 
-def _check_replaced(source: BlockNode, replaced: BlockNode) -> None:
-    """Refuse to replace a node whose content its parents would see change."""
-    if replaced.length != source.length:
-        raise BlockError("cannot replace image with a mirror image of different size", errno=errno.EINVAL)
+def check_replaced(source: BlockNode, replaced: BlockNode) -> None:
+    """Refuse to replace a node whose content its parents would see change.
+
+    Raises:
+        BlockError: with QEMU's text.
+    """
     reached = [source]
     for node in reached:
         if isinstance(node.driver, FilterDriver):
@@ -438,6 +449,8 @@ def _check_replaced(source: BlockNode, replaced: BlockNode) -> None:
             "guaranteed that doing so would not lead to an abrupt change of visible data",
             errno=errno.EINVAL,
         )
+    if replaced.length != source.length:
+        raise BlockError("cannot replace image with a mirror image of different size", errno=errno.EINVAL)
 
 
 def _awaits_backing(target: BlockNode, sync: Sync) -> bool:

@@ -10,7 +10,16 @@ from hostel.block.jobs.bitmaps import RecordingBitmap, named_bitmap
 from hostel.block.jobs.commit import CommitJob
 from hostel.block.jobs.event import JobEvent
 from hostel.block.jobs.job import Job, JobSettings
-from hostel.block.jobs.mirror import ActiveCommitJob, CopyMode, MirrorJob, MirrorSettings, Replaced, Sync
+from hostel.block.jobs.mirror import (
+    ActiveCommitJob,
+    CopyMode,
+    MirrorJob,
+    MirrorSettings,
+    Replaced,
+    Sync,
+    check_granularity,
+    check_replaced,
+)
 from hostel.block.jobs.needs import Need, of_active_commit, of_backup, of_commit, of_mirror, of_stream
 from hostel.block.jobs.policy import OnError
 from hostel.block.jobs.stream import StreamJob
@@ -311,6 +320,7 @@ def _mirror(daemon: Daemon, given: Mapping[str, Any]) -> None:
     source = node_of(daemon, given["device"])
     daemon.nodes.require_root(source)
     target = node_of(daemon, given["target"])
+    check_granularity(given.get("granularity", 0))
     for node in (source, target):
         daemon.nodes.require_top(node)
         node.require_unblocked()
@@ -336,6 +346,8 @@ def start_mirror(
         bitmap=_bitmap(source, given),
         bitmap_mode=BitmapMode(given["bitmap-mode"]) if "bitmap-mode" in given else None,
     )
+    if how.replaces is not None:
+        check_replaced(source, how.replaces)
     if source is target:
         raise generic("Can't mirror node into itself")
     make_job(
