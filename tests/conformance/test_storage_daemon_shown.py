@@ -10,7 +10,7 @@ import pytest
 
 from support.daemon import OURS, THEIRS, daemon
 from support.image import real_qemu_img
-from support.scene import Command, Event, Step, compare, qemu_io, run
+from support.scene import Client, Command, Event, Step, compare, qemu_io, run
 
 pytestmark = [pytest.mark.requires_tool(tool) for tool in ("qemu-storage-daemon", "qemu-img", "qemu-io")]
 
@@ -231,6 +231,22 @@ def test_a_group_is_not_deleted_under_those_who_wait_for_it(tmp_path: Path) -> N
         run("object-del", id="g"),
     ]
     compare(tmp_path, IMAGES, GROUP, steps)
+
+
+def test_a_part_ends_where_what_it_is_a_part_of_does(tmp_path: Path) -> None:
+    flat = {"driver": "raw", "node-name": "flat", "file": "flat-file"}
+    steps: list[Step] = [
+        run("blockdev-add", **{**flat, "file": {**file("flat.raw"), "node-name": "flat-file"}}),
+        over("raw", "part", "flat", offset=512 << 10, size=512 << 10),
+        run("block-export-add", type="nbd", id="e", node_name="part", writable=True),
+        qemu_io("part", "write -P 7 0 512k"),
+        run("block-export-del", id="e"),
+        run("blockdev-reopen", options=[{**flat, "offset": 4096}]),
+        FLAT,
+        run("block-export-add", type="nbd", id="f", node_name="part", name="again"),
+        Client(("qemu-io", "-r", *qemu_io("again", "read -P 7 0 508k", "read 508k 4k").words[1:])),
+    ]
+    compare(tmp_path, IMAGES, NBD, steps)
 
 
 def test_what_a_raw_disk_is_a_part_of_is_not_resized_below_it(tmp_path: Path) -> None:

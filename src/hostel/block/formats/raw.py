@@ -90,8 +90,9 @@ class RawDriver(FormatDriver):
 
     @property
     def length(self) -> int:
-        """The window's size, or what the file has from its start on in whole sectors: a disk has no part of one."""
-        return _sectors(max(0, self._file.length - self._offset)) if self._size is None else self._size
+        """What the file has from the window's start on, in whole sectors, but no more than the window is long."""
+        found = _sectors(max(0, self._file.length - self._offset))
+        return found if self._size is None else min(found, self._size)
 
     @property
     def is_window(self) -> bool:
