@@ -76,7 +76,11 @@ def look_at_vpc_table(look: Look) -> None:
 
 def look_at_vhdx_table(look: Look) -> None:
     """Report the first block of a VHDX that lies on another one; on regions none does where an image can be opened."""
-    regions = read_regions(look.file, VhdxLog(look.file, VhdxHeaders(look.file)).area)
+    headers = VhdxHeaders(look.file)
+    if headers.names_log:  # and it could be opened
+        message = "The image was not closed properly, and no entry of its log is whole: the last changes may be lost"
+        look.add(Level.WARNING, "dirty", message)
+    regions = read_regions(look.file, VhdxLog(look.file, headers).area)
     metadata = read_metadata(look.file, regions.metadata)
     blocks = Blocks(look, metadata.block_size, vhdx.UNIT, _has_place, shift=_VHDX_SHIFT)
     bitmaps: list[tuple[int, int, int]] = []

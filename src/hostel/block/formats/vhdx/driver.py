@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Self
 
+from hostel.block import notice
 from hostel.block.driver import FormatInfo, OpenMode, Reference
 from hostel.block.extent import Extent
 from hostel.block.formats.block_mapped import BlockMappedDriver
@@ -63,6 +64,11 @@ class VhdxDriver(BlockMappedDriver):
         headers = Headers(file)
         log = Log(file, headers)
         replayed = _replay(file, log, mode)
+        if headers.names_log and not mode.no_io:
+            notice.tell(
+                f"warning: '{file.filename}' was not closed properly, and no entry of its log is whole: the "
+                "last changes may be lost"
+            )
         regions = read_regions(file, log.area)
         metadata = read_metadata(file, regions.metadata)
         if metadata.parent is not None and not mode.read_only:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.block.formats.vhdx import layout
-from hostel.block.formats.vhdx.layout import HEADER_LENGTH, HEADER_OFFSETS, Header, is_sound, new_guid, sealed
+from hostel.block.formats.vhdx.layout import HEADER_LENGTH, HEADER_OFFSETS, NO_GUID, Header, is_sound, new_guid, sealed
 from hostel.block.node import BlockNode
 from hostel.block.reading import read_or_say
 from hostel.errors import InvalidImage, UnsupportedFeature
@@ -48,6 +48,11 @@ class Headers:
             raise InvalidImage(f"The log is said to have {length} bytes at offset {offset}, which is no place for it")
         self._is_opened = False  # whether the file says that we write it
 
+    @property
+    def names_log(self) -> bool:
+        """Whether they say that there is something to do again."""
+        return bool(self.current.log_guid != NO_GUID and self.current.log_length)
+
     def begin_session(self) -> None:
         """Say that the file, and what the guest sees, is another one from now on; before the first write.
 
@@ -67,9 +72,9 @@ class Headers:
         self._write(log_guid=log_guid)
 
     def settle(self) -> None:
-        """Let the other header say the same, so that it can stand in for this one."""
+        """Let the other header say the same, so that it can stand in for this one; nothing is left to do again."""
         if self._is_opened:
-            self._write()
+            self._write(log_guid=NO_GUID)
 
     def _write(self, **changes: bytes) -> None:
         """Change the header that does not count, which does then."""

@@ -204,7 +204,7 @@ class Log:
     def _entries(self) -> Iterator[Entry]:
         """All valid entries. What follows a head begins with other signatures, so that none lies inside another."""
         log_guid, length = self._headers.current.log_guid, self.area.length
-        if log_guid == NO_GUID:
+        if not self._headers.names_log:
             return
         if length > MAX_LENGTH:
             raise UnsupportedFeature(f"The log has {length} bytes; {MAX_LENGTH} are looked through at most")

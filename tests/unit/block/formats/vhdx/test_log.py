@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import graph
+from hostel.block import graph, notice
 from hostel.block.formats.vhdx import layout
 from hostel.block.formats.vhdx.driver import VhdxDriver
 from hostel.block.formats.vhdx.layout import LogDescriptor, LogEntry, sealed
 from hostel.block.node import BlockNode
 from hostel.block.powers import Repair
 from hostel.errors import BlockError, ReadOnly, UnsupportedFeature
+from hostel.img.inspect import inspect
 from support.bounded import MIB, bounded
 from support.memory import Kind, LoggedDriver, MemoryDriver
 from support.vhdx import BLOCK, FIRST, LOG, TABLE, attach, fresh, header, patched, with_headers
@@ -192,9 +193,21 @@ def test_a_log_that_reaches_where_it_must_not_is_refused_and_nothing_of_it_done(
     ],
     ids=str,
 )
-def test_an_entry_that_is_none_is_passed_over(fields: dict[str, int]) -> None:
-    with attach(MemoryDriver(logged((0, entry([zeroing(TABLE, 4096)], b"", **fields)))), read_only=True) as node:
+def test_an_entry_that_is_none_is_passed_over_and_that_is_told(tmp_path: Path, fields: dict[str, int]) -> None:
+    """QEMU says that there is a log before it writes the first entry, and a crash between leaves a sound image."""
+    data = logged((0, entry([zeroing(TABLE, 4096)], b"", **fields)))
+    told: list[str] = []
+    with notice.listening(told.append), attach(MemoryDriver(data), read_only=True) as node:
         assert node.length == 10 * MIB
+    assert told == [
+        "warning: 'memory' was not closed properly, and no entry of its log is whole: the last changes may be lost"
+    ]
+    path = tmp_path / "image"
+    path.write_bytes(data)
+    assert [each.code for each in inspect(str(path)).findings] == ["dirty"]
+    with graph.open(str(path), "vhdx", read_only=False) as node:
+        node.pwrite(0, b"data")
+    assert inspect(str(path)).findings == ()
 
 
 def test_a_log_of_gigabytes_is_not_looked_through(tmp_path: Path) -> None:
