@@ -58,6 +58,12 @@ class Preamble(NamedTuple):
         data = self.extension(ExtensionType.BACKING_FORMAT)
         return data.decode(errors="replace") if data else None
 
+    @property
+    def encryption_header(self) -> tuple[int, int]:
+        """Host offset and length of the LUKS header, bytes; both 0 where there is none."""
+        pointer = self.extension(ExtensionType.CRYPTO_HEADER) or bytes(16)
+        return int.from_bytes(pointer[:8], "big"), int.from_bytes(pointer[8:16], "big")
+
 
 def read_preamble(file: BlockNode) -> Preamble:
     """Read and parse the first cluster.

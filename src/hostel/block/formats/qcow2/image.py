@@ -412,6 +412,7 @@ class Qcow2Image:
         header, bits, place = self.header, self.geometry.cluster_bits, self.map.place
         place("active L1 table", header.l1_table_offset, header.l1_size * 8)
         place("refcount table", header.refcount_table_offset, header.refcount_table_clusters << bits)
+        place("encryption header", *self.preamble.encryption_header)
         self._place_snapshots()
         self.map.tables = {(entry & layout.OFFSET_MASK) >> bits for entry in self.l1 if entry}
         self.map.blocks = {entry >> bits for entry in self.refcounts.table if entry}

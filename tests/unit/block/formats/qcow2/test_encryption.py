@@ -10,12 +10,13 @@ import pytest
 from hostel.block import objects
 from hostel.block.driver import OpenMode
 from hostel.block.extent import Status
+from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2.driver import Qcow2Driver
-from hostel.block.formats.qcow2.layout import ExtensionType, Header
+from hostel.block.formats.qcow2.layout import COPIED, OFFSET_MASK, ExtensionType, Header
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
 from hostel.block.powers import Preallocation, Repair
-from hostel.errors import BlockError, InvalidImage, UnsupportedFeature
+from hostel.errors import BlockError, CorruptImage, InvalidImage, UnsupportedFeature
 from support import luks, qcow2
 from support.memory import MemoryDriver, memory_node
 
@@ -323,3 +324,26 @@ def test_a_new_image_whose_refcount_table_grows_for_the_header_is_sound() -> Non
     result = image.check(Repair.NOTHING, lines.append)
     assert lines == []
     assert not result.leaks
+
+
+@pytest.mark.parametrize("how", ["refcounts", "entry"])
+def test_key_material_is_never_written_over(how: str) -> None:
+    """A refcount of 0, or an L2 entry, that leads there: the guest's data would take the place of the only keys."""
+    disk = new(IMAGES["LUKS"])
+    with opened(disk) as node:
+        node.pwrite(0, b"kept" * 1024)
+    start, length = headers.parse(bytes(disk.data[:4096])).encryption_header
+    header = Header.unpack(bytes(disk.data))
+    if how == "entry":
+        table = int.from_bytes(disk.data[header.l1_table_offset :][:8], "big") & OFFSET_MASK
+        disk.data[table + 16 : table + 24] = (start + 4096 | COPIED).to_bytes(8, "big")
+    else:
+        block = int.from_bytes(disk.data[header.refcount_table_offset :][:8], "big")
+        disk.data[block + start // 2048 : block + (start + length) // 2048] = bytes(length // 2048)
+    before = bytes(disk.data[start : start + length])
+    with pytest.raises(CorruptImage, match="encryption header"), opened(disk) as node:
+        node.pwrite(2 * 4096, b"data" * 1024)
+        node.flush()
+    assert disk.data[start : start + length] == before
+    with opened(disk, read_only=True) as node:
+        assert node.read(0, 4) == b"kept"
