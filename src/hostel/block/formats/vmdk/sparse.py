@@ -280,8 +280,8 @@ class SparseExtent(MappedExtent):
         for place in places:
             if not place:
                 raise UnsupportedFeature(f"'{self.file.filename}' has no grain table {index}: it can only be read")
-            # A table among the grains is what the guest wrote, or will be written over it; 0 says nothing of grains.
-            end = self.data_start or self.file_end
+            # A table among the grains is what the guest wrote, or will be written over it; streams have them there.
+            end = self.data_start if self.data_start and not self.compressed else max(self.data_start, self.file_end)
             if place < layout.HEADER_LENGTH or place + self.tables.size > end:
                 raise CorruptImage(f"The grain table {index} of '{self.file.filename}' cannot be at offset {place}")
             for known in self._metadata():

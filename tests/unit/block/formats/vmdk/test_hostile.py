@@ -115,6 +115,23 @@ def test_a_table_among_the_grains_is_not_written(which: int) -> None:
     assert driver.data[first * SECTOR :] == data[first * SECTOR :]
 
 
+def test_a_stream_may_have_its_tables_behind_its_grains() -> None:
+    """As programs make it that write the header last, without a footer."""
+    driver = MemoryDriver(vmdk.create(MIB, {"subformat": "streamOptimized"}))
+    with attach(driver) as node:
+        node.pwrite(0, b"a" * GRAIN)
+    data = bytes(driver.data)
+    places = [struct.unpack_from("<I", data, each)[0] * SECTOR for each in directories(data)]
+    for directory, place in zip(directories(data), places, strict=True):
+        moved = len(data) // SECTOR
+        data = patched(data, directory, "I", moved) + data[place : place + 4 * SECTOR]
+    driver = MemoryDriver(data)
+    with attach(driver) as node:
+        node.pwrite(GRAIN, b"b" * GRAIN)
+        assert node.read(0, 2 * GRAIN) == b"a" * GRAIN + b"b" * GRAIN
+        assert not node.driver.check(Repair.NOTHING, print).corruptions  # type: ignore[attr-defined]
+
+
 def test_a_grain_in_the_metadata_is_not_written() -> None:
     data = vmdk.create(MIB)
     first = struct.unpack_from("<I", data, directories(data)[1])[0] * SECTOR
