@@ -24,6 +24,9 @@ from hostel.errors import BlockError, NoSpace, OutOfRange, ReadOnly, Unsupported
 from hostel.units import INT64_MAX, MiB
 
 _ZEROES: Final = memoryview(bytes(MiB))
+# Plain numbers: an operation on an enum's member takes longer than what it decides.
+_GROWS, _ENDS = int(Supports.GROWS), int(Supports.ENDS)
+_WRITES_ZEROES, _DISCARDS = int(Supports.ZEROES), int(Supports.DISCARD)
 _numbers = itertools.count(100)
 _resizable: dict[type[BlockDriver], bool] = {}
 
@@ -83,8 +86,9 @@ class BlockNode(Lockable):
         self.detect_zeroes = "off"
         # A protocol's node without a format above it has nobody else to keep its bounds.
         self.bounded = bounded
-        self._grows = bool(driver.supports & Supports.GROWS) and not bounded
-        self._ends = bool(driver.supports & Supports.ENDS) and not bounded
+        supports = int(driver.supports)
+        self._grows = bool(supports & _GROWS) and not bounded
+        self._ends = bool(supports & _ENDS) and not bounded
         self.blockers: list[str] = []
         self.marks = Marks()
         self.given: Mapping[str, Any] = {}
@@ -284,7 +288,7 @@ class BlockNode(Lockable):
             self.marks.reach(offset + length, self.name)
         with Entry(self):
             self._check_write(offset, length)  # again, now that the size is what it is
-            if self.driver.supports & Supports.ZEROES:
+            if int(self.driver.supports) & _WRITES_ZEROES:
                 self.driver.write_zeroes(offset, length, unmap=unmap and self.discards)
             else:
                 for start in range(offset, offset + length, len(_ZEROES)):
@@ -298,7 +302,7 @@ class BlockNode(Lockable):
     def discard(self, offset: int, length: int) -> None:
         """Give a range's space back where that is possible; what it reads as afterwards is the driver's choice."""
         self._check_write(offset, length)
-        if length and self.discards and self.driver.supports & Supports.DISCARD:
+        if length and self.discards and int(self.driver.supports) & _DISCARDS:
             if self.marks.threshold:
                 self.marks.exceed(offset + length, self.name)
             with Entry(self):

@@ -30,11 +30,15 @@ class Permission(enum.IntFlag):
     ALL = 15
 
 
+# By their bits: plain numbers, since an operation on an enum's member takes longer than a lock.
 _NAMES = {
-    Permission.CONSISTENT_READ: "consistent read",
-    Permission.WRITE: "write",
-    Permission.WRITE_UNCHANGED: "write unchanged",
-    Permission.RESIZE: "resize",
+    permission.bit_length() - 1: name
+    for permission, name in (
+        (Permission.CONSISTENT_READ, "consistent read"),
+        (Permission.WRITE, "write"),
+        (Permission.WRITE_UNCHANGED, "write unchanged"),
+        (Permission.RESIZE, "resize"),
+    )
 }
 
 
@@ -47,17 +51,18 @@ def lock(fd: int, path: str, used: Permission, shared: Permission, *, former: in
     Raises:
         ImageLocked: another process uses what we do not share, or does not share what we use.
     """
+    uses, keeps = int(used), int(Permission.ALL) & ~int(shared)
     try:
-        _lock_bytes(fd, _PERMISSION_BASE, used)
-        _lock_bytes(fd, _UNSHARED_BASE, Permission.ALL & ~shared)
+        _lock_bytes(fd, _PERMISSION_BASE, uses)
+        _lock_bytes(fd, _UNSHARED_BASE, keeps)
     except OSError as error:
         raise _locked(path, f"Failed to lock byte range of '{path}': {os.strerror(error.errno or 0)}") from None
     if former is not None:
         unlock(former)
-    for permission, name in _NAMES.items():
-        if used & permission and _held(fd, _UNSHARED_BASE + _bit(permission)):
+    for bit, name in _NAMES.items():
+        if uses >> bit & 1 and _held(fd, _UNSHARED_BASE + bit):
             raise _locked(path, f'Failed to get "{name}" lock')
-        if not shared & permission and _held(fd, _PERMISSION_BASE + _bit(permission)):
+        if keeps >> bit & 1 and _held(fd, _PERMISSION_BASE + bit):
             raise _locked(path, f'Failed to get shared "{name}" lock')
 
 
@@ -73,7 +78,7 @@ def is_used(path: str) -> bool:
     Raises:
         OSError: it cannot be opened.
     """
-    places = [base + _bit(permission) for base in (_PERMISSION_BASE, _UNSHARED_BASE) for permission in _NAMES]
+    places = [base + bit for base in (_PERMISSION_BASE, _UNSHARED_BASE) for bit in _NAMES]
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         with contextlib.suppress(OSError):
@@ -83,19 +88,15 @@ def is_used(path: str) -> bool:
         os.close(fd)
 
 
-def _bit(permission: Permission) -> int:
-    return permission.bit_length() - 1
-
-
 def _flock(kind: int, start: int) -> bytes:
     # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
     return struct.pack("hhqqi4x", kind, os.SEEK_SET, start, 1, 0)
 
 
-def _lock_bytes(fd: int, base: int, permissions: Permission) -> None:
-    for permission in _NAMES:
-        if permissions & permission:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_RDLCK, base + _bit(permission)))
+def _lock_bytes(fd: int, base: int, permissions: int) -> None:
+    for bit in _NAMES:
+        if permissions >> bit & 1:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_RDLCK, base + bit))
 
 
 def _held(fd: int, start: int) -> bool:
