@@ -241,6 +241,8 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK, refuse: Callable[[str], None
     data_file = str(values.get("data_file", ""))
     if data_file:
         _check_data_file(plan, data_file, refuse)
+    elif "data_file" in values:
+        raise BlockError("Could not create '': No such file or directory", errno=errno.ENOENT)
     try:
         with _removed_on_failure(plan.filename, held_nothing):
             plan.driver.check_creation(size, values)
@@ -353,9 +355,8 @@ def _check_data_file(plan: Plan, name: str, refuse: Callable[[str], None] | None
     """Refuse what the image's data would be written over; an image that is its own data file is none."""
     if refuse is not None:
         refuse(name)
-    if os.path.realpath(name) == os.path.realpath(plan.filename) or (
-        identity(name) is not None and identity(name) == identity(plan.filename)
-    ):
+    paths = {os.path.realpath(each.removeprefix("file:")) for each in (name, plan.filename)}
+    if len(paths) == 1 or (identity(name) is not None and identity(name) == identity(plan.filename)):
         raise OptionError(f"'{name}' is the image itself, and cannot hold its data")
 
 

@@ -31,7 +31,7 @@ from hostel.errors import BlockError, NoSpace
 
 T = TypeVar("T")
 _SMALL_CLUSTER: Final = 4096  # bytes: up to here, as with QEMU, the names of features are left out to spare room
-_VERSIONS: Final = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
+VERSIONS: Final = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
 
 
 class _Plan(NamedTuple):
@@ -96,7 +96,7 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> No
 
 def _plan(options: Mapping[str, Value]) -> _Plan:
     backing_file = str(options["backing_file"]) if options.get("backing_file") else None
-    version = _choice(options, "compat", "1.1", _VERSIONS, "version")
+    version = _choice(options, "compat", "1.1", VERSIONS, "version")
     registry.require_backing_format(options.get("backing_fmt"))
     plan = _Plan(
         version=version,
@@ -125,7 +125,7 @@ def _plan(options: Mapping[str, Value]) -> _Plan:
 
 
 def _choice(options: Mapping[str, Value], name: str, default: str, choices: Mapping[str, T], shown: str) -> T:
-    text = str(options.get(name) or default)
+    text = str(options.get(name, default))
     if text not in choices:
         raise BlockError(f"Parameter '{shown}' does not accept value '{text}'", errno=errno.EINVAL)
     return choices[text]
