@@ -91,6 +91,14 @@ def test_a_guessed_raw_image_brings_a_warning(twins: Twins) -> None:
 def test_a_window_keeps_its_size(twins: Twins) -> None:
     twins.truncate("a", 1 << 20)
     twins.refused("resize --image-opts driver=raw,file.filename=a,size=512 2M")
+    twins.refused("resize --image-opts driver=raw,file.filename=a,offset=512,size=512 2M")
+
+
+@pytest.mark.parametrize("words", ["2M", "--shrink 64k", "+512"])
+def test_what_begins_in_a_file_and_ends_with_it_is_resized(twins: Twins, words: str) -> None:
+    twins.write("a", bytes(range(256)) * 4096)
+    twins.same(f"resize --image-opts driver=raw,file.filename=a,offset=64k {words}")
+    assert (twins.ours / "a").read_bytes() == (twins.real / "a").read_bytes()
 
 
 @pytest.fixture
