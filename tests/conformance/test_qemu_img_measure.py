@@ -18,7 +18,15 @@ def test_an_empty_image_is_measured(twins: Twins, size: str, cluster_size: str) 
 
 @pytest.mark.parametrize(
     "options",
-    ["refcount_bits=1", "refcount_bits=64", "extended_l2=on", "preallocation=full", "preallocation=metadata"],
+    [
+        "refcount_bits=1",
+        "refcount_bits=64",
+        "extended_l2=on",
+        "encrypt.format=aes",
+        "compat=0.10,lazy_refcounts=on",
+        "preallocation=full",
+        "preallocation=metadata",
+    ],
 )
 def test_options_count(twins: Twins, options: str) -> None:
     twins.same(f"measure -O qcow2 -o {options} --size 10G")
@@ -34,6 +42,9 @@ def test_options_count(twins: Twins, options: str) -> None:
         "-O qcow2 -o cluster_size=3 --size 1",
         "-O qcow2 -o extended_l2=on,cluster_size=4k --size 1",
         "-O qcow2 --size 5E",
+        "-O qcow2 -o preallocation=foo --size 1",
+        "-O qcow2 -o compat=foo --size 1",
+        "-O qcow2 -o compat=0.10,refcount_bits=8 --size 1",
         "-O vmdk --size 1M",
         "-O vmdk -o foo=1 --size 1M",
         "-l x --size 1",

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from hostel.block.formats.qcow2 import layout
-from hostel.block.formats.qcow2.create import check_creation
+from hostel.block.formats.qcow2.create import VERSIONS, check_creation
 from hostel.block.formats.qcow2.encryption import read_plan
 from hostel.block.options import Value
-from hostel.block.powers import Measured
-from hostel.errors import NoSpace
+from hostel.block.powers import Measured, Preallocation
+from hostel.errors import BlockError, NoSpace
 
 _ENTRY: Final = 8  # bytes of an entry of an L1 or a refcount table
 
@@ -27,8 +27,10 @@ def measure(size: int, options: Mapping[str, Value], data: Iterable[tuple[int, i
     Raises:
         BlockError: an option makes no sense, or the size is too large for the cluster size.
     """
-    check_creation(0, options)
-    plan = read_plan(options)
+    _check(options)
+    # Measured by QEMU as if it were none.
+    is_luks = options.get("encrypt.format") == "luks"
+    plan = read_plan(options) if is_luks else None
     cluster_size = int(options["cluster_size"])
     entry_size = 2 * _ENTRY if options.get("extended_l2") else _ENTRY
     virtual = _align(size, cluster_size)
@@ -42,6 +44,24 @@ def measure(size: int, options: Mapping[str, Value], data: Iterable[tuple[int, i
     full = _metadata(virtual, cluster_size, int(options["refcount_bits"]), entry_size) + virtual
     full += _align(plan.header_length, cluster_size) if plan is not None else 0
     return Measured(full - virtual + allocated, full)
+
+
+def _check(options: Mapping[str, Value]) -> None:
+    """Refuse what measuring looks at, in QEMU's words for it; all else need not be possible."""
+    looked_at = ("cluster_size", "extended_l2", "refcount_bits")
+    check_creation(0, {name: options[name] for name in looked_at if name in options})
+    version = options.get("compat", "1.1")
+    if version not in VERSIONS:
+        raise BlockError(f"Invalid compatibility level: '{version}'", errno=errno.EINVAL)
+    if options["refcount_bits"] != 16 and VERSIONS[str(version)] < 3:
+        raise BlockError(
+            "Different refcount widths than 16 bits require compatibility level 1.1 or above "
+            "(use compat=1.1 or greater)",
+            errno=errno.EINVAL,
+        )
+    mode = options.get("preallocation", "off")
+    if mode not in {known.value for known in Preallocation}:
+        raise BlockError(f"invalid parameter value: {mode}", errno=errno.EINVAL)
 
 
 def _whole_clusters(data: Iterable[tuple[int, int]], cluster_size: int) -> int:
