@@ -299,11 +299,38 @@ def test_read_only_options_forbid_writing(twins: Twins) -> None:
         '{"driver":"raw","file":{"driver":"null-co","size":9223372036854775807}}',
         '{"driver":"raw","file":{"driver":"null-co","size":NaN}}',
         '{"driver":"null-co"}{}',
+        '{"driver":"null-co","size":01}',
+        '{"driver":"null-co","size":1.}',
+        '{"driver":"null-co","size":0x10}',
+        '{"driver":"null-co","size":-}',
+        '{"driver":"null-co","size":512e+}',
+        '{"driver":"null-co","size":1 2}',
+        '{"driver":"null-co","size":[1 2]}',
+        '{"driver":"null-co","size":-Infinity}',
+        '{"driver":"quorum","vote-threshold":1,"children":["x",null]}',
+        '{"driver":"quorum","vote-threshold":1,"children":[{"driver":"null-co"},null]}',
+        '{"driver":"quorum","vote-threshold":1,"children.0.driver":"null-co","children.2.driver":"null-co"}',
+        '{"driver":"quorum","vote-threshold":1,"children.1.driver":"null-co"}',
+        '{"driver":"quorum","vote-threshold":1,"children.a.driver":"null-co"}',
     ],
 )
 def test_images_are_described_by_json(twins: Twins, tree: str) -> None:
     twins.prepare("qemu-img create -q -f qcow2 q 1M")
     twins.same(f"info 'json:{tree}'")
+
+
+@pytest.mark.parametrize("name", ["nbd:unix:", "nbd+unix:///?socket=", "nbd:unix::exportname=x"])
+def test_nobody_listens_on_a_socket_without_a_path(twins: Twins, name: str) -> None:
+    real, ours = twins.run_real(["info", name]), twins.run_ours(["info", name])
+    assert ours == real._replace(err=f"{real.err}The path of the socket is empty.\n")
+
+
+@pytest.mark.parametrize("name", ["x", "file:x", "./x"])
+@pytest.mark.parametrize("image", ["x", "file:x"])
+def test_no_image_becomes_its_own_data_file(twins: Twins, name: str, image: str) -> None:
+    ours = twins.run_ours(["create", "-q", "-f", "qcow2", "-o", f"data_file={name}", image, "1M"])
+    assert ours == (1, "", f"qemu-img: {image}: '{name}' is the image itself, and cannot hold its data\n")
+    assert not (twins.ours / "x").exists()
 
 
 def test_json_may_quote_with_apostrophes(twins: Twins) -> None:

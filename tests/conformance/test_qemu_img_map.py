@@ -70,6 +70,14 @@ def test_preallocated_images_show_their_holes(twins: Twins, mode: str) -> None:
     in_every_form(twins, "a")
 
 
+def test_what_no_copy_of_a_quorum_holds_is_zeroes(twins: Twins) -> None:
+    twins.write("base", b"x" * 65536 + bytes(65536))
+    twins.prepare("qemu-img create -q -f qcow2 -b base -F raw a 1M")
+    twins.prepare("qemu-io -c 'write 256k 64k' -c 'write -z 512k 64k' a")
+    copies = ",".join(f"children.{index}.driver=qcow2,children.{index}.file.filename=a" for index in range(2))
+    twins.same(f"map --output=json -U --image-opts driver=quorum,vote-threshold=1,{copies}")
+
+
 def test_compressed_clusters_have_no_place(twins: Twins) -> None:
     twins.write("raw", b"spam" * 100_000)
     twins.prepare("qemu-img convert -f raw -O qcow2 -c raw a")

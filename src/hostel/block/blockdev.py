@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from hostel.block import filename as names
 from hostel.block import notice, registry
 from hostel.block.filename import Name
-from hostel.block.options import Kind, Option, OptionError, Options, Value, as_text
+from hostel.block.options import Kind, Option, OptionError, Options, Value, as_text, check_numbered
 from hostel.errors import BlockError, UnknownFormat
 
 if TYPE_CHECKING:
@@ -358,6 +358,8 @@ def _filter(name: str, rest: dict[str, Any], nodes: Mapping[str, BlockNode] = _N
         given = driver.parse_filename(str(rest.pop("filename")))
         rest = {key: Name(text) if key.endswith(".filename") else text for key, text in given.items()} | rest
     children: dict[str, Described] = {}
+    if row.lists:
+        check_numbered(row.edges[0], rest)
     for edge in row.edges:
         number = 0
         while (place := f"{edge}.{number}" if row.lists else edge) in rest or (options := _take(rest, place)):
@@ -373,15 +375,13 @@ def _filter(name: str, rest: dict[str, Any], nodes: Mapping[str, BlockNode] = _N
             raise OptionError(f'A block device must be specified for "{edge}"')
     settled = _common(rest)
     rest = {key: value for key, value in rest.items() if key not in NODE_OPTIONS}
-    options = {key: as_text(value) for key, value in rest.items()}
     trees: dict[str, Any] = {edge: dict(each.tree) for edge, each in children.items()}
-    if row.lists:
-        trees = {row.edges[0]: list(trees.values())}
-    tree: dict[str, Any] = {"driver": name, **rest, **trees}
+    below = {row.edges[0]: list(trees.values())} if row.lists else trees
+    tree: dict[str, Any] = {"driver": name, **rest, **below}
     return Described(
         "",
         name,
-        dict(options),
+        {key: as_text(value) for key, value in rest.items()},
         json_name(tree),
         settled.get("read-only") is True,
         settled.get("force-share") is True,

@@ -135,6 +135,21 @@ def as_text(value: object) -> str:
     return ("on" if value else "off") if isinstance(value, bool) else str(value)
 
 
+def check_numbered(name: str, given: Mapping[str, object]) -> None:
+    """Refuse items of a list of nodes, ``name.0`` and so on, whose numbers have gaps, and nulls among them.
+
+    Raises:
+        OptionError: with QEMU's text.
+    """
+    items = [key for key in given if key.startswith(f"{name}.")]
+    numbers = {key.split(".")[1] for key in items}
+    if numbers != {str(number) for number in range(len(numbers))}:
+        raise OptionError(f"Option {name} is not a valid array")
+    for key in items:
+        if key.count(".") == 1 and given[key] is None:
+            raise OptionError(f'A block device must be specified for "{key}"')
+
+
 def split_options(text: str) -> dict[str, str]:
     """Split ``a=1,b=x,,y,flag,nodebug`` into names and values, of which the last of a name counts.
 

@@ -105,12 +105,16 @@ def parse_json(text: str) -> Any:
         )
     except RecursionError:
         raise ValueError("JSON nesting depth limit exceeded") from None
+    except _Constant:
+        raise ValueError(f"JSON parse error, stray '{_stray(text)}'") from None
     except json.JSONDecodeError as error:
         if not error.doc.strip():
             raise ValueError("Expecting a JSON value") from None
         if error.msg == "Extra data":
             raise ValueError("Expecting at most one JSON value") from None
-        raise ValueError(f"JSON parse error, {_mistake(error.msg, error.doc[error.pos :])}") from None
+        if (stray := _stray(text)) is not None:
+            raise ValueError(f"JSON parse error, stray '{stray}'") from None
+        raise ValueError(f"JSON parse error, {_mistake(error.msg, error.doc, error.pos)}") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -120,8 +124,38 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+class _Constant(Exception):
+    """A number of Python's that is none of JSON's."""
+
+
 def _refuse_constant(word: str) -> None:
-    raise ValueError(f"JSON parse error, stray '{word[0]}'")
+    raise _Constant(word)
+
+
+def _stray(text: str) -> str | None:
+    """What no word of JSON begins with, in the first value of a text that is none: QEMU tells of it before all else."""
+    import re
+
+    word = re.compile(
+        r"""(?P<wrong>-(?:[^0-9]|\Z)|-?0[0-9]|-?(?:0|[1-9][0-9]*)\.(?:[^0-9]|\Z)
+            |-?(?:0\.[0-9]+|[1-9][0-9]*(?:\.[0-9]+)?)[eE](?:[+-](?:[^0-9]|\Z)|[^0-9+-]|\Z))
+            |-?(?:0(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?)?|[1-9][0-9]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)
+            |"(?:\\[^\0-\x1f]|[^"\\\0-\x1f])*"|'(?:\\[^\0-\x1f]|[^'\\\0-\x1f])*'|[a-z]+|[][{},:]|[ \t\r\n]+
+            |(?P<open>"(?:\\[^\0-\x1f]|[^"\\\0-\x1f])*|'(?:\\[^\0-\x1f]|[^'\\\0-\x1f])*)
+            |(?P<other>.)""",
+        re.VERBOSE | re.DOTALL,
+    )
+    depth = 0
+    for match in word.finditer(text):
+        found = match.group()
+        if match["open"]:
+            return text[match.start() : match.end() + 1]
+        if match["wrong"] or match["other"]:
+            return found
+        depth += (found in ("{", "[")) - (found in ("}", "]"))
+        if depth <= 0 and not found.isspace():
+            return None
+    return None
 
 
 def _check_escapes(string: str) -> None:
@@ -135,16 +169,32 @@ def _check_escapes(string: str) -> None:
             raise ValueError(f"JSON parse error, \\{match.group(1)} is not a valid Unicode character")
 
 
-def _mistake(told: str, rest: str) -> str:
-    """What QEMU's parser calls a mistake; ``rest`` is the text from it on."""
+def _mistake(told: str, text: str, place: int) -> str:
+    """What QEMU's parser calls a mistake at a place in the text."""
+    rest = text[place:]
     if not rest:
         return "premature EOI"
     if told.startswith("Expecting property name") and rest[0].isdigit():
         return "key is not a string in object"
     if told.startswith("Expecting ':'"):
         return "missing : in object pair"
+    if told.startswith("Expecting ','"):
+        return f"expected separator in {'dict' if _is_in_object(text[:place]) else 'list'}"
     if told == "Expecting value" and rest[0] in "}],:":
         return "expecting value"
     if rest[0].islower():
         return f"invalid keyword '{rest[: next((i for i, char in enumerate(rest) if not char.isalpha()), len(rest))]}'"
     return f"stray '{rest[0]}'"
+
+
+def _is_in_object(head: str) -> bool:
+    """Whether what was opened last in the beginning of a JSON text, and is not closed, is an object."""
+    import re
+
+    opened = []
+    for sign in re.sub(r'"(?:\\.|[^"\\])*"', "", head):
+        if sign in "{[":
+            opened.append(sign)
+        elif sign in "}]":
+            opened.pop()
+    return opened[-1:] == ["{"]

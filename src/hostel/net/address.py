@@ -56,7 +56,8 @@ def connect(address: Address, timeout: float | None = None) -> socket.socket:
         check_path(address.path)
         if _UNIX is None:
             raise NetworkError(f"Failed to connect to '{address}': this system has no Unix sockets", errno=errno.ENOSYS)
-        candidates: list[tuple[int, Any]] = [(_UNIX, address.path)]
+        # As QEMU, which names all of the place for it: an abstract socket that nobody listens at.
+        candidates: list[tuple[int, Any]] = [(_UNIX, address.path or "\0" * _MAX_PATH)]
     else:
         candidates = _resolve(address, passive=False)
     failure: OSError | None = None
@@ -179,6 +180,8 @@ def _why_unreached(address: Address, error: OSError | None) -> str | None:
     """What is behind a failed connection to a socket of this host."""
     if error is None or not isinstance(address, UnixAddress):
         return None
+    if not address.path:
+        return "The path of the socket is empty."
     if error.errno == errno.ECONNREFUSED and not _is_socket(address.path):
         return f"'{address}' is no socket."
     if error.errno == errno.ECONNREFUSED:

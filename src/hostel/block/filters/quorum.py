@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Self
 
 from hostel.block import incident
+from hostel.block.chain import block_status
 from hostel.block.driver import FilterDriver, FormatInfo, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.filters.blkverify import first_difference
@@ -268,7 +269,7 @@ class QuorumDriver(FilterDriver):
         """Zeroes where all copies say so, else data."""
         end = offset + length
         holes = [
-            [(each.offset, each.end) for each in copy.extents(offset, length) if each.status & Status.ZERO]
+            [(each.offset, each.end) for each in block_status(copy, offset, length) if each.status & Status.ZERO]
             for copy in self._copies
         ]
         common = holes[0]

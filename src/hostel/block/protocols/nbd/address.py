@@ -103,7 +103,7 @@ def _parse_uri(name: str) -> dict[str, str]:
 
 def _uri_server(uri: SplitResult, port: int | None, socket: str | None) -> dict[str, str]:
     if uri.scheme in _UNIX:
-        if uri.netloc or not socket:
+        if uri.netloc or socket is None:
             raise _bad_uri()
         return {"server.type": "unix", "server.path": socket}
     if not uri.netloc or not uri.hostname or socket is not None:
