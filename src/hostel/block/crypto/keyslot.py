@@ -141,8 +141,8 @@ def _erase(volume: LuksVolume, given: Mapping[str, Value], *, force: bool) -> No
 def _slot(given: Mapping[str, Value]) -> int:
     index = int(given["keyslot"])
     if index >= SLOTS:
-        signed = index - (2**64 if index >= 2**63 else 0)
-        raise OptionError(f"Invalid keyslot {signed} specified, must be between 0 and {SLOTS - 1}")
+        shown = index % 2**32  # QEMU keeps 64 bits of it, and prints 32
+        raise OptionError(f"Invalid keyslot {shown} specified, must be between 0 and {SLOTS - 1}")
     return index
 
 

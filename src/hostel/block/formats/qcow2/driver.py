@@ -381,7 +381,7 @@ class Qcow2Driver(FormatDriver):
             raise BlockError("A backing format needs a backing file", errno=22)
         if filename and self._image.raw_external:
             # Who reads the data file alone would not see it.
-            raise BlockError("Invalid argument", errno=22, hint="An image with a raw data file has no backing file.")
+            raise BlockError("An image with a raw data file has no backing file", errno=22)
         if filename is not None and len(filename.encode(errors="surrogateescape")) > layout.MAX_BACKING_NAME:
             raise InvalidImage("Backing file name too long")
         if format is not None and len(format.encode(errors="surrogateescape")) >= 16:
