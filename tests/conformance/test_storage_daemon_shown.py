@@ -321,3 +321,19 @@ def test_each_overlay_says_that_what_is_below_it_cannot_be_opened(tmp_path: Path
         add("top", backing={"driver": "qcow2", "file": file("mid.qcow2"), "node-name": "mid"}),
     ]
     compare(tmp_path, prepare, (), steps)
+
+
+def test_a_bitmap_that_is_used_stays_so_where_its_node_is_opened_again(tmp_path: Path) -> None:
+    other = {"driver": "qcow2", "node-name": "other", "file": "other-file"}
+    steps: list[Step] = [
+        run("blockdev-add", **{**other, "file": {**file("other.qcow2"), "node-name": "other-file"}}),
+        run("block-dirty-bitmap-add", node="other", name="b", persistent=True, disabled=True),
+        run("block-export-add", type="nbd", id="e", node_name="other", bitmaps=["b"]),
+        run("blockdev-reopen", options=[{**other, "discard": "unmap", "lazy-refcounts": True}]),
+        run("block-dirty-bitmap-remove", node="other", name="b"),
+        run("block-dirty-bitmap-clear", node="other", name="b"),
+        run("block-export-del", id="e"),
+        Event("BLOCK_EXPORT_DELETED"),
+        run("block-dirty-bitmap-remove", node="other", name="b"),
+    ]
+    compare(tmp_path, IMAGES, NBD, steps)

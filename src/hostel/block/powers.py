@@ -256,7 +256,13 @@ class VmStateStore(Protocol):
 
 @runtime_checkable
 class BitmapStore(Protocol):
-    """Has persistent dirty bitmaps; granularities are bytes. All but :meth:`bitmaps` raise ENOENT for a wrong name."""
+    """Has persistent dirty bitmaps; granularities are bytes. All but :meth:`bitmaps` raise ENOENT for a wrong name.
+
+    Attributes:
+        busy_bitmaps: the names of those that jobs or exports use, and nobody else may change; it outlasts a reopening.
+    """
+
+    busy_bitmaps: set[str]
 
     @property
     def keeps_bitmaps(self) -> bool:

@@ -11,12 +11,11 @@ import contextlib
 import errno
 import os
 import threading
-import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
 from hostel.block.bitmap import DirtyBitmap
-from hostel.block.driver import BlockDriver, FilterDriver, OpenMode
+from hostel.block.driver import FilterDriver, OpenMode
 from hostel.block.node import BlockNode
 from hostel.block.powers import BitmapStore, Preallocation
 from hostel.block.rewiring import drained, held_image, insert_filter, remove_filter, unfiltered
@@ -177,12 +176,11 @@ class PersistentBitmap(RecordingBitmap):
     """A bitmap that an image keeps."""
 
     persistent = True
-    # Which bitmaps of an image jobs use, by their names: each look-up makes a new object.
-    _used: Final[weakref.WeakKeyDictionary[BlockDriver, set[str]]] = weakref.WeakKeyDictionary()
 
     def __init__(self, holder: BlockNode, name: str) -> None:
         self._holder = holder
         self.name = name
+        self._marked: set[str] = set()
 
     @property
     def _node(self) -> BlockNode:
@@ -191,16 +189,18 @@ class PersistentBitmap(RecordingBitmap):
 
     @property
     def busy(self) -> bool:
-        """Whether a job or an export uses it."""
-        return self.name in self._used.get(self._node.driver, ())
+        """Whether a job or an export uses it; the image knows, since each look-up makes a new object."""
+        driver = self._node.driver
+        return isinstance(driver, BitmapStore) and self.name in driver.busy_bitmaps
 
     @busy.setter
     def busy(self, busy: bool) -> None:
-        used = self._used.setdefault(self._node.driver, set())
         if busy:
-            used.add(self.name)
+            with self._stored() as store:
+                self._marked = store.busy_bitmaps
+            self._marked.add(self.name)
         else:
-            used.discard(self.name)
+            self._marked.discard(self.name)  # of the image that it was, whatever the node has become meanwhile
 
     @contextlib.contextmanager
     def _stored(self) -> Iterator[BitmapStore]:

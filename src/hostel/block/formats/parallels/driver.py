@@ -24,7 +24,7 @@ from hostel.block.formats.run import Kind, Run
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind as OptionKind
 from hostel.block.options import Option, Options, Value
-from hostel.block.powers import BitmapInfo, CheckResult, Repair, Report
+from hostel.block.powers import BitmapInfo, CheckResult, ModeChange, Repair, Report
 from hostel.errors import BlockError, CorruptImage, InvalidImage, NoSpace, UnsupportedFeature
 from hostel.units import SECTOR
 
@@ -54,6 +54,7 @@ class ParallelsDriver(ClusteredDriver):
         self.header = header
         self.bat = EntryTable(file, Header.SIZE, header.bat_entries, "little", "I")
         self.stored: list[StoredBitmap] = []
+        self.busy_bitmaps: set[str] = set()
         self._extra = int(mode.options.get("prealloc-size", 0))
         self._mode = str(mode.options.get("prealloc-mode", _MODES[0]))
         self._end: int | None = None  # where the next new cluster goes; looked for when there is one
@@ -223,6 +224,12 @@ class ParallelsDriver(ClusteredDriver):
     def bitmap_clear(self, name: str) -> None:
         """Refused."""
         self._refuse_change(name)
+
+    def reopened(self, change: ModeChange) -> Self:
+        """See :class:`hostel.block.powers.Reopenable`; who uses a bitmap uses it still."""
+        driver = super().reopened(change)
+        driver.busy_bitmaps = self.busy_bitmaps
+        return driver
 
     def bitmap_enable(self, name: str, enabled: bool) -> None:
         """Refused."""

@@ -64,6 +64,7 @@ class Qcow2Driver(FormatDriver):
         if encryption is not None:
             self.supports |= Supports.COMPUTES
         self._preallocated: bool | None = None  # looked at when it is first wanted
+        self.busy_bitmaps: set[str] = set()
 
     @classmethod
     def open(cls, file: BlockNode, mode: OpenMode) -> Self:
@@ -238,6 +239,7 @@ class Qcow2Driver(FormatDriver):
         driver = Qcow2Driver.open(self.children["file"], change(self._image.mode))
         driver.children.update(self.children)
         driver.called = self.called
+        driver.busy_bitmaps = self.busy_bitmaps
         return driver
 
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
