@@ -192,17 +192,16 @@ def test_a_copy_is_not_exported_as_what_may_grow(tmp_path: Path) -> None:
     compare(tmp_path, IMAGES, NBD, steps)
 
 
-def test_bitmaps_are_changed_in_memory_where_nothing_is_written(tmp_path: Path) -> None:
+def test_a_bitmap_that_records_may_be_told_to_where_nothing_is_written(tmp_path: Path) -> None:
     prepare = (*IMAGES, "qemu-img bitmap --add other.qcow2 b")
-    sums = [run("x-debug-block-dirty-bitmap-sha256", node="other", name=name) for name in ("b", "new")]
+    kept = run("x-debug-block-dirty-bitmap-sha256", node="other", name="b")
     steps: list[Step] = [
         add("other", read_only=True),
         run("block-dirty-bitmap-enable", node="other", name="b"),
-        run("block-dirty-bitmap-add", node="other", name="new", persistent=True),
-        *sums,
+        kept,
         run("blockdev-del", node_name="other"),
         add("other", read_only=True),
-        *sums,
+        kept,
     ]
     compare(tmp_path, prepare, NBD, steps)
     for side in ("ours", "real"):

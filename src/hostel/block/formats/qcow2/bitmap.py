@@ -227,8 +227,7 @@ class Bitmaps:
         encoded = name.encode(errors="surrogateescape")
         image = self._image
         self._check_new(name, encoded, granularity)
-        if not image.mode.read_only:  # there it stays in memory; see store()
-            image.begin_write()
+        image.begin_write()
         bitmap = Bitmap(encoded, granularity, enabled=enabled)
         bitmap.dirty = DirtyBitmap(image.size, granularity)
         self.all().append(bitmap)
