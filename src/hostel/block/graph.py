@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from hostel.block import blockdev, following, parent, probe, registry
+from hostel.block import blockdev, following, parent, probe, registry, unclosed
 from hostel.block.blockdev import Described
 from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, FormatDriver, OpenMode, Reference
 from hostel.block.node import BlockNode
@@ -85,6 +85,8 @@ def open(
     except BaseException:
         _abandon(top)
         raise
+    if not top.read_only:
+        unclosed.remember(top)
     return top
 
 

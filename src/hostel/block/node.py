@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self, TypeGuard
 
-from hostel.block import sizes
+from hostel.block import forked, sizes, unclosed
 from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, Supports
 from hostel.block.extent import Extent, Status, merge
 from hostel.block.gate import Gate
@@ -96,6 +96,8 @@ class BlockNode(Lockable):
         self._on_event = driver.on_event
         self._refusal = ""  # why nothing is written, where it is another reason than the user's wish
         self._users = 1
+        self._disowned = False
+        forked.watch(self)
 
     def __enter__(self) -> Self:
         return self
@@ -426,10 +428,13 @@ class BlockNode(Lockable):
                 self._users = max(0, self._users - 1)
                 return
             self._users = 0
+        if self._disowned:
+            return
         if not self._drain_impatiently():
             with _counting:
                 self._users = 1
             raise BlockError(f"Requests to '{self.filename}' do not come to an end; it stays open", errno=errno.EBUSY)
+        unclosed.forget(self)
         with contextlib.ExitStack() as stack:
             for child in self.driver.children.values():
                 stack.callback(child.close)
@@ -439,6 +444,12 @@ class BlockNode(Lockable):
             except INTERRUPTIONS:
                 self._break_off()
                 raise
+
+    def disown(self, reason: str) -> None:
+        """Let nobody in any more, and closing do nothing: the node is another process's."""
+        self._disowned = True
+        unclosed.forget(self)
+        self._lock = Wall(reason, Gate())
 
     def _drain_impatiently(self) -> bool:
         """As :meth:`drain`, and no request in it waits for a limit, nor for a server to come back.

@@ -172,6 +172,10 @@ class FileDriver(BlockDriver):
             permission.lock(self._fd, self._path, used, shared)
         self._locked = used, shared
 
+    def disown_locks(self) -> None:
+        """Leave the locks alone from now on: another process has this very file open, and ends them."""
+        self._locked = None
+
     def _take_locks_of(self, former: FileDriver, used: Permission, shared: Permission) -> None:
         """Lock as :meth:`lock` does, in the place of a driver of the same file."""
         if self._locking:

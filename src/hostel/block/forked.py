@@ -1,0 +1,59 @@
+"""What a forked child may do with its parent's images: nothing that spoils them.
+
+Parent and child would each hold back metadata of its own for one image, and each read the other's replies from one
+connection. What both can use is files that are only read, and raw ones, of which nothing is known beyond their bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from hostel.block.node import BlockNode
+
+_NODES: Final[weakref.WeakSet[BlockNode]] = weakref.WeakSet()
+
+
+def watch(node: BlockNode) -> None:
+    """Take a node away from the children that this process forks, where it would spoil it."""
+    _NODES.add(node)
+
+
+def _in_child() -> None:
+    """Sort the parent's nodes, in the only thread that the child has."""
+    for node in list(_NODES):
+        if node.closed:
+            continue
+        # What another thread of the parent is in at this moment nobody ends in the child.
+        if _is_shareable(node) and node.drain(0.0):
+            node.resume()
+            _keep_locked(node)
+        else:
+            node.disown(
+                f"'{node.filename}' was opened by process {os.getppid()}, of which this one is a fork; open it here"
+            )
+
+
+def _is_shareable(node: BlockNode) -> bool:
+    """Whether two processes can use a node without knowing of each other."""
+    from hostel.block.protocols.file import FileDriver
+
+    if isinstance(node.driver, FileDriver):
+        return True
+    if not (node.read_only or node.format == "raw"):
+        return False
+    children = list(node.driver.children.values())
+    return bool(children) and all(map(_is_shareable, children))
+
+
+def _keep_locked(node: BlockNode) -> None:
+    """Closing a file in the child must not end the locks, which are the parent's too."""
+    from hostel.block.protocols.file import FileDriver
+
+    if isinstance(node.driver, FileDriver):
+        node.driver.disown_locks()
+
+
+os.register_at_fork(after_in_child=_in_child)

@@ -1,0 +1,45 @@
+"""Images that a program opened for writing, and leaves to its end: they are closed then.
+
+A format holds metadata back until it is flushed or closed, without which the data is not in the image.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from hostel.block.node import BlockNode
+
+_NODES: Final[dict[int, BlockNode]] = {}  # in the order of opening
+
+
+def remember(node: BlockNode) -> None:
+    """Close a node at the end of the program, if nobody has by then."""
+    _NODES[id(node)] = node
+
+
+def forget(node: BlockNode) -> None:
+    """The node is closed; harmless for one that was not remembered."""
+    _NODES.pop(id(node), None)
+
+
+def _close() -> None:
+    """Close what is left, as a file object would; it is too late to raise, so what fails is printed."""
+    while _NODES:
+        _, node = _NODES.popitem()
+        import warnings
+
+        warnings.warn(f"unclosed image '{node.filename}'", ResourceWarning, source=node, stacklevel=1)
+        try:
+            while not node.closed:
+                node.close()
+        except OSError as error:
+            reason = error.strerror or error
+            print(f"hostel: '{node.filename}' was not closed, and could not be at the end: {reason}", file=sys.stderr)
+
+
+atexit.register(_close)
+os.register_at_fork(after_in_child=_NODES.clear)  # they are the parent's
