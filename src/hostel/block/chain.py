@@ -52,7 +52,7 @@ def held(node: BlockNode) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         below: BlockNode | None = node
         while below is not None:
-            stack.enter_context(below.lock())
+            stack.enter_context(below.hold())
             driver = below.driver
             passes_on = (isinstance(driver, FilterDriver) and driver.primary) or below.format == "raw"
             below = driver.children.get(driver.primary if passes_on else "backing")

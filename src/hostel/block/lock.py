@@ -15,8 +15,8 @@ from typing import Union
 
 from hostel.block.driver import BlockDriver, Threading
 from hostel.block.gate import Gate
-from hostel.block.interruption import INTERRUPTIONS
-from hostel.errors import BlockError
+from hostel.block.interruption import breaks_in
+from hostel.errors import BlockError, Reentered
 
 # A lock for a driver that takes one thread at a time, a gate for one that takes any number; a wall once it broke off.
 Lock = Union["threading.RLock", Gate, "Wall"]
@@ -51,19 +51,35 @@ class Lockable:
         driver: what the lock is for.
     """
 
+    filename: str
+
     def __init__(self, driver: BlockDriver) -> None:
         self.driver = driver
         # Whoever waited for it looks whether it is the node's lock still: with another driver comes another lock.
         self._lock = _lock_for(driver)
         self._drained = 0
+        self._busy = False  # whether the driver is in the middle of a call; with a SERIAL one, for who has the lock
         self._stepwise: Gate | None = None
 
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Hold other threads off a driver whose threading is SERIAL, for calls of its optional powers.
 
-        While it is held the driver is not exchanged. Each call's answer is for one ``with`` statement.
+        While it is held the driver is not exchanged. Each call's answer is for one ``with`` statement, in which
+        requests to the node itself are refused.
+
+        Raises:
+            Reentered: by ``with``: in a signal handler, of a thread that is in the middle of a call.
         """
         return Entry(self)
+
+    def hold(self) -> contextlib.AbstractContextManager[None]:
+        """As :meth:`lock`, for several requests without another thread's in between."""
+        return Entry(self, nests=True)
+
+    def _require_outside(self) -> None:
+        """Refuse a signal handler what needs no lock, but is not to come in the middle of a call either."""
+        if self._busy and not isinstance(self._lock, (Gate, Wall)) and _is_ours(self._lock):
+            raise _reentered(self)
 
     def stepwise(self) -> Gate:
         """The gate of requests that take the lock for each of their steps anew; draining the node closes it."""
@@ -82,6 +98,9 @@ class Lockable:
         """Keep the requests of other threads out and wait for those inside; False where that takes too long.
 
         Calls nest; see :func:`hostel.block.rewiring.drained`.
+
+        Raises:
+            Reentered: as of :meth:`lock`.
         """
         until = time.monotonic() + seconds
         while True:
@@ -92,6 +111,8 @@ class Lockable:
             held = drained = False
             try:
                 held = _hold(lock, max(0.0, until - time.monotonic()))
+                if held and self._busy:
+                    raise _reentered(self)
                 if held and lock is self._lock and gate is self._stepwise:
                     self._drained += 1
                     drained = True
@@ -135,46 +156,64 @@ class Lockable:
 
 
 class Entry:
-    """One passage through a node's lock."""
+    """One passage through a node's lock; ``nests``: for requests, of which each is in the driver by itself."""
 
-    __slots__ = ("_lock", "_node")
+    __slots__ = ("_lock", "_nests", "_node")
 
-    def __init__(self, node: Lockable) -> None:
+    def __init__(self, node: Lockable, *, nests: bool = False) -> None:
         self._node = node
+        self._nests = nests
 
     def __enter__(self) -> None:
+        node = self._node
         while True:
-            lock = self._lock = self._node._lock
+            lock = self._lock = node._lock
             if isinstance(lock, (Gate, Wall)):
                 lock.__enter__()
+                if lock is node._lock:
+                    return
             else:
                 _take(lock)
-            if lock is self._node._lock:
-                return
+                if node._busy:  # by this very thread, or we would not have the lock
+                    lock.release()
+                    raise _reentered(node)
+                if lock is node._lock:
+                    node._busy = not self._nests
+                    return
             lock.__exit__(None, None, None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is not None and issubclass(kind, INTERRUPTIONS):  # noqa: SIM102
+            if error is not None and not self._nests and breaks_in(error):  # noqa: SIM102
                 # Without children a driver that takes any number of threads has nothing that could be half changed.
                 if not isinstance(self._lock, Gate) or self._node.driver.children:
                     self._node._break_off()
         finally:
+            if not isinstance(self._lock, Gate):
+                self._node._busy = False
             self._lock.__exit__(kind, error, trace)
+
+
+def _reentered(node: Lockable) -> Reentered:
+    return Reentered(f"A signal handler cannot use '{node.filename}', which its own thread is in the middle of using")
 
 
 def _take(lock: threading.RLock, seconds: float = -1.0) -> bool:
     """Acquire a lock; whoever is interrupted then has not acquired it."""
-    is_ours = lock._is_owned()  # type: ignore[attr-defined]
+    was_ours = _is_ours(lock)
     try:
         return lock.acquire(timeout=seconds)
     except BaseException:
         # What is ours already is had without waiting: so it was the last step that was interrupted.
-        if is_ours or lock._is_owned():  # type: ignore[attr-defined]
+        if was_ours or _is_ours(lock):
             lock.release()
         raise
+
+
+def _is_ours(lock: threading.RLock) -> bool:
+    return bool(lock._is_owned())  # type: ignore[attr-defined]
 
 
 def _lock_for(driver: BlockDriver) -> Lock:

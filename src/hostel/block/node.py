@@ -15,7 +15,7 @@ from hostel.block import forked, sizes, unclosed
 from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, Supports
 from hostel.block.extent import Extent, Status, merge
 from hostel.block.gate import Gate
-from hostel.block.interruption import INTERRUPTIONS, is_interrupted
+from hostel.block.interruption import breaks_in, is_interrupted
 from hostel.block.lock import Entry, Lock, Lockable, Wall
 from hostel.block.marks import Marks
 from hostel.block.powers import FastZeroing, Patient, Preallocating, Preallocation, Resizable
@@ -222,12 +222,16 @@ class BlockNode(Lockable):
                     gate.left()
         else:
             with gate:
-                if gate is self._lock:
+                if gate is self._lock and not self._busy:
+                    self._busy = True
                     try:
                         self.driver.pread(offset, buf)
-                    except INTERRUPTIONS:
-                        self._break_off()
+                    except BaseException as error:
+                        if breaks_in(error):
+                            self._break_off()
                         raise
+                    finally:
+                        self._busy = False
                     return
         with Entry(self):  # the driver was exchanged meanwhile, or is about to be
             if not (self._grows or self._ends):
@@ -270,12 +274,16 @@ class BlockNode(Lockable):
                     gate.left()
         else:
             with gate:
-                if gate is self._lock:
+                if gate is self._lock and not self._busy:
+                    self._busy = True
                     try:
                         self.driver.pwrite(offset, view)
-                    except INTERRUPTIONS:
-                        self._break_off()
+                    except BaseException as error:
+                        if breaks_in(error):
+                            self._break_off()
                         raise
+                    finally:
+                        self._busy = False
                     return
         with Entry(self):  # the driver was exchanged meanwhile, or is about to be
             self._check_write(offset, len(view))
@@ -332,6 +340,7 @@ class BlockNode(Lockable):
         """
         if isinstance(self._lock, Wall):
             self._lock.__enter__()
+        self._require_outside()
         if length is None:
             length = self.length - offset
         if self._ends and not self._reaches(offset, length):
@@ -422,6 +431,7 @@ class BlockNode(Lockable):
         Raises:
             OSError: held-back metadata could not be written. Everything is closed nevertheless.
             BlockError: EBUSY: requests under way do not come to an end. Everything stays open.
+            Reentered: as of :meth:`lock`; likewise.
         """
         with _counting:
             if self._users != 1:
@@ -430,20 +440,29 @@ class BlockNode(Lockable):
             self._users = 0
         if self._disowned:
             return
-        if not self._drain_impatiently():
-            with _counting:
-                self._users = 1
+        drained = False
+        try:
+            drained = self._drain_impatiently()
+        finally:
+            if not drained:
+                with _counting:
+                    self._users = 1
+        if not drained:
             raise BlockError(f"Requests to '{self.filename}' do not come to an end; it stays open", errno=errno.EBUSY)
         unclosed.forget(self)
         with contextlib.ExitStack() as stack:
             for child in self.driver.children.values():
                 stack.callback(child.close)
             stack.callback(self._shut)
+            self._busy = True
             try:
                 self.driver.close()
-            except INTERRUPTIONS:
-                self._break_off()
+            except BaseException as error:
+                if breaks_in(error):
+                    self._break_off()
                 raise
+            finally:
+                self._busy = False
 
     def disown(self, reason: str) -> None:
         """Let nobody in any more, and closing do nothing: the node is another process's."""

@@ -108,6 +108,12 @@ class ImageLocked(BlockError):
     default_errno = _errno.EAGAIN
 
 
+class Reentered(BlockError):
+    """A signal handler uses what its own thread is in the middle of changing; nothing was done."""
+
+    default_errno = _errno.EDEADLK
+
+
 class UntrustedReference(BlockError):
     """An image opened as untrusted names a file or an address outside itself."""
 

@@ -86,12 +86,13 @@ def merge(node: BlockNode, name: str, source: BlockNode, source_name: str) -> No
     Raises:
         BlockError: one of them is not there (ENOENT) or inconsistent, or the images differ in size.
     """
-    with node.lock():
-        store = _store(node, name)
-        store.bitmap(name)  # of two that are missing, the target is named
+    with node.hold():
+        with node.lock():
+            _store(node, name).bitmap(name)  # of two that are missing, the target is named
         with source.lock():
             bits = _store(source, source_name).bitmap(source_name)
-        store.bitmap_merge(name, bits)
+        with node.lock():
+            _store(node, name).bitmap_merge(name, bits)
 
 
 def _store(node: BlockNode, name: str) -> BitmapStore:

@@ -206,5 +206,5 @@ class Team(Generic[Part, Slot, Result]):
             return None
         with ExitStack() as stack:
             for node in self._nodes:
-                stack.enter_context(node.lock())
+                stack.enter_context(node.hold())
             return next(self._plan, None)
