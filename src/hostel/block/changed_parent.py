@@ -19,7 +19,7 @@ def committing(layer: BlockNode) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         difference = None
-        with held_image(layer) as image:
+        with held_image(layer) as image, image.lock():
             if isinstance(image.driver, ParentBound):
                 difference = stack.enter_context(image.driver.ignoring_parent())
         if difference is not None:

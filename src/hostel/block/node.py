@@ -431,7 +431,7 @@ class BlockNode(Lockable):
         Raises:
             OSError: held-back metadata could not be written. Everything is closed nevertheless.
             BlockError: EBUSY: requests under way do not come to an end. Everything stays open.
-            Reentered: as of :meth:`lock`; likewise.
+            Reentered: by a signal handler, in the middle of a call. Everything stays open.
         """
         with _counting:
             if self._users != 1:
@@ -447,9 +447,9 @@ class BlockNode(Lockable):
             if not drained:
                 with _counting:
                     self._users = 1
+        unclosed.forget(self)
         if not drained:
             raise BlockError(f"Requests to '{self.filename}' do not come to an end; it stays open", errno=errno.EBUSY)
-        unclosed.forget(self)
         with contextlib.ExitStack() as stack:
             for child in self.driver.children.values():
                 stack.callback(child.close)

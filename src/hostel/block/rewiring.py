@@ -253,10 +253,10 @@ def held_image(node: BlockNode) -> Iterator[BlockNode]:
         The image's node; its driver stays in it meanwhile.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(node.lock())
+        stack.enter_context(node.hold())
         while isinstance(node.driver, FilterDriver) and node.driver.primary:
             node = node.driver.child
-            stack.enter_context(node.lock())
+            stack.enter_context(node.hold())
         yield node
 
 

@@ -16,7 +16,7 @@ def tell_of_change(node: BlockNode) -> None:
     Raises:
         CorruptImage: the snapshots cannot be read.
     """
-    with held_image(node) as image:
+    with held_image(node) as image, image.lock():
         found = image.driver.snapshots() if isinstance(image.driver, Snapshotting) else []
     if found:
         names = ", ".join(each.name for each in found)

@@ -205,7 +205,7 @@ class PersistentBitmap(RecordingBitmap):
     @contextlib.contextmanager
     def _stored(self) -> Iterator[BitmapStore]:
         """The image, with others held off."""
-        with held_image(self._holder) as image:
+        with held_image(self._holder) as image, image.lock():
             assert isinstance(image.driver, BitmapStore)
             yield image.driver
 

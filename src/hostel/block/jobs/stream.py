@@ -137,7 +137,7 @@ def change_backing(overlay: BlockNode, base: BlockNode | None, name: str | None)
     Raises:
         OSError: the header could not be written.
     """
-    with held_image(overlay) as image:
+    with held_image(overlay) as image, image.lock():
         driver = image.driver
         assert isinstance(driver, BackingStore)
         if base is None:

@@ -469,6 +469,8 @@ class FileDriver(BlockDriver):
         return self._direct_file().changing(offset, length) if self.is_direct else contextlib.nullcontext()
 
     def _fail(self, error: OSError) -> NoReturn:
+        if error.errno is None:  # of a signal handler, not of the host
+            raise error
         raise OSError(error.errno, error.strerror, self._path) from None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from hostel.block.driver import Threading
 from hostel.block.jobs.mirror import CopyMode, MirrorJob, MirrorSettings
 from hostel.block.node import BlockNode
 from support import jobs
@@ -16,6 +17,7 @@ from support.memory import Kind, LoggedDriver
 class Watched(LoggedDriver):
     """A target that lets the guest go on once it was synced."""
 
+    threading = Threading.PARALLEL
     meanwhile: Callable[[], None] | None = None
 
     def flush(self) -> None:
