@@ -112,7 +112,7 @@ def _image(node: BlockNode, *, flat: bool) -> dict[str, Any]:
 
     shown: dict[str, Any] = {}
     for each in reversed([node] if flat else [*_layers(node)]):
-        with each.lock():
+        with each.hold():
             found = info(each).to_json()
         found["filename"] = full_name(each)
         shown = {**found, "backing-image": shown} if shown else found
