@@ -261,7 +261,7 @@ class Interruption:
         before = sys.gettrace()
         sys.settrace(self)
         try:
-            with workload.node.lock():
+            with workload.node.hold():
                 perform(workload, name)
         except KeyboardInterrupt:
             return True

@@ -186,7 +186,7 @@ class Entry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is not None and not self._nests and breaks_in(error):  # noqa: SIM102
+            if error is not None and breaks_in(error):  # noqa: SIM102
                 # Without children a driver that takes any number of threads has nothing that could be half changed.
                 if not isinstance(self._lock, Gate) or self._node.driver.children:
                     self._node._break_off()

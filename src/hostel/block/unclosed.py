@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -27,18 +26,19 @@ def forget(node: BlockNode) -> None:
 
 
 def _close() -> None:
-    """Close what is left, as a file object would; it is too late to raise, so what fails is printed."""
+    """Close what is left, as a file object would; it is too late to raise, so what fails is a warning."""
     while _NODES:
-        _, node = _NODES.popitem()
         import warnings
 
+        _, node = _NODES.popitem()
         warnings.warn(f"unclosed image '{node.filename}'", ResourceWarning, source=node, stacklevel=1)
         try:
             while not node.closed:
                 node.close()
         except OSError as error:
             reason = error.strerror or error
-            print(f"hostel: '{node.filename}' was not closed, and could not be at the end: {reason}", file=sys.stderr)
+            message = f"'{node.filename}' was not closed, and could not be at the end: {reason}"
+            warnings.warn(message, RuntimeWarning, stacklevel=1)
 
 
 atexit.register(_close)

@@ -44,14 +44,6 @@ RESIZE_FAILURES: Final = {  # what could not be done where a file does not get i
     Preallocation.FALLOC: "Could not preallocate new data",
     Preallocation.FULL: "Could not write zeros for preallocation",
 }
-# Linux's ioctls for a file's flags and extended attributes, and struct fsxattr.
-_GET_FLAGS: Final = 0x80086601
-_SET_FLAGS: Final = 0x40086602
-_NO_COPY_ON_WRITE: Final = 0x00800000
-_GET_ATTRIBUTES: Final = 0x801C581F
-_SET_ATTRIBUTES: Final = 0x401C5820
-_ATTRIBUTES: Final = "=IIIII8s"
-_EXTENT_SIZE: Final = 0x00000800
 
 
 class FileDriver(BlockDriver):
@@ -140,6 +132,8 @@ class FileDriver(BlockDriver):
             BlockError: it cannot be created; the text is QEMU's.
             ImageLocked: another process uses the existing file.
         """
+        from hostel.block.protocols.file_hints import set_hints
+
         extent_size = int(mode.options.get("extent_size_hint", MiB))
         if extent_size >= 2**32:
             raise BlockError("Extent size hint is too large", errno=errno.EINVAL)
@@ -154,7 +148,7 @@ class FileDriver(BlockDriver):
             os.set_blocking(fd, True)
             permission.lock(fd, path, *CREATING)
             os.ftruncate(fd, 0)
-            _set_hints(fd, no_copy_on_write=mode.options.get("nocow") is True, extent_size=extent_size)
+            set_hints(fd, no_copy_on_write=mode.options.get("nocow") is True, extent_size=extent_size)
             if mode.cache.direct:
                 _set_direct(fd, path)
             return cls(fd, path, no_flush=mode.cache.no_flush, direct=mode.cache.direct)
@@ -504,21 +498,6 @@ def fallocate(fd: int, path: str, mode: int, offset: int, length: int) -> bool:
     if code in UNSUPPORTED:
         return False
     raise OSError(code, os.strerror(code), path)
-
-
-def _set_hints(fd: int, *, no_copy_on_write: bool, extent_size: int) -> None:
-    """Ask the file system for what makes an image fragment less; most have neither."""
-    import contextlib
-    import fcntl
-    import struct
-
-    if no_copy_on_write:
-        with contextlib.suppress(OSError):
-            (flags,) = struct.unpack("=l", fcntl.ioctl(fd, _GET_FLAGS, bytes(4)))
-            fcntl.ioctl(fd, _SET_FLAGS, struct.pack("=l", flags | _NO_COPY_ON_WRITE))
-    with contextlib.suppress(OSError):
-        flags, _, *rest = struct.unpack(_ATTRIBUTES, fcntl.ioctl(fd, _GET_ATTRIBUTES, bytes(28)))
-        fcntl.ioctl(fd, _SET_ATTRIBUTES, struct.pack(_ATTRIBUTES, flags | _EXTENT_SIZE, extent_size, *rest))
 
 
 def _errno(error: OSError | ValueError) -> int:
