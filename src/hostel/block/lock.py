@@ -15,7 +15,7 @@ from typing import Union
 
 from hostel.block.driver import BlockDriver, Threading
 from hostel.block.gate import Gate
-from hostel.block.interruption import breaks_in
+from hostel.block.interruption import INTERRUPTIONS, breaks_in
 from hostel.errors import BlockError, Reentered
 
 # A lock for a driver that takes one thread at a time, a gate for one that takes any number; a wall once it broke off.
@@ -186,7 +186,8 @@ class Entry:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is not None and breaks_in(error):  # noqa: SIM102
+            # Between requests nothing is half changed; but Ctrl-C may come between any two steps of ours.
+            if error is not None and (isinstance(error, INTERRUPTIONS) if self._nests else breaks_in(error)):  # noqa: SIM102
                 # Without children a driver that takes any number of threads has nothing that could be half changed.
                 if not isinstance(self._lock, Gate) or self._node.driver.children:
                     self._node._break_off()
