@@ -190,13 +190,32 @@ class PairDevice(CharacterDevice):
         super().__init__(label, filename, kind)
         self.connected = kind == "socket"
         self._pair: tuple[int, int] | None = (read, write)
+        self._taking = threading.Lock()
 
     def accept(self) -> Channel | None:
         """See :class:`CharacterDevice`."""
-        if self._pair is None:
+        pair = self._take()
+        if pair is None:
             return super().accept()
-        (read, write), self._pair = self._pair, None
-        return Channel(read, write, self._waker, lambda: None)
+        return Channel(*pair, self._waker, functools.partial(self._let_go, pair))
+
+    def close(self) -> None:
+        """See :class:`CharacterDevice`; who was never served is let go too."""
+        pair = self._take()
+        if pair is not None:
+            self._let_go(pair)
+        super().close()
+
+    def _take(self) -> tuple[int, int] | None:
+        with self._taking:
+            pair, self._pair = self._pair, None
+            return pair
+
+    def _let_go(self, pair: tuple[int, int]) -> None:
+        self.connected = False
+        if self.kind != "stdio":  # which are the process's own
+            for fd in set(pair):
+                os.close(fd)
 
 
 def open_device(text: str, ended: Callable[[], bool]) -> CharacterDevice | None:
@@ -294,13 +313,13 @@ def open_pipe(label: str, path: str | None) -> CharacterDevice:
         raise Failure("chardev: pipe: no device path given")
     try:
         if os.path.exists(f"{path}.in") and os.path.exists(f"{path}.out"):
-            return PairDevice(
-                label,
-                f"pipe:{path}",
-                os.open(f"{path}.in", os.O_RDWR | os.O_CLOEXEC),
-                os.open(f"{path}.out", os.O_RDWR | os.O_CLOEXEC),
-                "pipe",
-            )
+            read = os.open(f"{path}.in", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                write = os.open(f"{path}.out", os.O_RDWR | os.O_CLOEXEC)
+            except OSError:
+                os.close(read)
+                raise
+            return PairDevice(label, f"pipe:{path}", read, write, "pipe")
         both = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise Failure(f"Could not open '{path}': {error.strerror}") from None
