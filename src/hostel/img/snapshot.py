@@ -71,10 +71,17 @@ def delete(node: BlockNode, name: str) -> None:
     Raises:
         BlockError: there is no such snapshot (ENOENT), or it cannot be dropped; the image is as it was.
     """
-    found = next((snapshot for snapshot in snapshots(node) if snapshot.name == name), None)
+    there = snapshots(node)
+    found = next((snapshot for snapshot in there if snapshot.name == name), None)
     node, driver = _keeper(node)
     if found is None or driver is None:
-        raise BlockError("snapshot not found", errno=errno.ENOENT)
+        called = next((snapshot.name for snapshot in there if snapshot.id == name), None)
+        hint = (
+            None
+            if called is None
+            else f"Snapshots are deleted by their names: the one with the ID {name} is '{called}'."
+        )
+        raise BlockError("snapshot not found", errno=errno.ENOENT, hint=hint)
     with node.lock():
         driver.snapshot_delete(found.id)
 
