@@ -336,3 +336,20 @@ def test_a_bitmap_that_is_used_stays_so_where_its_node_is_opened_again(tmp_path:
         run("block-dirty-bitmap-remove", node="other", name="b"),
     ]
     compare(tmp_path, IMAGES, NBD, steps)
+
+
+def test_a_quorum_with_a_bitmap_takes_copies_in_and_leaves_them_out(tmp_path: Path) -> None:
+    steps: list[Step] = [
+        add("base"),
+        add("other"),
+        run("blockdev-add", driver="quorum", node_name="q", vote_threshold=1, children=["base"]),
+        run("block-dirty-bitmap-add", node="q", name="b"),
+        run("x-blockdev-change", parent="q", node="other"),
+        run("block-export-add", type="nbd", id="e", node_name="q", writable=True),
+        qemu_io("q", "write -P 7 0 64k"),
+        run("x-blockdev-change", parent="q", child="children.0"),
+        FLAT,
+        run("block-dirty-bitmap-remove", node="q", name="b"),
+        qemu_io("q", "read -P 7 0 64k"),
+    ]
+    compare(tmp_path, IMAGES, NBD, steps)

@@ -23,7 +23,7 @@ from hostel.block.options import OptionError
 from hostel.block.permission import Permission
 from hostel.block.powers import Named
 from hostel.block.protocols.file import FileDriver
-from hostel.block.rewiring import end_writing, present
+from hostel.block.rewiring import end_writing, held_image, present, unfiltered
 from hostel.block.tree import in_order_of_opening, tree
 from hostel.block.uses import Layer, Level, Parent, Use, combined, conflict, levels
 from hostel.errors import BlockError, ReadOnly
@@ -160,7 +160,7 @@ class NodeTable(Mapping[str, BlockNode]):
         Raises:
             BlockError: it cannot be; with QEMU's text.
         """
-        driver = parent.driver
+        driver = unfiltered(parent).driver
         if not isinstance(driver, QuorumDriver):
             raise BlockError(f"The node {parent.name} does not support adding a child", errno=errno.ENOTSUP)
         node = self[name]
@@ -169,14 +169,14 @@ class NodeTable(Mapping[str, BlockNode]):
         if parent in tree(node):
             what = f"Making '{name}' a {driver.next_edge} child of '{parent.name}'"
             raise BlockError(f"{what} would create a cycle", errno=errno.EINVAL)
-        with parent.lock():
+        with held_image(parent) as image:
             edge = driver.add(node.share())
             try:
                 self.require_compatible(parent)
             except BaseException:
                 driver.drop(edge).close()
                 raise
-        blockdev.rename(parent)
+            blockdev.rename(image)
 
     def detach(self, parent: BlockNode, edge: str) -> None:
         """Leave one of a quorum's copies out.
@@ -185,14 +185,14 @@ class NodeTable(Mapping[str, BlockNode]):
             BlockError: it cannot be; with QEMU's text.
             OSError: what it held back could not be written.
         """
-        driver = parent.driver
+        driver = unfiltered(parent).driver
         if edge not in driver.children:
             raise BlockError(f"Node '{parent.name}' does not have child '{edge}'", errno=errno.EINVAL)
         if not isinstance(driver, QuorumDriver):
             raise BlockError(f"The node {parent.name} does not support removing a child", errno=errno.ENOTSUP)
-        with parent.lock():
+        with held_image(parent) as image:
             node = driver.drop(edge)
-        blockdev.rename(parent)
+            blockdev.rename(image)
         try:
             node.close()
         finally:
