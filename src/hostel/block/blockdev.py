@@ -363,10 +363,12 @@ def _filter(name: str, rest: dict[str, Any], nodes: Mapping[str, BlockNode] = _N
     for edge in row.edges:
         number = 0
         while (place := f"{edge}.{number}" if row.lists else edge) in rest or (options := _take(rest, place)):
-            if place in rest:
+            if place not in rest:
+                children[place] = child(options, probes=edge in row.probes, nodes=nodes)
+            elif rest[place] is not None:
                 children[place] = _reference(rest.pop(place), nodes)
             else:
-                children[place] = child(options, probes=edge in row.probes, nodes=nodes)
+                raise OptionError(f'A block device must be specified for "{place}"')
             number += 1
             if not row.lists:
                 break

@@ -136,18 +136,14 @@ def as_text(value: object) -> str:
 
 
 def check_numbered(name: str, given: Mapping[str, object]) -> None:
-    """Refuse items of a list of nodes, ``name.0`` and so on, whose numbers have gaps, and nulls among them.
+    """Refuse items of a list, ``name.0`` and so on, whose numbers have gaps.
 
     Raises:
         OptionError: with QEMU's text.
     """
-    items = [key for key in given if key.startswith(f"{name}.")]
-    numbers = {key.split(".")[1] for key in items}
+    numbers = {key.split(".")[1] for key in given if key.startswith(f"{name}.")}
     if numbers != {str(number) for number in range(len(numbers))}:
         raise OptionError(f"Option {name} is not a valid array")
-    for key in items:
-        if key.count(".") == 1 and given[key] is None:
-            raise OptionError(f'A block device must be specified for "{key}"')
 
 
 def split_options(text: str) -> dict[str, str]:
