@@ -180,7 +180,9 @@ def _mistake(told: str, text: str, place: int) -> str:
         return "missing : in object pair"
     if told.startswith("Expecting ','"):
         return f"expected separator in {'dict' if _is_in_object(text[:place]) else 'list'}"
-    if told == "Expecting value" and rest[0] in "}],:":
+    if told.startswith("Invalid \\escape"):
+        return "invalid escape sequence in string"
+    if told.startswith(("Expecting value", "Expecting property name")) and rest[0] in "}],:":
         return "expecting value"
     if rest[0].islower():
         return f"invalid keyword '{rest[: next((i for i, char in enumerate(rest) if not char.isalpha()), len(rest))]}'"

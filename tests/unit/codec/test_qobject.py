@@ -96,6 +96,8 @@ def test_strings_may_be_in_single_quotes(text: str, value: object) -> None:
         ('{"a": 1, "b": {"c": 1, "c": 1}}', "JSON parse error, duplicate key"),
         ("[NaN]", "JSON parse error, stray 'N'"),
         ("[-Infinity]", "JSON parse error, stray '-I'"),
+        ('{"a": 1,}', "JSON parse error, expecting value"),
+        (r'["\q"]', "JSON parse error, invalid escape sequence in string"),
         ("[01]", "JSON parse error, stray '01'"),
         ("[1.,", r"JSON parse error, stray '1\.,'"),
         ("[-]", r"JSON parse error, stray '-\]'"),

@@ -141,7 +141,9 @@ def _erase(volume: LuksVolume, given: Mapping[str, Value], *, force: bool) -> No
 def _slot(given: Mapping[str, Value]) -> int:
     index = int(given["keyslot"])
     if index >= SLOTS:
-        shown = index % 2**32  # QEMU keeps 64 bits of it, and prints 32
+        # QEMU prints 32 bits of it: with a sign only where it is erased.
+        low = index % 2**32
+        shown = low - 2**32 if low >= 2**31 and given.get("state") == "inactive" else low
         raise OptionError(f"Invalid keyslot {shown} specified, must be between 0 and {SLOTS - 1}")
     return index
 

@@ -149,7 +149,11 @@ def test_a_full_volume_takes_no_more(disk: MemoryDriver) -> None:
             "'iter-time' must not be given when erasing keyslots",
         ),
         ({"state": "inactive", "keyslot": 8}, "Invalid keyslot 8 specified, must be between 0 and 7"),
-        ({"state": "inactive", "keyslot": 2**64 - 1}, "Invalid keyslot 4294967295 specified"),
+        ({"state": "inactive", "keyslot": 2**64 - 1}, "Invalid keyslot -1 specified, must be between 0 and 7"),
+        (
+            {"state": "active", "new_secret": "second", "keyslot": 2**64 - 1},
+            "Invalid keyslot 4294967295 specified, must be between 0 and 7",
+        ),
         ({"state": "inactive", "keyslot": 3}, "Given keyslot 3 is already erased"),
         ({"state": "inactive", "old_secret": "second"}, "No keyslots match given"),
         (
