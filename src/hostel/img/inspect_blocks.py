@@ -127,7 +127,14 @@ def _wrong_of_vhdx(
 
 
 def look_at_qcow_tables(look: Look, header: QcowHeader) -> None:
-    """Report the first L2 table of a qcow image that lies on metadata, or an entry on that or another one's cluster."""
+    """Report the first L2 table of a qcow image that lies on metadata, or an entry on that or another one's cluster.
+
+    The backing file's name is metadata, and lies anywhere: who can write there can name a file of the host.
+    """
+    name = header.name_range
+    if header.backing_file_offset and not look.read(name.start, len(name)).partition(b"\0")[0]:
+        message = f"The name of a backing file, which the header says is at byte {name.start}, is empty"
+        look.add(Level.UNSAFE, "malformed", message)
     size, length = 1 << header.cluster_bits, 8 << header.l2_bits
     most = min(header.l1_entries * 8, _MOST_DIRECTORY)
     if header.l1_entries * 8 > most:
@@ -144,6 +151,7 @@ def look_at_qcow_tables(look: Look, header: QcowHeader) -> None:
     tables = [table for table in l1 if table]
     owned = [
         Owned(0, header.SIZE, "header"),
+        Owned(name.start, name.stop, "backing file's name"),
         Owned(header.l1_table_offset, header.l1_table_offset + header.l1_entries * 8, "L1 table"),
     ]
     metadata = Metadata(look, owned, tables, length, "L2 table")

@@ -90,6 +90,25 @@ def test_l2_tables_of_qcow_that_are_named_twice_or_lie_nowhere_are_unsafe(tmp_pa
         assert found(poked(path, data, header.l1_table_offset + 8 * 3, ">Q", value), "truncated")
 
 
+def test_a_backing_files_name_that_a_guest_of_qcow_can_write_is_unsafe(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    data, _, (first, second, _) = qcow(path)
+    (cluster,) = struct.unpack_from(">Q", data, first)
+    data = data[:cluster] + bytes(4096) + data[cluster + 4096 :]
+    for offset, said in (
+        (cluster, f"Entry 0 of the L2 table at byte {first} points to the backing file's name: {cluster:#x}"),
+        (cluster + 4000, f"Entry 0 of the L2 table at byte {first} points to the backing file's name: {cluster:#x}"),
+        (second + 2048, f"The backing file's name and the L2 table at byte {second} lie on each other, at byte"),
+        (40, "The backing file's name and the header lie on each other, at byte 40"),
+    ):
+        poked(path, data, 8, ">QI", offset, 64)
+        (message,) = found(path)
+        assert message.startswith(said)
+    end = len(data)
+    poked(path, data + bytes(64), 8, ">QI", end, 64)
+    assert found(path, "malformed") == [f"The name of a backing file, which the header says is at byte {end}, is empty"]
+
+
 # ---- vmdk
 
 

@@ -62,6 +62,12 @@ class Header(Record, endian="big"):
         shift = self.cluster_bits + self.l2_bits
         return (self.size + (1 << shift) - 1) >> shift
 
+    @property
+    def name_range(self) -> range:
+        """Where the backing file's name is, bytes: anywhere in the file; nowhere where the offset is 0."""
+        start = self.backing_file_offset
+        return range(start, start + self.backing_file_size) if start else range(0)
+
 
 class QcowDriver(ClusteredDriver):
     """QEMU copy-on-write images, version 1."""
@@ -88,6 +94,7 @@ class QcowDriver(ClusteredDriver):
         super().__init__(file, mode, 1 << header.cluster_bits)
         self.header = header
         self.backing_name = _read_backing_name(file, header)
+        self._name = header.name_range
         self._cipher = cipher
         self._end = file.length  # where the next payload goes
         self._last: tuple[int, bytes] | None = None  # an L2 entry and what it decompresses to
@@ -202,7 +209,7 @@ class QcowDriver(ClusteredDriver):
         self.file.flush()
         self._broken = None
         self.tables.forget()
-        self._end = self.header.l1_table_offset + length
+        self._end = max(self.header.l1_table_offset + length, self.header.name_range.stop)
         with suppress(UnsupportedFeature):  # a device has the size it has
             self.file.resize(self._end)
 
@@ -392,10 +399,14 @@ class QcowDriver(ClusteredDriver):
         return offset
 
     def _is_free_of_metadata(self, offset: int, length: int) -> bool:
-        """Whether a range lies in the file, and not over the header or the L1 table."""
+        """Whether a range lies in the file, and not over the header, the backing file's name or the L1 table.
+
+        Not over a name that is empty either: what the guest writes there would be one.
+        """
         start = self.header.l1_table_offset
         after = start + self.header.l1_entries * 8
-        apart = offset >= after or offset + length <= start
+        name = self._name
+        apart = (offset >= after or offset + length <= start) and (offset >= name.stop or offset + length <= name.start)
         return offset >= Header.SIZE and apart and offset + length <= self._aligned_end()
 
     def _validate(self, entry: int, offset: int) -> None:

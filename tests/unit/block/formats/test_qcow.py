@@ -159,6 +159,38 @@ def test_nothing_is_written_over_header_and_l1_table() -> None:
         node.pwrite(0, b"x")
 
 
+def test_nothing_is_written_over_the_backing_files_name() -> None:
+    """It may lie anywhere; one that is empty is none, until a guest's bytes are there."""
+    data = filled()
+    table = table_of(data)
+    (first,) = struct.unpack_from(">Q", data, table)
+    for offset, length in ((first, 64), (first + 4000, 64), (first - 10, 64)):
+        driver = MemoryDriver(poked(data, backing_file_offset=offset, backing_file_size=length))
+        with QCOW.attach(driver) as node:
+            for use in (lambda: node.read(0, 1), lambda: node.pwrite(0, b"/etc/passwd\0")):
+                with pytest.raises(CorruptImage, match="is invalid"):
+                    use()
+        assert b"passwd" not in driver.data
+    in_table = poked(data, backing_file_offset=table + 2048, backing_file_size=64)
+    with QCOW.attach(MemoryDriver(in_table)) as node, pytest.raises(CorruptImage, match="L2 table offset"):
+        node.pwrite(0, b"x")
+    apart = poked(data, backing_file_offset=first - 64, backing_file_size=64)
+    with QCOW.attach(MemoryDriver(apart)) as node:
+        assert node.read(0, 1) == b"\1"
+
+
+def test_an_emptied_overlay_keeps_a_name_that_lies_behind_its_tables() -> None:
+    data = fresh() + b"base"
+    driver = MemoryDriver(poked(data, backing_file_offset=len(data) - 4, backing_file_size=4))
+    with QCOW.attach(driver, backing=b"below") as node:
+        assert isinstance(node.driver, QcowDriver)
+        node.driver.make_empty()
+        node.pwrite(0, b"above")
+    with QCOW.attach(driver, read_only=True, backing=b"below") as node:
+        assert [each.filename for each in node.driver.references()] == ["base"]
+        assert node.read(0, 5) == b"above"
+
+
 def test_data_is_synced_before_the_entries_and_these_before_the_l1_table() -> None:
     driver = LoggedDriver(fresh())
     node = QCOW.attach(driver)
