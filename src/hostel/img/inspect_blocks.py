@@ -23,7 +23,9 @@ from hostel.block.formats.vhdx.region import read_metadata, read_regions
 from hostel.block.formats.vmdk.image import VmdkImage
 from hostel.block.formats.vmdk.mapped import MappedExtent
 from hostel.block.formats.vmdk.sparse import SparseExtent
+from hostel.block.formats.vpc.layout import COOKIE as VPC_COOKIE
 from hostel.block.formats.vpc.layout import UNUSED as VPC_UNUSED
+from hostel.block.formats.vpc.layout import Footer as VpcFooter
 from hostel.block.formats.vpc.opening import read_table
 from hostel.block.trust import Trust
 from hostel.codec.table import unpack_table
@@ -65,13 +67,26 @@ def look_at_vdi_map(look: Look, header: vdi.Header) -> None:
 
 
 def look_at_vpc_table(look: Look) -> None:
-    """Report the first entry of a VHD's table that lies on the copy of the footer, the header, the table or a block."""
+    """Report footers that do not agree, or the first entry of a VHD's table that lies on metadata or on a block.
+
+    Metadata are the copy of the footer, the header, the table, and the footer at the end where the copy is damaged.
+    """
+    _compare_footers(look)
     table = read_table(look.file)
     if table is None:
         return  # a fixed disk
     metadata = Metadata(look, (Owned(*each) for each in table.metadata))
     blocks = Blocks(look, table.whole, SECTOR, lambda entry: entry != VPC_UNUSED, metadata=metadata)
     _look_at_entries(look, blocks, (table.offset, table.entries, "I", "big"))
+
+
+def _compare_footers(look: Look) -> None:
+    """Report that the footer and its copy say another kind of image: who goes by which of them differs."""
+    found = (VpcFooter.unpack(padded(look, at, VpcFooter.SIZE)) for at in (0, max(0, look.length - VpcFooter.SIZE)))
+    kinds = [each.disk_type for each in found if each.cookie == VPC_COOKIE]
+    if len(set(kinds)) > 1:
+        message = f"The footer at the start says disk type {kinds[0]}, and the one at the end {kinds[1]}"
+        look.add(Level.UNSAFE, "ambiguous", message)
 
 
 def look_at_vhdx_table(look: Look) -> None:

@@ -256,6 +256,15 @@ def test_blocks_of_vpc_on_each_other_are_unsafe(tmp_path: Path, kind: DiskType) 
     assert found(path, "malformed")
 
 
+@pytest.mark.parametrize("kind", [DiskType.FIXED, DiskType.DIFFERENCING])
+def test_footers_of_vpc_that_do_not_agree_on_the_kind_are_unsafe(tmp_path: Path, kind: DiskType) -> None:
+    path = tmp_path / "image"
+    data = vpc(path)
+    path.write_bytes(data[:-512] + sealed_vpc(Footer.unpack(data).replace(disk_type=kind)))
+    (message,) = found(path, "ambiguous")
+    assert message == f"The footer at the start says disk type 3, and the one at the end {int(kind)}"
+
+
 # ---- bounds
 
 

@@ -156,6 +156,82 @@ def test_a_fixed_disk_whose_guest_wrote_a_footer_is_no_other_image() -> None:
         assert node.read(SECTOR, 4) == b"mine"
 
 
+@pytest.mark.parametrize("kind", [DiskType.DYNAMIC, DiskType.DIFFERENCING, 5])
+@pytest.mark.parametrize("is_sound", [True, False])
+def test_a_fixed_disk_whose_guest_wrote_another_kinds_footer_is_no_other_image(kind: int, is_sound: bool) -> None:
+    """It would name a parent, and the guest would read what that holds."""
+    driver = MemoryDriver(fresh(subformat="fixed"))
+    forged = sealed(Footer.unpack(driver.data[-SECTOR:]).replace(disk_type=kind, data_offset=SECTOR))
+    with attach(driver) as node:
+        node.pwrite(0, forged if is_sound else forged[:-1] + b"x")
+        node.pwrite(SECTOR, fresh()[SECTOR:TABLE])
+        node.pwrite(TABLE, b"\xff" * SECTOR)
+    with attach(driver) as node:
+        assert node.driver.references() == ()
+        assert node.read(TABLE, SECTOR) == b"\xff" * SECTOR
+
+
+@pytest.mark.parametrize("kind", [DiskType.DYNAMIC, DiskType.DIFFERENCING])
+def test_the_copy_counts_where_the_footer_at_the_end_is_not_that_of_a_fixed_disk(kind: DiskType) -> None:
+    data = fresh()
+    footer = sealed(Footer.unpack(data).replace(disk_type=kind))
+    for image in (data[:-SECTOR] + footer, data[:-SECTOR] + bytes(SECTOR), data[:-SECTOR]):
+        with attach(MemoryDriver(image)) as node:
+            assert node.length == 64 * BLOCK
+    damaged = bytearray(sealed(Footer.unpack(data).replace(disk_type=DiskType.FIXED)))
+    damaged[100] ^= 1
+    with attach(MemoryDriver(data[:-SECTOR] + damaged)) as node:
+        assert node.read(0, BLOCK) == bytes(BLOCK)
+
+
+def test_what_a_fixed_disk_has_left_on_a_device_does_not_count_for_a_new_image() -> None:
+    driver = MemoryDriver(fresh(subformat="fixed"))
+    VpcDriver.create(memory_node(driver), 8 * BLOCK, SMALL)
+    with attach(driver) as node:
+        assert node.length == 8 * BLOCK
+
+
+def with_blocks(count: int) -> bytes:
+    driver = MemoryDriver(fresh())
+    with attach(driver) as node:
+        for index in range(count):
+            node.pwrite(index * BLOCK, b"data")
+    return bytes(driver.data)
+
+
+def test_no_block_lies_over_the_footer_that_stands_for_a_damaged_copy() -> None:
+    """The guest would say what kind of image it is."""
+    data = bytearray(with_blocks(3))
+    start = entries(data)[2] + 1
+    assert start * SECTOR + SECTOR + BLOCK == len(data)
+    broken = mapped(bytes(data), (2, start))
+    data[100] ^= 1
+    with attach(MemoryDriver(data)) as node:
+        assert node.read(2 * BLOCK, 4) == b"data"
+        node.pwrite(3 * BLOCK, b"data")
+    with attach(MemoryDriver(broken)) as node:  # the copy counts, and the footer goes behind the last block again
+        node.pwrite(3 * BLOCK, b"data")
+    damaged = broken[:100] + bytes([broken[100] ^ 1]) + broken[101:]
+    with pytest.raises(CorruptImage, match=f"The block at byte {start * SECTOR} lies over the image's footer"):
+        attach(MemoryDriver(damaged))
+
+
+def test_a_header_behind_the_blocks_is_not_written_over() -> None:
+    data = with_blocks(2)
+    header, footer = data[SECTOR:TABLE], data[-SECTOR:]
+    place = len(data) - SECTOR
+    moved = with_footer(data[:-SECTOR] + header + footer, data_offset=place)
+    driver = MemoryDriver(moved)
+    with attach(driver) as node:
+        node.pwrite(2 * BLOCK, b"more")
+    assert driver.data[place : place + len(header)] == header
+    with attach(driver) as node:
+        assert [node.read(each * BLOCK, 4) for each in range(3)] == [b"data", b"data", b"more"]
+    over = mapped(moved[:-SECTOR] + bytes(BLOCK) + moved[-SECTOR:], (5, place // SECTOR + 1))
+    with pytest.raises(CorruptImage, match="lies over the image's header"):
+        attach(MemoryDriver(over))
+
+
 REFUSED = [
     (b"", "File too small for a VHD header"),
     (bytes(1024), "invalid VPC image"),

@@ -84,6 +84,8 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value]) -> No
     for offset in range(header.table_offset, end, _STEP):
         file.pwrite(offset, b"\xff" * min(_STEP, end - offset))
     file.pwrite(Footer.SIZE, sealed(header))
+    if (last := file.length - Footer.SIZE) > end:
+        file.write_zeroes(last, Footer.SIZE)  # a device may have a fixed disk's footer there, which would count
     file.pwrite(end, sealed(footer))
     file.pwrite(0, sealed(footer))
 

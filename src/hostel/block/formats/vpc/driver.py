@@ -41,8 +41,9 @@ class VpcDriver(BlockMappedDriver):
     create_options: Final = CREATE_OPTIONS
 
     def __init__(
-        self, file: BlockNode, footer: Footer, length: int, header: DynamicHeader | None, mode: OpenMode
+        self, file: BlockNode, found: tuple[Footer, int], length: int, header: DynamicHeader | None, mode: OpenMode
     ) -> None:
+        footer, place = found
         super().__init__(file, mode, differs=footer.disk_type == DiskType.DIFFERENCING)
         self._footer = footer
         self.unique_id = footer.unique_id.hex()
@@ -54,7 +55,7 @@ class VpcDriver(BlockMappedDriver):
         self._table = BlockTable(file, header.table_offset, header.max_table_entries, "I", "big")
         self._map = BlockMap(self._table, header.block_size, self._place)
         # Where the next block goes. The table is read to its end for that: one that cannot be read fails here.
-        self._end = find_end(self._table.pages(), table_of(footer, header))
+        self._end = find_end(self._table.pages(), table_of(footer, place, header))
         self._marked: set[int] = set()  # blocks whose bitmap says that all of their sectors count
 
     @classmethod
@@ -70,7 +71,7 @@ class VpcDriver(BlockMappedDriver):
         calculation = mode.options.get("force_size_calc")
         if calculation is not None and calculation not in _CALCULATIONS:
             raise OptionError(f"Invalid size calculation mode: '{calculation}'")
-        footer = read_footer(file)
+        found = footer, _ = read_footer(file)
         sectors = sectors_of(footer, str(calculation or ""))
         if sectors > layout.MAX_SECTORS:
             raise InvalidImage(
@@ -82,13 +83,13 @@ class VpcDriver(BlockMappedDriver):
                     f"The image has been truncated: the disk has {sectors * SECTOR} bytes, and the file only "
                     f"{file.length - Footer.SIZE} before its footer"
                 )
-            return cls(file, footer, sectors * SECTOR, None, mode)
+            return cls(file, found, sectors * SECTOR, None, mode)
         if footer.disk_type == DiskType.DIFFERENCING and not mode.read_only:
             raise ReadOnly("A differencing VHD can only be read; convert it to write the disk")
         header = read_header(file, footer, sectors, writable=not mode.read_only)
         if header.table_offset + 4 * header.max_table_entries > file.length:
             raise InvalidImage(TRUNCATED)
-        driver = cls(file, footer, sectors * SECTOR, header, mode)
+        driver = cls(file, found, sectors * SECTOR, header, mode)
         if driver._end > file.length:
             raise InvalidImage(TRUNCATED)
         return driver

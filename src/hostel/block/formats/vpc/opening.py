@@ -15,6 +15,7 @@ from hostel.errors import CorruptImage, InvalidImage, UnsupportedFeature
 from hostel.units import INT64_MAX, SECTOR
 
 TRUNCATED: Final = "block-vpc: free_data_block_offset points after the end of file. The image has been truncated."
+FOOTER: Final = "footer"  # what the one at the end is called, which moves
 
 
 class Table(NamedTuple):
@@ -40,26 +41,28 @@ def read_table(file: BlockNode) -> Table | None:
         InvalidImage: footer or header make no sense.
         UnsupportedFeature: the image is of an unknown kind.
     """
-    footer = read_footer(file)
+    footer, place = read_footer(file)
     if footer.disk_type == DiskType.FIXED:
         return None
-    return table_of(footer, read_header(file, footer, sectors_of(footer, ""), writable=False))
+    return table_of(footer, place, read_header(file, footer, sectors_of(footer, ""), writable=False))
 
 
-def table_of(footer: Footer, header: DynamicHeader) -> Table:
-    """The table that a header speaks of."""
+def table_of(footer: Footer, place: int, header: DynamicHeader) -> Table:
+    """The table that a header speaks of, and a footer that was found at byte ``place``."""
     end = -(-(header.table_offset + 4 * header.max_table_entries) // SECTOR) * SECTOR
-    metadata = (
+    metadata = [
         (0, Footer.SIZE, "copy of the footer"),
         (footer.data_offset, footer.data_offset + DynamicHeader.SIZE, "header"),
         (header.table_offset, end, "table"),
-    )
+    ]
+    if place:  # and no copy of it: a guest that wrote there would say what the image is
+        metadata.append((place, place + Footer.SIZE, FOOTER))
     whole = bitmap_length(header.block_size) + header.block_size
-    return Table(header.table_offset, header.max_table_entries, whole, metadata)
+    return Table(header.table_offset, header.max_table_entries, whole, tuple(metadata))
 
 
-def read_footer(file: BlockNode) -> Footer:
-    """The footer: its copy at the start where there is one, or the one at the end.
+def read_footer(file: BlockNode) -> tuple[Footer, int]:
+    """The footer, and at which byte it is: its copy at the start where there is one, or the one at the end.
 
     Raises:
         InvalidImage: there is none, or its checksum is wrong.
@@ -69,17 +72,21 @@ def read_footer(file: BlockNode) -> Footer:
     footer = Footer.unpack(head)
     # A copy at the start that says "fixed" is none: fixed images have no copy, and their guests write what they like.
     is_copy = footer.cookie == layout.COOKIE and footer.disk_type != DiskType.FIXED
-    if is_copy and is_sound(footer, head):
-        return _known(footer)
-    if not is_copy and file.length < Footer.SIZE:
+    is_sound_copy = is_copy and is_sound(footer, head)
+    if file.length < Footer.SIZE and not is_copy:
         raise InvalidImage("File too small for a VHD header")
-    tail = bytes(file.read(max(0, file.length - Footer.SIZE), Footer.SIZE))
+    place = max(0, file.length - Footer.SIZE)
+    tail = bytes(file.read(place, Footer.SIZE))
     last = Footer.unpack(tail)
-    if last.cookie == layout.COOKIE and (last.disk_type == DiskType.FIXED) is not is_copy:
-        if is_sound(last, tail):
-            return _known(last)
-        raise InvalidImage("Incorrect header checksum")
-    raise InvalidImage("Incorrect header checksum" if is_copy else "invalid VPC image")
+    is_last = last.cookie == layout.COOKIE and is_sound(last, tail)
+    if is_last and last.disk_type == DiskType.FIXED:
+        return last, place  # whatever the guest has written into its first sector
+    if is_sound_copy:
+        return _known(footer), 0
+    if is_copy and is_last:
+        return _known(last), place
+    is_damaged = is_copy or (last.cookie == layout.COOKIE and last.disk_type == DiskType.FIXED)
+    raise InvalidImage("Incorrect header checksum" if is_damaged else "invalid VPC image")
 
 
 def _known(footer: Footer) -> Footer:
@@ -128,13 +135,13 @@ def read_header(file: BlockNode, footer: Footer, sectors: int, *, writable: bool
 
 
 def find_end(pages: Iterator[tuple[int, array[int]]], table: Table) -> int:
-    """Where the last block ends, or the table, given its entries page by page.
+    """Where the last block ends, or the metadata before it, given the table's entries page by page; a whole sector.
 
     Raises:
-        CorruptImage: a block lies over the table, or over what stands before it.
+        CorruptImage: a block lies over the metadata.
         BlockError: the table cannot be read.
     """
-    end = table_end = max(end for _, end, what in table.metadata if what == "table")
+    end = -(-max(end for _, end, what in table.metadata if what != FOOTER) // SECTOR) * SECTOR
     while True:
         with reading("Error reading pagetable", reason=False):
             page = next(pages, None)
@@ -142,12 +149,12 @@ def find_end(pages: Iterator[tuple[int, array[int]]], table: Table) -> int:
             return end
         if not (places := _places(page[1])):
             continue
-        end = max(end, max(places) * SECTOR + table.whole)
-        if min(places) * SECTOR >= table_end:
-            continue
-        for place in places:
+        first, after = min(places) * SECTOR, max(places) * SECTOR + table.whole
+        end = max(end, after)
+        near = [each for each in table.metadata if each[0] < after and first < each[1]]
+        for place in places if near else ():
             start = place * SECTOR
-            for low, high, what in table.metadata:
+            for low, high, what in near:
                 if start < high and low < start + table.whole:
                     raise CorruptImage(f"The block at byte {start} lies over the image's {what}", errno=errno.EINVAL)
 
