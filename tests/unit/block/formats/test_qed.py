@@ -164,7 +164,7 @@ def test_a_marked_image_is_repaired_when_it_is_opened_for_writing() -> None:
 
 def test_a_marked_image_that_cannot_be_repaired_is_not_written() -> None:
     data = filled()
-    overlapping = word(data, CLUSTER, CLUSTER)  # the L1 table as an L2 table
+    overlapping = word(data, CLUSTER + 8, table_of(data))  # one table in two places
     driver = MemoryDriver(poked(overlapping, features=2))
     with pytest.raises(BlockError, match="Image corrupted"):
         QED.attach(driver)
@@ -346,6 +346,26 @@ def test_tables_nowhere_are_dropped() -> None:
     result, _, after = QED.check(data, Repair.ALL)
     assert (result.corruptions, result.corruptions_fixed) == (0, 1)
     assert after == filled()
+
+
+@pytest.mark.parametrize("clusters", [-1, 0, 1])
+def test_tables_on_the_l1_table_are_dropped(clusters: int) -> None:
+    """No driver reads one, and the error says that a repair helps."""
+    data = fresh(cluster_size=CLUSTER, table_size=2)
+    l1 = header(data).l1_table_offset + 2 * CLUSTER
+    data = data[:CLUSTER] + bytes(2 * CLUSTER) + data[CLUSTER:] + bytes(2 * CLUSTER)
+    data = word(poked(data, l1_table_offset=l1), l1, l1 + clusters * CLUSTER)
+    with QED.attach(MemoryDriver(data)) as node, pytest.raises(CorruptImage, match="L2 table offset"):
+        node.read(0, 1)
+    assert QED.check(data)[0].corruptions == 1
+    result, lines, after = QED.check(data, Repair.ALL)
+    assert (result.corruptions, result.corruptions_fixed) == (0, 1)
+    assert lines[0] == f"ERROR L2 table offset {l1 + clusters * CLUSTER:#x} is invalid"
+    assert QED.check(after)[0].corruptions == 0
+    driver = MemoryDriver(after)
+    with QED.attach(driver) as node:
+        node.pwrite(0, b"data")
+    assert read(driver.data)[:4] == b"data"
 
 
 def test_a_cluster_with_two_references_becomes_two() -> None:

@@ -92,17 +92,18 @@ class _Check:
             self._findings.say(f"ERROR the table at offset {table:#x} cannot be read: {error.strerror}")
 
     def _check_table(self, place: int, table: int) -> None:
-        if not self._header.is_table(table, self._driver.end):
+        header = self._header
+        if not header.is_table(table, self._driver.end) or header.is_in_l1(table, header.table_bytes):
             self._drop(place, f"ERROR L2 table offset {table:#x} is invalid")
             return
-        first = table // self._header.cluster_size
-        shared = sum(self._counts[first + index] > 0 for index in range(self._header.table_size))
+        first = table // header.cluster_size
+        shared = sum(self._counts[first + index] > 0 for index in range(header.table_size))
         if shared:
             # Only one of the two can be right, and nobody knows which.
             self.result.corruptions += shared
             self._findings.say(f"ERROR L2 table at offset {table:#x} overlaps another table")
             return
-        self._counts.add(first, self._header.table_size)
+        self._counts.add(first, header.table_size)
         self._tables.append(table)
 
     def _check_l2(self, table: int) -> None:
