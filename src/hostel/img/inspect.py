@@ -1,8 +1,8 @@
 """Whether an image is safe to accept: looked at by itself, without following anything that it names.
 
 One file is opened, for reading, once. Its format is told by content and held against what was expected; a driver then
-opens it untrusted, as metadata alone; what it names (backing file, data file, extents) is reported as text. A few
-megabytes at most are read, whatever the image claims.
+opens it untrusted, as metadata alone; what it names (backing file, data file, extents) is reported as text. What is
+read, kept and computed is bounded, whatever the image claims: 256 MiB of tables, about 100 MiB of memory, seconds.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ class Blocks:
         self._metadata = metadata or Metadata(look, ())
         # Of each cell, a block's length of the file, where in it a block begins, counted from 1; two cannot.
         typecode = "B" if self._units < 1 << 8 else "H" if self._units < 1 << 16 else "I"
-        self._count = look.length // size + 1
+        self._count = -(-look.length // size)
         most = _MOST_CELLS // array(typecode).itemsize
         if self._count > most:
             look.add(Level.NOTE, "large-table", f"Of {self._count} places in the file only {most} were looked at")

@@ -6,7 +6,6 @@ from array import array
 from typing import Final
 
 from hostel.block.formats.qcow2 import bitmap_directory, layout, snapshot_table
-from hostel.block.formats.qcow2.encryption import place_of
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.header import Preamble, read_preamble
 from hostel.block.formats.qcow2.header_limits import validate_table
@@ -121,8 +120,8 @@ def look_at_tables(look: Look) -> bool:
     places = Places(geometry)
     places.add("L1 table", header.l1_table_offset, header.l1_size * 8)
     places.add("refcount table", header.refcount_table_offset, header.refcount_table_clusters * geometry.cluster_size)
-    if (pointer := preamble.extension(ExtensionType.CRYPTO_HEADER)) is not None and header.crypt_method:
-        places.add("LUKS header", *place_of(pointer))
+    if header.crypt_method:
+        places.add("LUKS header", *preamble.encryption_header)
     snapshots = _look_at_snapshots(look, header, geometry, places)
     are_small = _look_at_bitmaps(look, preamble, geometry, places)
     tables = _look_at_l1(look, header, geometry)

@@ -324,6 +324,16 @@ def large_vpc(path: Path) -> None:
         file.truncate((1 << 33) + (1 << 30))
 
 
+@pytest.mark.parametrize(("more", "places"), [(0, 0), (1, 16 * MIB + 1)])
+def test_a_file_of_as_many_places_as_are_looked_at_is_looked_at_whole(tmp_path: Path, more: int, places: int) -> None:
+    path = tmp_path / "disk.vmdk"
+    path.write_bytes(sparse({}))
+    with path.open("r+b") as file:
+        file.truncate((1 << 40) + more)
+    said = [each.message for each in inspect(str(path)).findings if each.code == "large-table"]
+    assert said == ([f"Of {places} places in the file only {16 * MIB} were looked at"] if more else [])
+
+
 @pytest.mark.parametrize("make", [large_qcow, large_vmdk, large_vpc])
 def test_tables_that_take_long_are_looked_at_within_bounds(tmp_path: Path, make: Callable[[Path], None]) -> None:
     path = tmp_path / "image"

@@ -117,7 +117,7 @@ def open_encryption(image: Qcow2Image, mode: OpenMode) -> Encryption | None:
     _check_format(method, mode.options)
     pointer = image.preamble.extension(ExtensionType.CRYPTO_HEADER)
     if pointer is not None:
-        _check_pointer(method, pointer, image.geometry.cluster_size)
+        _check_pointer(method, len(pointer), image)
     if not method:
         return None
     from hostel.block.crypto.luks import HeaderArea, LuksVolume, secret_of
@@ -130,15 +130,10 @@ def open_encryption(image: Qcow2Image, mode: OpenMode) -> Encryption | None:
         return Encryption(AES, None, None if password is None else qcow_cipher(password), secret)
     if pointer is None:
         raise InvalidImage(f"Missing CRYPTO header for crypt method {method}")
-    offset, length = place_of(pointer)
+    offset, length = image.preamble.encryption_header
     volume = LuksVolume.open(HeaderArea(image.file, offset, length))
     cipher = None if password is None else volume.cipher(volume.unlock(password))
     return Encryption(LUKS, volume, cipher, secret)
-
-
-def place_of(pointer: bytes) -> tuple[int, int]:
-    """Host offset and length of the LUKS header, bytes, from the header extension."""
-    return int.from_bytes(pointer[:8], "big"), int.from_bytes(pointer[8:16], "big")
 
 
 def _check_format(method: int, options: Mapping[str, Value]) -> None:
@@ -152,14 +147,14 @@ def _check_format(method: int, options: Mapping[str, Value]) -> None:
     )
 
 
-def _check_pointer(method: int, pointer: bytes, cluster_size: int) -> None:
+def _check_pointer(method: int, length: int, image: Qcow2Image) -> None:
     if method != LUKS:
         raise InvalidImage("CRYPTO header extension only expected with LUKS encryption method")
-    if len(pointer) != _POINTER_LENGTH:
-        raise InvalidImage(f"CRYPTO header extension size {len(pointer)}, but expected size {_POINTER_LENGTH}")
-    offset, _ = place_of(pointer)
-    if offset % cluster_size:
-        raise InvalidImage(f"Encryption header offset '{offset}' is not a multiple of cluster size '{cluster_size}'")
+    if length != _POINTER_LENGTH:
+        raise InvalidImage(f"CRYPTO header extension size {length}, but expected size {_POINTER_LENGTH}")
+    offset, _ = image.preamble.encryption_header
+    if offset % (size := image.geometry.cluster_size):
+        raise InvalidImage(f"Encryption header offset '{offset}' is not a multiple of cluster size '{size}'")
 
 
 # ---- creation
