@@ -98,6 +98,10 @@ class OpenMode(NamedTuple):
     parts: Mapping[str, BlockNode] = {}
 
 
+# Each is opened and locked by itself, and the kernel looks at all locks of a file for each: 20,000 take minutes.
+MAX_PARTS_OF_ONE_FILE: Final = 1024
+
+
 class Reference(NamedTuple):
     """Another image that an image's metadata names.
 

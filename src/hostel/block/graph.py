@@ -9,19 +9,29 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from hostel.block import blockdev, following, parent, probe, registry, unclosed
 from hostel.block.blockdev import Described
-from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, FormatDriver, OpenMode, Reference
+from hostel.block.driver import (
+    MAX_PARTS_OF_ONE_FILE,
+    WRITEBACK,
+    BlockDriver,
+    Cache,
+    FilterDriver,
+    FormatDriver,
+    OpenMode,
+    Reference,
+)
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError, Value
 from hostel.block.permission import Permission
 from hostel.block.protocols.file import FileDriver, open_file
 from hostel.block.tree import require_distinct, require_writable
 from hostel.block.trust import Trust
-from hostel.errors import BlockError, CorruptImage, InvalidImage, UnknownFormat
+from hostel.errors import BlockError, CorruptImage, InvalidImage, UnknownFormat, UnsupportedFeature
 
 # A longer chain is a mistake or an attack: QEMU itself gets slow long before.
 MAX_CHAIN: Final = 200
@@ -368,6 +378,7 @@ def _open_references(
         backing, below_it = None, None
         # What else an image names, a file for its data, is used as the image itself is.
         own = mode if depth - 1 in (0, writable_backing) else mode._replace(read_only=True, cache=WRITEBACK)
+        parts: Counter[object] = Counter()
         for reference in references:
             given = described.children.get(reference.child) if described is not None else None
             if given is not None and given.partial:
@@ -376,6 +387,10 @@ def _open_references(
             with _below(depth - 1):
                 below = _open_reference(current, reference, given, mode_of_edge, writable=depth == writable_backing)
             current.driver.children[reference.child] = below
+            parts[_identity(below)] += reference.essential
+            if parts[_identity(below)] > MAX_PARTS_OF_ONE_FILE:
+                message = f"More than {MAX_PARTS_OF_ONE_FILE} extents lie in '{below.filename}', under several names"
+                raise UnsupportedFeature(message)
             if reference.child == "backing":
                 if _identity(below) in seen:
                     raise CorruptImage(

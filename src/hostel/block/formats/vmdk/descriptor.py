@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from typing import Final, NamedTuple
 
+from hostel.block.driver import MAX_PARTS_OF_ONE_FILE
 from hostel.errors import InvalidImage, UnsupportedFeature
 from hostel.units import INT64_MAX, SECTOR
 
@@ -25,8 +26,6 @@ SPARSE: Final = ("SPARSE", "VMFSSPARSE")
 SESPARSE: Final = "SESPARSE"
 
 _MAX_EXTENT_NAME: Final = 511
-# Each is opened and locked by itself, and the kernel looks at all locks of a file for each: 20,000 take minutes.
-_MAX_OF_ONE_FILE: Final = 1024
 _MAX_PARENT_NAME: Final = 4095
 # Blanks may be line ends, or missing, since QEMU, whose reading counts, takes them for such.
 _EXTENT: Final = re.compile(rb"^[ \t\r\f\v]*(RW|RDONLY|NOACCESS)\s+([+-]?\d+)\s*", re.MULTILINE)
@@ -144,8 +143,8 @@ def parse_extents(text: bytes) -> list[ExtentLine]:
     if sum(line.length for line in lines) > INT64_MAX:
         raise InvalidImage("The extents of the VMDK descriptor are too long together")
     name, count = Counter(line.filename for line in lines).most_common(1)[0]
-    if count > _MAX_OF_ONE_FILE:
-        raise UnsupportedFeature(f"{count} extents lie in '{name}', and may be {_MAX_OF_ONE_FILE} of one file")
+    if count > MAX_PARTS_OF_ONE_FILE:  # under one name; whoever opens them counts by the file
+        raise UnsupportedFeature(f"{count} extents lie in '{name}', and may be {MAX_PARTS_OF_ONE_FILE} of one file")
     return lines
 
 

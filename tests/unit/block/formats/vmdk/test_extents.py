@@ -109,6 +109,21 @@ def test_one_file_as_two_extents_cannot_be_written(tmp_path: Path) -> None:
     assert "lock" in refusal(tmp_path / "d", read_only=False)
 
 
+def test_so_many_extents_of_one_file_under_several_names_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph, "MAX_PARTS_OF_ONE_FILE", 20)  # as many files as may be open are not everywhere 1,024
+    (tmp_path / "x").write_bytes(bytes(4096))
+    (tmp_path / "link").symlink_to("x")
+    names = ("x", "./x", f"../{tmp_path.name}/x", str(tmp_path / "x"), "link")
+    for count in (20, 21):
+        lines = [f'RW 8 FLAT "{names[index % len(names)]}" 0' for index in range(count)]
+        write_files(tmp_path, {f"d{count}": descriptor("twoGbMaxExtentFlat", *lines)})
+    with opened(tmp_path / "d20") as node:
+        assert node.length == 20 * 4096
+    assert refusal(tmp_path / "d21").startswith("More than 20 extents lie in '")
+
+
 def test_a_descriptor_that_no_directory_is_known_of_names_no_relative_extents(tmp_path: Path) -> None:
     write_files(tmp_path, {name: descriptor("vmfs", 'RW 8 VMFS "x"') for name in ("a", "b")} | {"x": bytes(4096)})
     children = [{"driver": "file", "filename": str(tmp_path / name)} for name in ("a", "b")]
