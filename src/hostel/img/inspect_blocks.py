@@ -242,6 +242,11 @@ class _Grains:
             if redundant is not None and redundant.offset != directory.offset:
                 owned.append(Owned(redundant.offset, redundant.end, "redundant grain directory"))
                 every += self._tables(redundant.offset)
+        for each in owned:
+            if each.what == "descriptor" and each.end > -(-look.length // SECTOR) * SECTOR:
+                message = f"The descriptor, from byte {each.start} to {each.end}, lies beyond the end of the file"
+                look.add(Level.UNSAFE, "malformed", message)
+                return
         if any(table + extent.tables.size > max(look.length, look.file.length) for table in tables):
             look.add(Level.UNSAFE, "truncated", "A grain table lies beyond the end of the file")
             return

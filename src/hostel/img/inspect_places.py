@@ -21,6 +21,7 @@ MOST_TABLE: Final = 16 * MiB  # bytes that are looked at of a block table
 _MOST_CELLS: Final = 16 * MiB  # bytes of what is known of places
 _MOST_SINGLE: Final = 1 << 22  # entries of an image that are looked at one by one
 _MOST_OWNED: Final = 1 << 17  # ranges of metadata that entries are held against
+_MOST_PLACE: Final = (1 << 64) - 1  # what is said to lie beyond cannot be in a file
 _PIECE: Final = MiB // 4  # bytes of a table read at once
 _ROW: Final = 512  # entries that are looked at as one where they lead to one place behind the other
 
@@ -71,6 +72,7 @@ class Metadata:
         """Keep the ranges without their names, as one those that touch."""
         self._starts, self._ends = array("Q"), array("Q")
         for start, end, _ in self._all():
+            start, end = min(start, _MOST_PLACE), min(end, _MOST_PLACE)
             if self._ends and start <= self._ends[-1]:
                 self._ends[-1] = max(self._ends[-1], end)
             else:
