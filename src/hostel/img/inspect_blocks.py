@@ -21,6 +21,7 @@ from hostel.block.formats.vhdx.log import Log as VhdxLog
 from hostel.block.formats.vhdx.region import Metadata as VhdxMetadata
 from hostel.block.formats.vhdx.region import read_metadata, read_regions
 from hostel.block.formats.vmdk.image import VmdkImage
+from hostel.block.formats.vmdk.layout import DESCRIPTOR_OFFSET
 from hostel.block.formats.vmdk.mapped import MappedExtent
 from hostel.block.formats.vmdk.sparse import SparseExtent
 from hostel.block.formats.vpc.layout import COOKIE as VPC_COOKIE
@@ -232,16 +233,13 @@ class _Grains:
             message = f"Of the grain directory's {length} bytes only {_MOST_DIRECTORY} were looked at"
             look.add(Level.NOTE, "large-table", message)
         owned = [Owned(0, SECTOR, "header"), Owned(directory.offset, directory.end, "grain directory")]
+        owned += _descriptors(extent)
         tables = self._tables(directory.offset)
-        every, first = list(tables), 0
-        if isinstance(extent, SparseExtent):
-            header, first = extent.header, extent.data_start
-            start = header.descriptor_offset * SECTOR
-            owned.append(Owned(start, start + header.descriptor_size * SECTOR, "descriptor"))
-            redundant = extent.redundant
-            if redundant is not None and redundant.offset != directory.offset:
-                owned.append(Owned(redundant.offset, redundant.end, "redundant grain directory"))
-                every += self._tables(redundant.offset)
+        every = list(tables)
+        redundant = extent.redundant if isinstance(extent, SparseExtent) else None
+        if redundant is not None and redundant.offset != directory.offset:
+            owned.append(Owned(redundant.offset, redundant.end, "redundant grain directory"))
+            every += self._tables(redundant.offset)
         for each in owned:
             if each.what == "descriptor" and each.end > -(-look.length // SECTOR) * SECTOR:
                 message = f"The descriptor, from byte {each.start} to {each.end}, lies beyond the end of the file"
@@ -254,7 +252,7 @@ class _Grains:
         if (overlap := metadata.overlap()) is not None:
             report(look, overlap)
             return
-        metadata.widen(0, first)
+        metadata.widen(0, extent.first_grain)
         self._look_at_tables(tables, metadata)
 
     def _tables(self, offset: int) -> array[int]:
@@ -281,6 +279,18 @@ class _Grains:
                 index, place = wrong
                 report(look, f"Entry {index} of the grain table at byte {table} points to {place}: {entries[index]:#x}")
                 return
+
+
+def _descriptors(extent: MappedExtent) -> list[Owned]:
+    """The text as we and QEMU read it, and where the header says that it is; one range where these are one."""
+    read = Owned(DESCRIPTOR_OFFSET, extent.text_end, "descriptor")
+    if not isinstance(extent, SparseExtent) or not extent.header.descriptor_size:
+        return [read]
+    start = extent.header.descriptor_offset * SECTOR
+    named = Owned(start, start + extent.header.descriptor_size * SECTOR, "descriptor")
+    if named.start < read.end and read.start < named.end:
+        return [Owned(min(read.start, named.start), max(read.end, named.end), "descriptor")]
+    return [read, named]
 
 
 def _is_grain(extent: MappedExtent) -> Callable[[int], bool]:

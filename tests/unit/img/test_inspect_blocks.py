@@ -163,6 +163,20 @@ def test_grains_of_vmdk_on_metadata_or_on_another_one_are_unsafe(
         assert found(path) == [f"Entry 200 of the grain table at byte {first} points to {place}: {value:#x}"]
 
 
+@pytest.mark.parametrize("place", [(0, 0), (60, 1)])
+def test_grains_of_vmdk_on_the_descriptor_that_is_read_are_unsafe(tmp_path: Path, place: tuple[int, int]) -> None:
+    """Whatever the header says of its place; behind its end there may be grains."""
+    path = tmp_path / "disk.vmdk"
+    data = sparse({"subformat": "streamOptimized"})
+    assert data.index(b"\0", 512) < 1024
+    data = vmdk.patched(vmdk.patched(data, SparseHeader.OFFSET["descriptor_offset"], "2Q", *place), 64, "Q", 0)
+    first = tables(data, vmdk.directories(data)[1], 3)[0]
+    for sector, is_wrong in ((1, True), (2, False)):
+        poked(path, data, first + 4 * 200, "<I", sector)
+        said = [f"Entry 200 of the grain table at byte {first} points to the descriptor: {sector:#x}"]
+        assert found(path) == (said if is_wrong else [])
+
+
 def test_grain_tables_of_vmdk_on_each_other_or_beyond_the_end_are_unsafe(tmp_path: Path) -> None:
     path = tmp_path / "disk.vmdk"
     data = sparse({})

@@ -36,7 +36,6 @@ def check_image(image: VmdkImage, report: Report) -> CheckResult:
 
 def _check_mapped(findings: Findings, extent: MappedExtent) -> None:
     seen = _Seen(extent)
-    first = extent.data_start if isinstance(extent, SparseExtent) else 0
     index, count = 0, -(-extent.length // extent.reach)
     while index < count:
         if absent := extent.directory.absent(index):
@@ -52,13 +51,11 @@ def _check_mapped(findings: Findings, extent: MappedExtent) -> None:
             findings.corruption(f"ERROR: could not get cluster_offset for sector {sector}: {error}")
         else:
             if table is not None:
-                _check_table(findings, extent, table, start, first, seen)
+                _check_table(findings, extent, table, start, seen)
         index += 1
 
 
-def _check_table(
-    findings: Findings, extent: MappedExtent, table: array[int], start: int, first: int, seen: _Seen
-) -> None:
+def _check_table(findings: Findings, extent: MappedExtent, table: array[int], start: int, seen: _Seen) -> None:
     for at, entry in enumerate(table):
         offset = start + at * extent.grain_size
         if not entry or offset >= extent.length:
@@ -73,7 +70,7 @@ def _check_table(
             continue
         if host >= extent.file_end:
             findings.corruption(f"ERROR: cluster offset for sector {sector} points after EOF")
-        elif host < first:
+        elif host < extent.first_grain:
             findings.corruption(f"ERROR: cluster offset for sector {sector} points into the metadata")
         elif seen.add(host):
             findings.corruption(f"ERROR: cluster offset for sector {sector} is that of another sector too")

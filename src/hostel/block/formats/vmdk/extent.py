@@ -51,6 +51,7 @@ class VmdkExtent(abc.ABC):
         length: bytes of the disk that it holds.
         grain_size: bytes that are mapped together; None where nothing is mapped.
         compressed: grains are stored compressed.
+        text_end: where the descriptor ends that lies inside, with its NUL, as far as it is read; 0 without one.
     """
 
     length: int
@@ -61,6 +62,7 @@ class VmdkExtent(abc.ABC):
         self.file = file
         self.line = line
         self.start = 0
+        self.text_end = 0
 
     @property
     def end(self) -> int:

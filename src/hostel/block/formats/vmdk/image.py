@@ -69,7 +69,10 @@ class VmdkImage:
         else:
             return self._open_text(0)
         self._text_offset = layout.DESCRIPTOR_OFFSET
-        return read_bounded(self.file, self._text_offset, layout.DESCRIPTOR_LENGTH).partition(b"\0")[0]
+        text = read_bounded(self.file, self._text_offset, layout.DESCRIPTOR_LENGTH).partition(b"\0")[0]
+        # It is read from here, so a guest must not write here, whatever the header says of its place.
+        self.extents[0].text_end = self._text_offset + min(len(text) + 1, layout.DESCRIPTOR_LENGTH)
+        return text
 
     def _is_empty(self, sector: int) -> bool:
         """Whether a sparse extent without capacity is a disk of no bytes; else its descriptor names the extents."""

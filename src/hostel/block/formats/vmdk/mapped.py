@@ -66,6 +66,11 @@ class MappedExtent(VmdkExtent):
             return Kind.UNALLOCATED, 0
         return Kind.DATA, entry * SECTOR
 
+    @property
+    def first_grain(self) -> int:
+        """The byte of the file before which no grain lies."""
+        return self.text_end
+
     def step(self) -> int:
         """By how much the entries of two grains differ that follow one another on the disk."""
         return self.grain_size // SECTOR

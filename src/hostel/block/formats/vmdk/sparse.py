@@ -119,6 +119,11 @@ class SparseExtent(MappedExtent):
         self.data_start = header.grain_offset * SECTOR
 
     @property
+    def first_grain(self) -> int:
+        """By the header, which may leave out the descriptor."""
+        return max(self.data_start, self.text_end)
+
+    @property
     def has_zero_grains(self) -> bool:
         """By the header's flag."""
         return bool(self.header.flags & layout.ZERO_GRAINS)
@@ -201,7 +206,7 @@ class SparseExtent(MappedExtent):
 
     def _require_grain(self, run: Run) -> None:
         """Refuse to write over what cannot be a grain."""
-        if run.host < self.data_start:
+        if run.host < self.first_grain:
             raise CorruptImage(
                 f"A grain of '{self.file.filename}' lies in the metadata, at offset {run.host} "
                 f"(disk offset {self.start + run.offset})"
@@ -255,7 +260,7 @@ class SparseExtent(MappedExtent):
         """
         if not self._next:
             alignment = alignment or self.grain_size
-            self._next = -(-max(self.file.length, self.data_start) // alignment) * alignment
+            self._next = -(-max(self.file.length, self.first_grain) // alignment) * alignment
         if self._next + length > layout.MAX_SECTOR * SECTOR:
             raise NoSpace(f"'{self.file.filename}' is full: a sparse extent's file ends at 2 TiB")
         return self._next
@@ -293,6 +298,7 @@ class SparseExtent(MappedExtent):
 
     def _metadata(self) -> Iterator[range]:
         """What no table may lie over, bytes."""
+        yield range(layout.DESCRIPTOR_OFFSET, self.text_end)
         header = self.header
         if header.descriptor_offset:
             start = header.descriptor_offset * SECTOR

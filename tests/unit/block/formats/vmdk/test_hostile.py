@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hostel.block.formats.vmdk.layout import SparseHeader
 from hostel.block.powers import Repair
 from hostel.errors import BlockError, CorruptImage, UnsupportedFeature
 from support import vmdk
@@ -142,6 +143,45 @@ def test_a_grain_in_the_metadata_is_not_written() -> None:
         lines: list[str] = []
         node.driver.check(Repair.NOTHING, lines.append)  # type: ignore[attr-defined]
         assert lines == ["ERROR: cluster offset for sector 0 points into the metadata"]
+
+
+def hiding(data: bytes, *, place: tuple[int, int] = (0, 0), length: int = 0) -> bytes:
+    """A disk whose header says wrongly where the descriptor is, in sectors, and nothing of where grains begin.
+
+    The text is filled up to ``length`` bytes.
+    """
+    text = data[SECTOR : data.index(b"\0", SECTOR)]
+    data = data[:SECTOR] + text.ljust(max(length, len(text)), b"\n") + data[SECTOR + max(length, len(text)) :]
+    return patched(patched(data, SparseHeader.OFFSET["descriptor_offset"], "2Q", *place), 64, "Q", 0)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (40, 2)])
+@pytest.mark.parametrize(("length", "last"), [(0, 1), (511, 1), (512, 2), (10239, 20), (10240, 20)])
+def test_a_grain_in_the_descriptor_is_not_written_wherever_the_header_says_that_it_is(
+    length: int, last: int, place: tuple[int, int]
+) -> None:
+    """It is read from the second sector, up to its NUL: a guest that writes there names files."""
+    data = hiding(vmdk.create(MIB), place=place, length=length)
+    first = struct.unpack_from("<I", data, directories(data)[1])[0] * SECTOR
+    for sector in (1, last):
+        driver = MemoryDriver(patched(data, first, "I", sector))
+        with attach(driver) as node:
+            with pytest.raises(CorruptImage, match="lies in the metadata"):
+                node.pwrite(0, b"x")
+            lines: list[str] = []
+            node.driver.check(Repair.NOTHING, lines.append)  # type: ignore[attr-defined]
+            assert lines == ["ERROR: cluster offset for sector 0 points into the metadata"]
+    with attach(MemoryDriver(patched(data, first, "I", last + 1))) as node:
+        node.pwrite(0, b"x")
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_table_in_the_descriptor_is_not_written_wherever_the_header_says_that_it_is(which: int) -> None:
+    data = hiding(vmdk.create(16 * MIB), length=1000)
+    driver = MemoryDriver(patched(data, directories(data)[which], "I", 2))
+    with attach(driver) as node, pytest.raises(CorruptImage, match="lies over other metadata"):
+        node.pwrite(200 * GRAIN, b"x")  # its entry is behind the text
+    assert driver.data[1024 : 512 + 10240] == data[1024 : 512 + 10240]
 
 
 def test_a_grain_that_is_used_twice_is_found() -> None:
