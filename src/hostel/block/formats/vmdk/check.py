@@ -18,7 +18,8 @@ from hostel.block.powers import CheckResult, Report
 from hostel.errors import BlockError
 from hostel.units import SECTOR
 
-_PAGE: Final = 4096  # cells
+# Bytes that an entry can take of what is remembered: a hostile one leads far from all others, and its file has holes.
+_PAGE: Final = 512
 
 
 def check_image(image: VmdkImage, report: Report) -> CheckResult:
@@ -35,7 +36,7 @@ def check_image(image: VmdkImage, report: Report) -> CheckResult:
 
 
 def _check_mapped(findings: Findings, extent: MappedExtent) -> None:
-    seen = _Seen(extent)
+    seen = _SeenSectors() if extent.compressed or extent.grain_size == SECTOR else _Seen(extent.grain_size)
     index, count = 0, -(-extent.length // extent.reach)
     while index < count:
         if absent := extent.directory.absent(index):
@@ -55,7 +56,9 @@ def _check_mapped(findings: Findings, extent: MappedExtent) -> None:
         index += 1
 
 
-def _check_table(findings: Findings, extent: MappedExtent, table: array[int], start: int, seen: _Seen) -> None:
+def _check_table(
+    findings: Findings, extent: MappedExtent, table: array[int], start: int, seen: _Seen | _SeenSectors
+) -> None:
     for at, entry in enumerate(table):
         offset = start + at * extent.grain_size
         if not entry or offset >= extent.length:
@@ -82,26 +85,50 @@ class _Seen:
     Two that begin in one such length share bytes, and so do some that begin in neighbours.
     """
 
-    def __init__(self, extent: MappedExtent) -> None:
-        # Of compressed grains only the start is known, and at most one begins in a sector.
-        self._unit = SECTOR if extent.compressed else extent.grain_size
+    def __init__(self, grain_size: int) -> None:
+        self._unit = grain_size
+        units = grain_size // SECTOR
+        self._typecode = "B" if units < 1 << 8 else "H" if units < 1 << 16 else "I"
+        self._cells = _PAGE // array(self._typecode).itemsize
         self._pages: dict[int, array[int]] = {}
 
     def add(self, host: int) -> bool:
         """Note a grain; whether one that was noted has some of its bytes."""
         cell, rest = divmod(host, self._unit)
-        number, at = divmod(cell, _PAGE)
+        number, at = divmod(cell, self._cells)
         page = self._pages.get(number)
         if page is None:
-            page = self._pages[number] = array("I", bytes(_PAGE * 4))
+            page = self._pages[number] = array(self._typecode, bytes(_PAGE))
         rest = rest // SECTOR + 1  # 0 is none
         before = page[at - 1] if at else self._at(cell - 1)
-        after = page[at + 1] if at + 1 < _PAGE else self._at(cell + 1)
+        after = page[at + 1] if at + 1 < self._cells else self._at(cell + 1)
         if page[at] or before > rest or 0 < after < rest:
             return True
         page[at] = rest
         return False
 
     def _at(self, cell: int) -> int:
-        page = self._pages.get(cell // _PAGE)
-        return page[cell % _PAGE] if page is not None else 0
+        page = self._pages.get(cell // self._cells)
+        return page[cell % self._cells] if page is not None else 0
+
+
+class _SeenSectors:
+    """In which sectors of a file grains have been seen to begin, a bit for each; at most one begins in a sector.
+
+    Of compressed grains no more is known, and those of one sector cannot begin anywhere else.
+    """
+
+    def __init__(self) -> None:
+        self._pages: dict[int, bytearray] = {}
+
+    def add(self, host: int) -> bool:
+        """Note a grain; whether one that was noted begins in the same sector."""
+        number, bit = divmod(host // SECTOR, _PAGE * 8)
+        page = self._pages.get(number)
+        if page is None:
+            page = self._pages[number] = bytearray(_PAGE)
+        at, mask = bit >> 3, 1 << (bit & 7)
+        if page[at] & mask:
+            return True
+        page[at] |= mask
+        return False

@@ -212,6 +212,33 @@ def test_a_grain_that_has_some_bytes_of_another_is_found(shift: int) -> None:
         assert lines == ["ERROR: cluster offset for sector 640 is that of another sector too"]
 
 
+@pytest.mark.parametrize("subformat", ["monolithicSparse", "streamOptimized"])
+def test_grains_that_lie_far_from_each_other_are_checked_in_little_memory(tmp_path: Path, subformat: str) -> None:
+    """A file of holes, each entry of which leads 2 MiB behind the one before; it took 16 KiB for each of them."""
+    path = tmp_path / "d.vmdk"
+    make(path, 4 << 30, f"subformat={subformat}")
+    tables, step = 128, 4096
+    with path.open("r+b") as file:
+        _, directory = directories(file.read(SECTOR))
+        file.seek(directory)
+        places = struct.unpack(f"<{tables}I", file.read(4 * tables))
+        for index, place in enumerate(places):
+            file.seek(place * SECTOR)
+            file.write(struct.pack("<512I", *(step * (index * 512 + at + 1) for at in range(512))))
+        file.seek(places[-1] * SECTOR + 4 * 511)
+        file.write(struct.pack("<I", step))
+        file.truncate(step * SECTOR * (tables * 512 + 2))
+
+    def check() -> list[str]:
+        lines: list[str] = []
+        with opened(path) as node:
+            node.driver.check(Repair.NOTHING, lines.append)  # type: ignore[attr-defined]
+        return lines
+
+    said = f"ERROR: cluster offset for sector {(tables * 512 - 1) * 128} is that of another sector too"
+    assert bounded(check, memory=96 * MIB) == [said]
+
+
 def test_nothing_is_repaired() -> None:
     with attach(MemoryDriver(vmdk.create(MIB))) as node, pytest.raises(UnsupportedFeature):
         node.driver.check(Repair.ALL, lambda line: None)  # type: ignore[attr-defined]
