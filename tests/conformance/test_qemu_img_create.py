@@ -111,6 +111,14 @@ def test_what_cannot_be_created_is_refused_and_leaves_no_file(twins: Twins, comm
     assert not (twins.ours / "a").exists()
 
 
+@pytest.mark.parametrize("name", ["d", "file:d", "./d"])
+def test_a_data_file_may_be_named_with_its_protocol(twins: Twins, name: str) -> None:
+    twins.prepare("cp /dev/null d")
+    twins.same(f"create -f qcow2 -o data_file={name} a 1M")
+    twins.same("info a")
+    assert (twins.ours / "d").stat().st_size == 1 << 20
+
+
 def test_a_refusal_leaves_an_existing_image_alone(twins: Twins) -> None:
     # QEMU deletes the file here; an image that somebody meant to keep is worth more than that.
     twins.prepare("qemu-img create -q -f qcow2 a 1M")

@@ -56,7 +56,9 @@ def in_place(path: str) -> str:
     return f"Protocol driver '{protocol}' does not support image creation, and opening the image failed: "
 
 
-def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] | None = None) -> BlockNode:
+def create(
+    path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] | None = None, emptied: bool = True
+) -> BlockNode:
     """Create an empty file, or empty an existing one, and open it for writing: what a format is laid out in.
 
     With a protocol that cannot create anything, what is there is opened, and keeps its size.
@@ -65,6 +67,7 @@ def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] 
         path: the file's name.
         cache: the cache mode.
         options: converted options, of which the protocol takes its own.
+        emptied: whether an existing file of this host loses what it holds.
 
     Raises:
         BlockError: the protocol is unknown or the host refuses; the text is QEMU's.
@@ -76,7 +79,7 @@ def create(path: str, *, cache: Cache = WRITEBACK, options: Mapping[str, Value] 
     try:
         if protocol in registry.FILES:
             scheme = names.protocol(path)
-            return create_file(path.removeprefix(f"{scheme}:"), mode=mode, name=scheme or "")
+            return create_file(path.removeprefix(f"{scheme}:"), mode=mode, name=scheme or "", emptied=emptied)
         driver_class = registry.protocol_driver(protocol)
         driver = driver_class.open(driver_class.parse_filename(path), mode, creating=True)
     except BlockError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple, cast
 
@@ -16,8 +15,8 @@ from hostel.block.driver import WRITEBACK, Cache
 from hostel.block.node import BlockNode
 from hostel.block.options import Given, Kind, Option, OptionError, Options, Value
 from hostel.block.powers import Creatable, Preallocation
-from hostel.errors import BlockError, UnknownFormat, UnsupportedFeature
-from hostel.img.files import Identity, files, identity
+from hostel.errors import BlockError, UnknownFormat, UnsupportedFeature, UntrustedReference
+from hostel.img.files import Identity, files, holds_nothing, host_path, identity, is_device, removed_on_failure
 from hostel.units import INT64_MAX, SECTOR
 
 _DETACHED: Final = "detached-header"
@@ -236,36 +235,52 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK, refuse: Callable[[str], None
     """
     values = plan.values()
     size = -(-plan.size // SECTOR) * SECTOR
-    held_nothing = _holds_nothing(plan.filename)
+    held_nothing = holds_nothing(plan.filename)
     around = _Around(plan, values, cache, refuse)
-    data_file = str(values.get("data_file", ""))
-    if data_file:
-        _check_data_file(plan, data_file, refuse)
-    elif "data_file" in values:
-        raise BlockError("Could not create '': No such file or directory", errno=errno.ENOENT)
-    try:
-        with _removed_on_failure(plan.filename, held_nothing):
+    data_file = _settle_data_file(plan, values, refuse)
+    held_no_data = holds_nothing(data_file)
+    with _reported_size(plan):
+        with removed_on_failure(plan.filename, held_nothing):
             plan.driver.check_creation(size, values)
-        with (
-            _new_file(plan, values, cache) as file,
-            _removed_on_failure(plan.filename, held_nothing),
-            around,
-        ):
-            if isinstance(plan.driver, Composing):
-                plan.driver.compose(file, size, values, around)
-            else:
-                plan.driver.create(file, size, values)
-            file.flush()
+        with contextlib.ExitStack() as held:
+            # What holds data is emptied when everything else is there; QEMU's order where nothing can be lost.
+            if not held_nothing:
+                held.enter_context(_held_data_file(data_file))
+            file = held.enter_context(_new_file(plan, values, cache))
+            held.enter_context(removed_on_failure(plan.filename, held_nothing))
+            if held_nothing:
+                held.enter_context(_held_data_file(data_file))
+            with around:
+                if isinstance(plan.driver, Composing):
+                    plan.driver.compose(file, size, values, around)
+                else:
+                    plan.driver.create(file, size, values)
+                file.flush()
         if data_file:
-            held_no_data = _holds_nothing(data_file)
-            with _removed_on_failure(plan.filename, held_nothing), _removed_on_failure(data_file, held_no_data):
+            with removed_on_failure(plan.filename, held_nothing), removed_on_failure(data_file, held_no_data):
                 _attach_data_file(plan, size, values)
             around.made += [data_file] * held_no_data
+    return around.made
+
+
+def check(plan: Plan) -> None:
+    """Refuse what the format cannot have; nothing is touched.
+
+    Raises:
+        BlockError: with QEMU's text.
+    """
+    with _reported_size(plan):
+        plan.driver.check_creation(-(-plan.size // SECTOR) * SECTOR, plan.values())
+
+
+@contextlib.contextmanager
+def _reported_size(plan: Plan) -> Iterator[None]:
+    try:
+        yield
     except BlockError as error:
         if error.errno == errno.EFBIG:
             raise _too_large(plan, error.hint) from None
         raise
-    return around.made
 
 
 def _new_file(plan: Plan, values: Mapping[str, Value], cache: Cache) -> BlockNode:
@@ -307,16 +322,17 @@ class _Around(Surroundings):
 
     def new_file(self, name: str) -> BlockNode:
         """Create a file beside the image's own."""
+        is_path = registry.protocol_name(self._plan.filename) == "file"
+        if is_path:
+            # Without the prefix that may have stood before the image's own name, a path may look like a protocol.
+            name = names.of_path(name)
         if self._refuse is not None:
             self._refuse(name)
         if identity(name) in self._below:
             raise OptionError(_part_of_backing(name))
-        held_nothing = _holds_nothing(name)
-        # Without the prefix that may have stood before the image's own name, a path may look like a protocol.
-        is_path = registry.protocol_name(self._plan.filename) == "file"
-        node = creating.create(
-            f"file:{name}" if is_path else name, cache=self._cache, options=self._plan.protocol_values(self._values)
-        )
+        held_nothing = holds_nothing(name)
+        options = self._plan.protocol_values(self._values)
+        node = creating.create(f"file:{name}" if is_path else name, cache=self._cache, options=options)
         if held_nothing:
             self.made.append(name)
         return node
@@ -330,34 +346,42 @@ class _Around(Surroundings):
         return node
 
 
-def _holds_nothing(filename: str) -> bool:
-    try:
-        status = os.lstat(filename)
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError):
-        return False
-    return stat.S_ISREG(status.st_mode) and not status.st_size
+def _settle_data_file(plan: Plan, values: dict[str, Value], refuse: Callable[[str], None] | None) -> str:
+    """The path of an image's external data file, which is what the image records; empty where it has none.
+
+    Raises:
+        BlockError: the name cannot be followed, or the image's data would be written over something else.
+    """
+    if "data_file" not in values:
+        return ""
+    given = str(values["data_file"])
+    path = host_path(given)
+    if path is None:
+        creating.creation(given)
+        raise UntrustedReference(f"Could not open '{given}': data-file must be a plain path")
+    if not path:
+        raise BlockError("Could not create '': No such file or directory", errno=errno.ENOENT)
+    if refuse is not None:
+        refuse(given)
+    paths = {os.path.realpath(each.removeprefix("file:")) for each in (given, plan.filename)}
+    if len(paths) == 1 or (identity(given) is not None and identity(given) == identity(plan.filename)):
+        raise OptionError(f"'{given}' is the image itself, and cannot hold its data")
+    # Behind the prefix may stand what looks like one itself.
+    values["data_file"] = path = names.of_path(path)
+    return path
 
 
 @contextlib.contextmanager
-def _removed_on_failure(filename: str, held_nothing: bool) -> Iterator[None]:
-    try:
+def _held_data_file(path: str) -> Iterator[None]:
+    """Make an image's external data file, or keep others off the one that is there, which is emptied at the end."""
+    if not path:
         yield
-    except BaseException:
-        if held_nothing:
-            with contextlib.suppress(OSError):
-                os.unlink(filename)
-        raise
-
-
-def _check_data_file(plan: Plan, name: str, refuse: Callable[[str], None] | None) -> None:
-    """Refuse what the image's data would be written over; an image that is its own data file is none."""
-    if refuse is not None:
-        refuse(name)
-    paths = {os.path.realpath(each.removeprefix("file:")) for each in (name, plan.filename)}
-    if len(paths) == 1 or (identity(name) is not None and identity(name) == identity(plan.filename)):
-        raise OptionError(f"'{name}' is the image itself, and cannot hold its data")
+        return
+    held_nothing = holds_nothing(path)
+    with creating.create(path, emptied=False) as node, removed_on_failure(path, held_nothing):
+        yield
+        if not is_device(path):
+            node.resize(0)
 
 
 def _attach_data_file(plan: Plan, size: int, values: Mapping[str, Value]) -> None:

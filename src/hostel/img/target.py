@@ -6,13 +6,14 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 
-from hostel.block import graph
+from hostel.block import blockdev, graph
+from hostel.block import filename as names
 from hostel.block.driver import Cache
 from hostel.block.node import BlockNode
 from hostel.cause import hint_of
 from hostel.errors import BlockError, ImageLocked
 from hostel.img import create
-from hostel.img.files import Identity, files, identity
+from hostel.img.files import Identity, files, holds_nothing, host_path, identity
 
 
 @contextlib.contextmanager
@@ -30,7 +31,13 @@ def new_target(
     Raises:
         BlockError: with QEMU's whole text, also where closing it fails.
     """
-    is_new = not os.path.lexists(plan.filename)
+    path = host_path(plan.filename)
+    is_new = path is not None and not os.path.lexists(path)
+    if path is not None and not holds_nothing(path):
+        # What can be refused is, before what is there is emptied.
+        with reported(refusal):
+            create.check(plan)
+        _check_backing(plan)
     with reported(refusal):
         parts = create.create(plan, cache=cache, refuse=lambda name: refuse_source(sources, name))
     try:
@@ -43,11 +50,19 @@ def new_target(
             with contextlib.suppress(OSError):
                 os.unlink(name)
         with contextlib.suppress(OSError):
-            if is_new:
-                os.unlink(plan.filename)
-            else:
-                os.truncate(plan.filename, 0)
+            if is_new and path is not None:
+                os.unlink(path)
+            elif path is not None:
+                os.truncate(path, 0)
         raise
+
+
+def _check_backing(plan: create.Plan) -> None:
+    """Refuse a backing file that the target could not be opened with."""
+    if (name := plan.given.get("backing_file")) is not None:
+        format = plan.given.get("backing_fmt")
+        with reported(f"Could not open '{plan.filename}': "), blockdev.as_backing("backing"):
+            graph.open(names.resolve(str(name), plan.filename), None if format is None else str(format)).close()
 
 
 def refuse_source(sources: Sequence[BlockNode], filename: str) -> None:

@@ -151,6 +151,102 @@ def test_an_image_whose_data_file_cannot_be_made_is_taken_away(tmp_path: Path) -
         assert not path.exists()
 
 
+@pytest.mark.parametrize(("given", "recorded"), [("file:d", "d"), ("file:a:b", "./a:b"), ("d", "d")])
+def test_a_data_file_may_be_named_with_its_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, recorded: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(recorded).write_bytes(b"before")
+    assert create(plan("a", "qcow2", 1 << 20, given=given_options(f"data_file={given}"))) == []
+    assert Path(recorded).read_bytes() == bytes(1 << 20)
+    with graph.open("a", "qcow2", read_only=False) as node:
+        node.pwrite(0, b"x" * 512)
+    assert Path(recorded).read_bytes()[:512] == b"x" * 512
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a", Path(recorded).name])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("host_device:d", "must be a plain path"), ("nbd:h:1", "must be a plain path"), ("x:d", "Unkn")],
+)
+def test_a_data_file_of_another_protocol_is_refused_before_anything_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for there in ("a", "d"):
+        Path(there).write_bytes(b"before")
+    with pytest.raises(BlockError, match=reason):
+        create(plan("a", "qcow2", 1 << 20, given=given_options(f"data_file={name}")))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"before", "d": b"before"}
+
+
+def test_an_image_is_not_emptied_where_its_data_file_cannot_be_made(tmp_path: Path) -> None:
+    image, data = tmp_path / "a", tmp_path / "data"
+    image.write_bytes(b"before")
+    data.write_bytes(b"x" * 512)
+    (tmp_path / "directory").mkdir()
+    with graph.open(str(data), "raw", read_only=False):
+        for name in (tmp_path / "missing/data", tmp_path / "directory", data):
+            with pytest.raises(BlockError):
+                create(plan(str(image), "qcow2", 1 << 20, given=given_options(f"data_file={name}")))
+    assert image.read_bytes() == b"before"
+    assert data.read_bytes() == b"x" * 512
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_data_file_keeps_what_it_holds_where_the_image_cannot_be_made(tmp_path: Path, *, there: bool) -> None:
+    image, data = tmp_path / "a", tmp_path / "data"
+    image.write_bytes(b"before" * 512)
+    if there:
+        data.write_bytes(b"x" * 512)
+    planned = plan(str(image), "qcow2", 1 << 20, given=given_options(f"data_file={data}"))
+    with graph.open(str(image), "raw", read_only=False), pytest.raises(ImageLocked):
+        create(planned)
+    missing = plan(str(tmp_path / "missing/a"), "qcow2", 1 << 20, given=given_options(f"data_file={data}"))
+    with pytest.raises(BlockError, match="missing/a"):
+        create(missing)
+    assert image.read_bytes() == b"before" * 512
+    assert data.read_bytes() == b"x" * 512 if there else not data.exists()
+
+
+def test_what_a_failure_leaves_is_taken_away_under_a_name_with_its_protocol(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file:y").touch()
+    with pytest.raises(BlockError):
+        create(plan("file:y", "qcow2", 1 << 20, given=given_options("data_file=/missing/d")))
+    Path("source").write_bytes(b"x" * (1 << 20))
+    for there in (False, True):
+        if there:
+            Path("out").write_bytes(b"before")
+        target = plan("file:out", "qcow2", 1 << 20, given=given_options("data_file=file:data"))
+        with graph.open("source", "raw") as node, pytest.raises(BlockError):
+            convert([node], target, CopySettings(compress=True))
+        assert (Path("out").exists() and not Path("out").stat().st_size) == there
+        Path("out").unlink(missing_ok=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file:y", "source"]
+
+
+def test_a_target_is_not_emptied_where_its_backing_file_cannot_be_opened(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "a"
+    for path in (source, target):
+        path.write_bytes(b"x" * 4096)
+    for name, format, options in (("missing", "raw", ""), ("source", "qcow2", ""), ("source", "raw", "cluster_size=3")):
+        planned = plan(
+            str(target),
+            "qcow2",
+            4096,
+            given=given_options(options),
+            backing=name,
+            backing_format=format,
+            open_backing=False,
+        )
+        with graph.open(str(source), "raw") as node, pytest.raises(BlockError):
+            convert([node], planned)
+    assert target.read_bytes() == b"x" * 4096
+
+
 def test_a_copy_is_not_made_into_what_it_reads_as_its_data_file(tmp_path: Path) -> None:
     source = tmp_path / "a"
     source.write_bytes(b"x" * (1 << 20))

@@ -123,9 +123,10 @@ class FileDriver(BlockDriver):
             raise BlockError(f"'{cls.name}' driver requires '{path}' to be a regular file", errno=errno.EINVAL)
 
     @classmethod
-    def create(cls, path: str, mode: OpenMode) -> Self:
+    def create(cls, path: str, mode: OpenMode, *, emptied: bool = True) -> Self:
         """Create a file, or empty an existing one once nobody else is found to use it.
 
+        Unless it is to be ``emptied``, an existing one keeps what it holds.
         The options ``nocow`` and ``extent_size_hint`` (bytes) are hints: a file system without them does without.
 
         Raises:
@@ -147,7 +148,8 @@ class FileDriver(BlockDriver):
                 raise BlockError(f"Could not create '{path}': It exists and is no regular file", errno=errno.EINVAL)
             os.set_blocking(fd, True)
             permission.lock(fd, path, *CREATING)
-            os.ftruncate(fd, 0)
+            if emptied:
+                os.ftruncate(fd, 0)
             set_hints(fd, no_copy_on_write=mode.options.get("nocow") is True, extent_size=extent_size)
             if mode.cache.direct:
                 _set_direct(fd, path)
@@ -564,13 +566,14 @@ def _is_block_device(path: str) -> bool:
         return False
 
 
-def create_file(path: str, *, mode: OpenMode, name: str = "") -> BlockNode:
+def create_file(path: str, *, mode: OpenMode, name: str = "", emptied: bool = True) -> BlockNode:
     """Create or empty a file and return its node; what a device's driver is for is opened.
 
     Args:
         path: the file's name.
         mode: how it is opened, with the options for a new file.
         name: the driver; where none is named, the one that the path is for.
+        emptied: whether an existing file loses what it holds.
 
     Raises:
         BlockError: the host refuses.
@@ -581,4 +584,4 @@ def create_file(path: str, *, mode: OpenMode, name: str = "") -> BlockNode:
         from hostel.block.protocols.host_device import driver_for
 
         driver_class = driver_for(path, name)
-    return BlockNode(driver_class.create(path, mode), path, read_only=False, cache=mode.cache)
+    return BlockNode(driver_class.create(path, mode, emptied=emptied), path, read_only=False, cache=mode.cache)

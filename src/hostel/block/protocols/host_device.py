@@ -68,8 +68,8 @@ class HostDeviceDriver(FileDriver):
         return driver
 
     @classmethod
-    def create(cls, path: str, mode: OpenMode) -> Self:
-        """Open a device in which an image is laid out, once nobody else is found to use it; it keeps its size.
+    def create(cls, path: str, mode: OpenMode, *, emptied: bool = True) -> Self:
+        """Open a device in which an image is laid out, once nobody else is found to use it; it keeps what it holds.
 
         Raises:
             BlockError: it cannot be opened, or written.
