@@ -258,11 +258,12 @@ class VmStateStore(Protocol):
 class BitmapStore(Protocol):
     """Has persistent dirty bitmaps; granularities are bytes. All but :meth:`bitmaps` raise ENOENT for a wrong name.
 
-    Attributes:
-        busy_bitmaps: the names of those that jobs or exports use, and nobody else may change; it outlasts a reopening.
+    The driver's class is one too, as it must be asked before there is an image: all of these are found on it.
     """
 
-    busy_bitmaps: set[str]
+    @property
+    def busy_bitmaps(self) -> set[str]:
+        """The names of those that jobs or exports use, and nobody else may change; it outlasts a reopening."""
 
     @property
     def keeps_bitmaps(self) -> bool:

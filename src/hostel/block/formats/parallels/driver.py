@@ -54,7 +54,7 @@ class ParallelsDriver(ClusteredDriver):
         self.header = header
         self.bat = EntryTable(file, Header.SIZE, header.bat_entries, "little", "I")
         self.stored: list[StoredBitmap] = []
-        self.busy_bitmaps: set[str] = set()
+        self._busy_bitmaps: set[str] = set()
         self._extra = int(mode.options.get("prealloc-size", 0))
         self._mode = str(mode.options.get("prealloc-mode", _MODES[0]))
         self._end: int | None = None  # where the next new cluster goes; looked for when there is one
@@ -207,6 +207,11 @@ class ParallelsDriver(ClusteredDriver):
         return load_bitmap(self.file, self.header, found)
 
     @property
+    def busy_bitmaps(self) -> set[str]:
+        """The names of those that jobs or exports use, and nobody else may change; it outlasts a reopening."""
+        return self._busy_bitmaps
+
+    @property
     def keeps_bitmaps(self) -> bool:
         """Those that another program has put there."""
         return True
@@ -228,7 +233,7 @@ class ParallelsDriver(ClusteredDriver):
     def reopened(self, change: ModeChange) -> Self:
         """See :class:`hostel.block.powers.Reopenable`; who uses a bitmap uses it still."""
         driver = super().reopened(change)
-        driver.busy_bitmaps = self.busy_bitmaps
+        driver._busy_bitmaps = self._busy_bitmaps
         return driver
 
     def bitmap_enable(self, name: str, enabled: bool) -> None:

@@ -64,7 +64,7 @@ class Qcow2Driver(FormatDriver):
         if encryption is not None:
             self.supports |= Supports.COMPUTES
         self._preallocated: bool | None = None  # looked at when it is first wanted
-        self.busy_bitmaps: set[str] = set()
+        self._busy_bitmaps: set[str] = set()
 
     @classmethod
     def open(cls, file: BlockNode, mode: OpenMode) -> Self:
@@ -239,7 +239,7 @@ class Qcow2Driver(FormatDriver):
         driver = Qcow2Driver.open(self.children["file"], change(self._image.mode))
         driver.children.update(self.children)
         driver.called = self.called
-        driver.busy_bitmaps = self.busy_bitmaps
+        driver._busy_bitmaps = self._busy_bitmaps
         return driver
 
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
@@ -329,6 +329,11 @@ class Qcow2Driver(FormatDriver):
 
         self._below()
         save_vm_state(self._guest, offset, data)
+
+    @property
+    def busy_bitmaps(self) -> set[str]:
+        """The names of those that jobs or exports use, and nobody else may change; it outlasts a reopening."""
+        return self._busy_bitmaps
 
     @property
     def keeps_bitmaps(self) -> bool:
