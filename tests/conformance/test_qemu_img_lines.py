@@ -19,7 +19,7 @@ LINES = 15
 # What docs/compatibility says is different: our second lines, a line without its end, and names made up for nodes.
 ADDED = re.compile(
     r"(?<=\n)(?:Give the passphrase with|For a file of that name|The cluster size limits|It is among the files|"
-    r"It is open in this process|Snapshots are deleted by|Use qemu-img check -r all)[^\n]*\n"
+    r"It is open in this process|Use qemu-img check -r all)[^\n]*\n"
 )
 NODES = re.compile(r"(?<= persistent bitmaps to )\S+(?=:)|(?<= persistent in )'[^']*'")
 DATES = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|(?<=-sec\": )\d+|(?<=-nsec\": )\d+")

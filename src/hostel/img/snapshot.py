@@ -66,22 +66,29 @@ def apply(node: BlockNode, id_or_name: str) -> None:
 
 
 def delete(node: BlockNode, name: str) -> None:
-    """Drop the first snapshot of a name; as in qemu-img, ids do not count.
+    """Drop the first snapshot of a name; IDs do not count.
 
     Raises:
         BlockError: there is no such snapshot (ENOENT), or it cannot be dropped; the image is as it was.
     """
+    _delete(node, next((snapshot for snapshot in snapshots(node) if snapshot.name == name), None))
+
+
+def delete_by_id_or_name(node: BlockNode, wanted: str) -> None:
+    """Drop the first snapshot of a name, or where none has it, the one of an ID.
+
+    Raises:
+        BlockError: as of :func:`delete`.
+    """
     there = snapshots(node)
-    found = next((snapshot for snapshot in there if snapshot.name == name), None)
+    named = (snapshot for snapshot in there if snapshot.name == wanted)
+    _delete(node, next(named, None) or next((snapshot for snapshot in there if snapshot.id == wanted), None))
+
+
+def _delete(node: BlockNode, found: SnapshotInfo | None) -> None:
     node, driver = _keeper(node)
     if found is None or driver is None:
-        called = next((snapshot.name for snapshot in there if snapshot.id == name), None)
-        hint = (
-            None
-            if called is None
-            else f"Snapshots are deleted by their names: the one with the ID {name} is '{called}'."
-        )
-        raise BlockError("snapshot not found", errno=errno.ENOENT, hint=hint)
+        raise BlockError("snapshot not found", errno=errno.ENOENT)
     with node.lock():
         driver.snapshot_delete(found.id)
 
@@ -115,4 +122,8 @@ def load_by_id_or_name(node: BlockNode, id_or_name: str) -> None:
         load(node, None, id_or_name)
 
 
-ACTIONS: Final[dict[str, Callable[[BlockNode, str], None]]] = {"create": create, "apply": apply, "delete": delete}
+ACTIONS: Final[dict[str, Callable[[BlockNode, str], None]]] = {
+    "create": create,
+    "apply": apply,
+    "delete": delete_by_id_or_name,
+}

@@ -13,7 +13,7 @@ from hostel.cli.qemu.failure import Failure
 from hostel.cli.qemu.flag import Flag
 from hostel.cli.qemu.opening import open_image
 from hostel.cli.qemu.output import Output, reason
-from hostel.errors import BlockError, CorruptImage, InvalidImage, UnsupportedFeature, UsageError
+from hostel.errors import CorruptImage, InvalidImage, UnsupportedFeature, UsageError
 from hostel.img import snapshot
 
 _ACTIONS: Final = ("list", "apply", "create", "delete")
@@ -114,9 +114,7 @@ def _list(node: BlockNode, output: Output) -> None:
 
 
 def _told_nowhere(action: str, error: OSError) -> str | None:
-    """What is broken, where that is neither in the message nor has been told when it was found; or what to do."""
-    if action == "delete" and isinstance(error, BlockError):
-        return error.hint
+    """What is broken, where that is neither in the message nor has been told when it was found."""
     if action != "create" or not isinstance(error, CorruptImage) or error.hint is not None:
         return None
     return f"{error.message}; qemu-img check tells what else is broken."
