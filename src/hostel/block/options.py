@@ -12,7 +12,7 @@ from hostel.units import parse_size
 
 Value = int | bool | str
 
-_SWITCH: Final = {
+SWITCH: Final = {  # the words that QEMU takes for a boolean
     **dict.fromkeys(("on", "yes", "true", "y"), True),
     **dict.fromkeys(("off", "no", "false", "n"), False),
 }
@@ -55,8 +55,8 @@ class Option(NamedTuple):
         if self.kind is Kind.STRING:
             return text
         if self.kind is Kind.BOOL:
-            if text in _SWITCH:
-                return _SWITCH[text]
+            if text in SWITCH:
+                return SWITCH[text]
             raise OptionError(f"Parameter '{self.name}' expects 'on' or 'off'")
         try:
             if self.kind is Kind.SIZE:

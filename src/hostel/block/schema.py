@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from hostel.block import blockdev, registry
 from hostel.block.driver import Supports
-from hostel.block.options import Kind, OptionError, Options
+from hostel.block.options import SWITCH, Kind, OptionError, Options
 
 _UNKNOWN: Final = re.compile(r"Block .* support the option '(.+)'")
 _FLAGS: Final = ("read-only", "auto-read-only", "force-share")
@@ -119,7 +119,7 @@ def check(tree: Mapping[str, Any], *, text: bool, path: str = "") -> None:
             raise OptionError(f"Invalid parameter type for '{path}{name}', expected: string")
         elif name in _FLAGS and not text and not isinstance(value, bool):
             raise OptionError(f"Invalid parameter type for '{path}{name}', expected: boolean")
-        elif name in _FLAGS and text and value not in ("on", "off"):
+        elif name in _FLAGS and text and value not in SWITCH:
             raise OptionError(f"Parameter '{path}{name}' expects 'on' or 'off'")
     if "backing" in tree and not (
         driver in registry.FORMATS and registry.format_driver(driver).supports & Supports.BACKING

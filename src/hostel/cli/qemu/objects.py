@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block import objects
-from hostel.block.options import split_commas
+from hostel.block.options import SWITCH, split_commas
 from hostel.cli.qemu.failure import Failure
 from hostel.cli.qemu.keyval import parse
 from hostel.codec.qobject import parse_json
@@ -322,8 +322,6 @@ def _flag(given: Mapping[str, Any], name: str, *, default: bool) -> bool:
     value = given.get(name, default)
     if isinstance(value, bool):
         return value
-    if value in ("on", "yes", "true", "y"):
-        return True
-    if value in ("off", "no", "false", "n"):
-        return False
+    if value in SWITCH:
+        return SWITCH[value]
     raise Failure(f"Parameter '{name}' expects 'on' or 'off'")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from hostel.block.options import OptionError, split_options
+from hostel.block.options import SWITCH, OptionError, split_options
 from hostel.cli.qemu.failure import Failure
 from hostel.errors import NetworkError
 from hostel.net import address, inherited
@@ -330,9 +330,9 @@ def _flag(given: Mapping[str, str], name: str, *, default: bool) -> bool:
     value = given.get(name)
     if value is None:
         return default
-    if value not in ("on", "off"):
+    if value not in SWITCH:
         raise Failure(f"Parameter '{name}' expects 'on' or 'off'")
-    return value == "on"
+    return SWITCH[value]
 
 
 def _pick(given: Mapping[str, str], *names: str) -> dict[str, str]:

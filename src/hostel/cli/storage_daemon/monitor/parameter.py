@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from hostel.block.options import SWITCH
 from hostel.errors import QmpError
 from hostel.units import parse_size
 
@@ -112,10 +113,8 @@ def _from_text(parameter: Parameter, value: Any, name: str) -> Any:
     if kind is Kind.STRING:
         return _narrow(parameter, value, name, text=True)
     if kind is Kind.BOOL:
-        if value in ("on", "yes", "true", "y"):
-            return True
-        if value in ("off", "no", "false", "n"):
-            return False
+        if value in SWITCH:
+            return SWITCH[value]
         raise generic(f"Parameter '{name}' expects 'on' or 'off'")
     if kind is Kind.SIZE:
         try:
