@@ -153,6 +153,7 @@ class BlockDriver(abc.ABC):
     starts_as_zeroes: ClassVar[bool] = True  # what a new image, or new space of one, reads as
     new_blocks_read_as_zeroes: ClassVar[bool] = False  # without anybody writing them
     unique_id: str = ""  # by which a differencing image knows its parent; some formats have it
+    interrupted: str = ""  # why nobody may use it any more: it was left in the middle of a change
     # Who wants to know how far a request has come (blkdebug): see BlockNode.debug_event.
     on_event: Callable[[str], None] | None = None
 

@@ -48,7 +48,8 @@ def fill(node: BlockNode, offset: int, data: memoryview) -> bool:
     if not gate.enter_at_once():
         return False
     try:
-        return node.driver is driver and _fill(node, driver, offset, data)
+        # Both again: until then somebody may have changed it, or cut it off.
+        return node.driver is driver and offset + len(data) <= node.length and _fill(node, driver, offset, data)
     finally:
         gate.step_out()
 

@@ -22,15 +22,9 @@ def watch(node: BlockNode) -> None:
 
 
 def _in_child() -> None:
-    """Sort the parent's nodes, in the only thread that the child has."""
+    """Sort the parent's nodes, in the only thread that the child has: it waits for no lock that another one had."""
     for node in list(_NODES):
-        if node.closed:
-            continue
-        # What another thread of the parent is in at this moment nobody ends in the child.
-        if _is_shareable(node) and node.drain(0.0):
-            node.resume()
-            _keep_locked(node)
-        else:
+        if not node.closed and not (_is_shareable(node) and _divide(node)):
             node.disown(
                 f"'{node.filename}' was opened by process {os.getppid()}, of which this one is a fork; open it here"
             )
@@ -48,12 +42,15 @@ def _is_shareable(node: BlockNode) -> bool:
     return bool(children) and all(map(_is_shareable, children))
 
 
-def _keep_locked(node: BlockNode) -> None:
-    """Closing a file in the child must not end the locks, which are the parent's too."""
+def _divide(node: BlockNode) -> bool:
+    """Let the child go on with a node by itself; False where a request is under way, which nobody ends there."""
     from hostel.block.protocols.file import FileDriver
 
+    if not node.divide():
+        return False
     if isinstance(node.driver, FileDriver):
-        node.driver.disown_locks()
+        node.driver.divide()
+    return True
 
 
 os.register_at_fork(after_in_child=_in_child)

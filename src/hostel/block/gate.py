@@ -7,6 +7,7 @@ which costs it a tenth of a microsecond; whoever changes the graph closes the ga
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
 from collections import deque
@@ -86,6 +87,11 @@ class Gate:
         self.go()
         if self.holder:
             self.left()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is inside, nor has closed it."""
+        return not self._inside and not self.holder
 
     def left(self) -> None:
         """Tell the one who waits at a closed gate that somebody has gone."""
@@ -169,8 +175,12 @@ class Bypass:
 
     def __init__(self) -> None:
         self.generation = 0
+        self.divide()
+
+    def divide(self) -> None:
+        """Begin anew, as a forked child does: what other threads of its parent held nobody gives free there."""
         self.changing = Gate()
-        self._counting = threading.Lock()
+        self._counting = threading.RLock()  # a signal handler may come here again
 
     def changed(self) -> None:
         """Let everybody ask the graph anew; any thread may call it."""
@@ -179,3 +189,4 @@ class Bypass:
 
 
 BYPASS: Final = Bypass()
+os.register_at_fork(after_in_child=BYPASS.divide)

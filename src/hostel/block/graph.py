@@ -66,7 +66,7 @@ def open(
         no_io: see :class:`OpenMode`.
         force_share: take no locks; only with ``read_only``.
         exclusive: see :class:`OpenMode`.
-        cache: the cache mode of the image; backing files are read through the host's cache.
+        cache: the cache mode of the image; what it stands on is read in the same.
         unmap: see :class:`OpenMode`; what is below always does.
         trust: what the image's metadata may make us touch.
         options: the format driver's runtime options, converted.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Generic, ParamSpec
 
@@ -22,9 +23,12 @@ class Listeners(Generic[P]):
         self._all: list[Callable[P, None]] = []
 
     def tell(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Tell whoever listens; any thread may."""
+        """Tell whoever listens; any thread may, in the middle of a change too: what a listener raises is only shown."""
         for listener in tuple(self._all):
-            listener(*args, **kwargs)
+            try:
+                listener(*args, **kwargs)
+            except Exception:
+                sys.excepthook(*sys.exc_info())
 
     @contextlib.contextmanager
     def listening(self, listener: Callable[P, None]) -> Iterator[None]:

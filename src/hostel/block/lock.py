@@ -65,10 +65,10 @@ class Lockable:
         """Hold other threads off a driver whose threading is SERIAL, for calls of its optional powers.
 
         While it is held the driver is not exchanged. Each call's answer is for one ``with`` statement, in which
-        requests to the node itself are refused.
+        requests to the node itself are refused where the driver is SERIAL.
 
         Raises:
-            Reentered: by ``with``: in a signal handler, of a thread that is in the middle of a call.
+            Reentered: by ``with``: in a signal handler, of a thread that is in the middle of a call to such a driver.
         """
         return Entry(self)
 
@@ -146,6 +146,19 @@ class Lockable:
         for _ in range(self._drained):
             _release(old)
 
+    def divide(self) -> bool:
+        """Go on in a forked child with a lock that no other thread has; False where a request is under way."""
+        lock, gate = self._lock, self._stepwise
+        if isinstance(lock, Wall) or self._busy or self._drained or (gate is not None and not gate.is_idle):
+            return False
+        if isinstance(lock, Gate):
+            if not lock.is_idle:
+                return False
+        elif not lock.acquire(blocking=False):
+            return False
+        self._lock, self._stepwise = _lock_for(self.driver), None
+        return True
+
     def _wall_off(self, reason: str) -> None:
         """Let nobody in any more, which whoever tries is told the reason of."""
         if not isinstance(self._lock, Wall):
@@ -188,8 +201,8 @@ class Entry:
         try:
             # Between requests nothing is half changed; but Ctrl-C may come between any two steps of ours.
             if error is not None and (isinstance(error, INTERRUPTIONS) if self._nests else breaks_in(error)):  # noqa: SIM102
-                # Without children a driver that takes any number of threads has nothing that could be half changed.
-                if not isinstance(self._lock, Gate) or self._node.driver.children:
+                # A driver that takes any number of threads has nothing that could be half changed.
+                if not isinstance(self._lock, Gate):
                     self._node._break_off()
         finally:
             if not isinstance(self._lock, Gate):
@@ -218,7 +231,8 @@ def _is_ours(lock: threading.RLock) -> bool:
 
 
 def _lock_for(driver: BlockDriver) -> Lock:
-    return threading.RLock() if driver.threading is Threading.SERIAL else Gate()
+    lock = threading.RLock() if driver.threading is Threading.SERIAL else Gate()
+    return Wall(driver.interrupted, lock) if driver.interrupted else lock
 
 
 def _hold(lock: Lock, seconds: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,8 @@ _END_TIMEOUT: Final = 60.0  # seconds for requests under way when a node is clos
 _HASTE: Final = 2.0  # seconds likewise, after an interruption: one of them may be what was interrupted
 _ATTEMPT: Final = 0.25  # seconds of it after which it is looked anew whether they wait in vain
 _PAUSE: Final = 0.005  # seconds that others are let in between two attempts
-_counting: Final = threading.Lock()  # of every node's users
+_counting: Final = threading.RLock()  # of every node's users; a signal handler may come here again
+os.register_at_fork(after_in_child=_counting._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def new_name() -> str:
@@ -447,9 +449,9 @@ class BlockNode(Lockable):
             if not drained:
                 with _counting:
                     self._users = 1
-        unclosed.forget(self)
         if not drained:
             raise BlockError(f"Requests to '{self.filename}' do not come to an end; it stays open", errno=errno.EBUSY)
+        unclosed.forget(self)
         with contextlib.ExitStack() as stack:
             for child in self.driver.children.values():
                 stack.callback(child.close)
@@ -509,6 +511,7 @@ class BlockNode(Lockable):
             for name, child in self.driver.children.items():
                 if name != "backing":
                     child.read_only, child._refusal = True, reason
+        self.driver.interrupted = reason  # wherever it is moved to
         self._wall_off(reason)
 
     def _check_writable(self) -> None:

@@ -27,18 +27,20 @@ def forget(node: BlockNode) -> None:
 
 def _close() -> None:
     """Close what is left, as a file object would; it is too late to raise, so what fails is a warning."""
+    told: list[tuple[str, type[Warning]]] = []
     while _NODES:
-        import warnings
-
         _, node = _NODES.popitem()
-        warnings.warn(f"unclosed image '{node.filename}'", ResourceWarning, source=node, stacklevel=1)
+        told.append((f"unclosed image '{node.filename}'", ResourceWarning))
         try:
             while not node.closed:
                 node.close()
-        except OSError as error:
-            reason = error.strerror or error
-            message = f"'{node.filename}' was not closed, and could not be at the end: {reason}"
-            warnings.warn(message, RuntimeWarning, stacklevel=1)
+        except Exception as error:  # which must not keep the others from being closed
+            reason = (error.strerror if isinstance(error, OSError) else None) or repr(error)
+            told.append((f"'{node.filename}' was not closed, and could not be at the end: {reason}", RuntimeWarning))
+    for message, kind in told:  # afterwards, since a warning may be an error
+        import warnings
+
+        warnings.warn(message, kind, stacklevel=1)
 
 
 atexit.register(_close)

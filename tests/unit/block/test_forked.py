@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hostel.block import graph
+from hostel.block import node as node_module
+from hostel.block.protocols.file import FileDriver
 from hostel.errors import BlockError, ImageLocked
 from hostel.export.nbd.export import NbdExport
 from support.image import assert_clean, content, qemu_img
@@ -110,6 +114,52 @@ def test_connection_is_the_parents_alone(tmp_path: Path) -> None:
         assert in_child(lambda: node.read(0, 4)) == refusal(node.filename)
         assert in_child(node.close) == "None"
         assert node.read(0, 4) == b"disk"
+
+
+def test_fork_in_the_middle_of_a_request_leaves_the_child_nothing_of_it(tmp_path: Path) -> None:
+    path, other = tmp_path / "x.qcow2", tmp_path / "y.qcow2"
+    for each in (path, other):
+        qemu_img("create", "-q", "-f", "qcow2", each, "8M")
+    with graph.open(str(path), "qcow2") as read, graph.open(str(other), "qcow2", read_only=False) as written:
+        with read.lock():  # as a signal handler does that forks
+            assert in_child(lambda: read.read(0, 1)) == refusal(path)
+            assert in_child(lambda: written.read(0, 1)) == refusal(other)
+        assert in_child(lambda: bytes(read.read(0, 1))) == r"b'\x00'"
+
+
+@pytest.mark.parametrize("held", ["users", "seeking", "gate"])
+def test_child_waits_for_no_lock_of_a_thread_that_it_has_not(tmp_path: Path, held: str) -> None:
+    raw = tmp_path / "x.raw"
+    qemu_img("create", "-q", "-f", "raw", raw, "8M")
+    with graph.open(str(raw), "raw", read_only=False) as node:
+        assert node.file is not None and isinstance(node.file.driver, FileDriver)
+        lock = {
+            "users": node_module._counting,
+            "seeking": node.file.driver._seeking,
+            "gate": node.file._lock._mutex,  # type: ignore[union-attr]
+        }[held]
+        extents = len(list(node.extents()))
+        ready, done = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with lock:
+                ready.set()
+                done.wait(60)
+
+        other = threading.Thread(target=hold)
+        other.start()
+        try:
+            ready.wait(60)
+
+            def work() -> int:
+                signal.alarm(30)  # where it waits for ever
+                with node.share():
+                    return len(list(node.extents()))
+
+            assert in_child(work) == str(extents)
+        finally:
+            done.set()
+            other.join()
 
 
 def test_refusal_is_an_error_of_the_block_layer(tmp_path: Path) -> None:

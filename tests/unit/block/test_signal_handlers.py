@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
+from hostel.block.driver import FilterDriver
+from hostel.block.filters.forward import ForwardDriver
 from hostel.block.node import BlockNode
+from hostel.block.rewiring import insert_filter, remove_filter
 from hostel.errors import BlockError, Reentered
 from support.image import content, qemu_img, real_qemu_img
 from support.memory import LoggedDriver
@@ -114,6 +117,23 @@ def test_what_a_handler_raises_ends_the_use_of_an_image(call: str, error: BaseEx
     for use in ("read", "write", "flush"):
         with pytest.raises(BlockError, match="'disk' was interrupted in the middle of a request; open it again"):
             USES[use](node)
+
+
+def test_it_ends_also_where_the_image_is_moved_to(tmp_path: Path) -> None:
+    path = tmp_path / "x.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", path, "1M")
+    with graph.open(str(path), "qcow2", read_only=False) as node:
+        below = insert_filter(node, ForwardDriver)
+        filtered = node.driver
+        assert isinstance(filtered, FilterDriver)
+        with pytest.raises(ValueError, match="late"), below.lock():
+            raise ValueError("late")
+        remove_filter(node, filtered)
+        with pytest.raises(BlockError, match="was interrupted in the middle of a request; open it again"):
+            node.read(0, 512)
+        with contextlib.suppress(BlockError):
+            node.flush()
+        node.disown("the test has seen it")
 
 
 def test_error_of_the_host_does_not() -> None:

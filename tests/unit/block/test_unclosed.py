@@ -40,6 +40,12 @@ def test_it_is_told_where_such_warnings_are_wanted(tmp_path: Path) -> None:
     assert run("node.close()", path, "-W", "default::ResourceWarning").stderr == ""
 
 
+def test_it_is_closed_also_where_warnings_are_errors(tmp_path: Path) -> None:
+    path = tmp_path / "x.qcow2"
+    assert f"unclosed image '{path}'" in run("", path, "-W", "error").stderr
+    assert content(path, "qcow2")[:1] == b"\x07"
+
+
 def test_failure_is_printed(tmp_path: Path) -> None:
     path = tmp_path / "x.qcow2"
     done = run("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))", path)

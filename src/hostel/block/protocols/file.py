@@ -70,8 +70,8 @@ class FileDriver(BlockDriver):
         self._no_flush = no_flush
         self.is_direct = direct
         self._direct: DirectFile | None = None
-        self._starting = threading.Lock()
-        self._seeking = threading.Lock()
+        self._starting = threading.RLock()  # a signal handler may come here again
+        self._seeking = threading.RLock()
         self._past: Gate | None = None
         self._locking = locking
         self._locked: tuple[Permission, Permission] | None = None
@@ -168,9 +168,10 @@ class FileDriver(BlockDriver):
             permission.lock(self._fd, self._path, used, shared)
         self._locked = used, shared
 
-    def disown_locks(self) -> None:
-        """Leave the locks alone from now on: another process has this very file open, and ends them."""
+    def divide(self) -> None:
+        """Go on in a forked child, whose parent has this very file open, and ends its locks on it."""
         self._locked = None
+        self._starting, self._seeking, self._past = threading.RLock(), threading.RLock(), None
 
     def _take_locks_of(self, former: FileDriver, used: Permission, shared: Permission) -> None:
         """Lock as :meth:`lock` does, in the place of a driver of the same file."""
@@ -434,11 +435,11 @@ class FileDriver(BlockDriver):
         with self._seeking:
             fd, self._fd = self._fd, -1
             past = self._past
+        if past is not None and not past.close(_END_TIMEOUT):
+            self._fd = fd
+            raise BlockError(f"Requests to '{self._path}' do not come to an end; it stays open", errno=errno.EBUSY)
+        BYPASS.changed()  # also for who has the number, and has not asked for the gate yet
         if past is not None:
-            if not past.close(_END_TIMEOUT):
-                self._fd = fd
-                raise BlockError(f"Requests to '{self._path}' do not come to an end; it stays open", errno=errno.EBUSY)
-            BYPASS.changed()
             past.open()
         self._direct = None
         return fd

@@ -99,14 +99,14 @@ class BlkDevice:
     def use_features(self, features: int) -> None:
         """Take note of what the driver agreed on: one without flushes needs each write to be durable."""
         self.flushes = not features & Feature.FLUSH
-        self._take_shortcut()
+        self._change_way()
 
     def resized(self) -> bool:
         """Take the node's size anew; whether it is another one."""
         before, self._length = self._length, self.node.length // SECTOR * SECTOR
         if self._length == before:
             return False
-        self._take_shortcut()
+        self._change_way()
         return True
 
     def config(self) -> bytes:
@@ -142,7 +142,7 @@ class BlkDevice:
         if offset != Config.OFFSET["wce"] or len(data) != 1 or data[0] > 1:
             return False
         self._writeback = bool(data[0])
-        self._take_shortcut()
+        self._change_way()
         return True
 
     def answer_all(self, ring: SplitRing, chains: Sequence[Chain]) -> list[tuple[int, int]]:
@@ -165,15 +165,21 @@ class BlkDevice:
                         done.append((head, self._answer(*ring.buffers(table)) if written == UNUSUAL else written))
                     return done
         # The nodes keep an account of who is in them. A limit or a lost server may hold a request up for long there,
-        # and nobody could change the graph anywhere meanwhile, nor go past other nodes.
+        # and nobody could change what stands on that file meanwhile.
         return [(head, self._answer(*ring.buffers(table))) for head, table in chains]
 
+    def _change_way(self) -> None:
+        """Have every queue look anew, also one that has looked at what was, and not told yet what it found."""
+        BYPASS.changed()
+        self._take_shortcut()
+
     def _take_shortcut(self) -> _Way:
+        # In this order: what was found of a graph that changed meanwhile has another number.
         generation, length = BYPASS.generation, self._length
-        file = host_file(self.node, writable=self.writable)
+        file = None if BYPASS.changing.holder else host_file(self.node, writable=self.writable)
         # What is written to a file as it is, the host has, whatever becomes of us.
         holds_back = file is None and not self.node.cache.writethrough
-        if file is None or BYPASS.changing.holder:
+        if file is None:
             self._way = way = _Way(generation, holds_back)
             return way
         if self.flushes or not self._writeback:
