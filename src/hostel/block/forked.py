@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ def _in_child() -> None:
             node.disown(
                 f"'{node.filename}' was opened by process {os.getppid()}, of which this one is a fork; open it here"
             )
+
+
+def in_child(act: Callable[[], object]) -> None:
+    """Have something done in each child that this process forks; nothing where the system has no forks."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=act)
 
 
 def _is_shareable(node: BlockNode) -> bool:
@@ -53,4 +60,4 @@ def _divide(node: BlockNode) -> bool:
     return True
 
 
-os.register_at_fork(after_in_child=_in_child)
+in_child(_in_child)

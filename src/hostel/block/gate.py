@@ -7,13 +7,13 @@ which costs it a tenth of a microsecond; whoever changes the graph closes the ga
 from __future__ import annotations
 
 import errno
-import os
 import threading
 import time
 from collections import deque
 from types import TracebackType
 from typing import Final
 
+from hostel.block.forked import in_child
 from hostel.errors import BlockError
 
 _PATIENCE: Final = 120.0  # seconds that a request waits at a closed gate
@@ -189,4 +189,4 @@ class Bypass:
 
 
 BYPASS: Final = Bypass()
-os.register_at_fork(after_in_child=BYPASS.divide)
+in_child(BYPASS.divide)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
+from hostel.block.forked import in_child
 from hostel.block.gate import BYPASS
 
 _lock = threading.Lock()  # one write tells that a threshold was passed
-os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
+in_child(_lock._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 class Marks:

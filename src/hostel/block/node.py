@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -36,7 +35,7 @@ _HASTE: Final = 2.0  # seconds likewise, after an interruption: one of them may 
 _ATTEMPT: Final = 0.25  # seconds of it after which it is looked anew whether they wait in vain
 _PAUSE: Final = 0.005  # seconds that others are let in between two attempts
 _counting: Final = threading.RLock()  # of every node's users; a signal handler may come here again
-os.register_at_fork(after_in_child=_counting._at_fork_reinit)  # type: ignore[attr-defined]
+forked.in_child(_counting._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def new_name() -> str:

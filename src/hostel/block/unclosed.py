@@ -6,8 +6,9 @@ A format holds metadata back until it is flushed or closed, without which the da
 from __future__ import annotations
 
 import atexit
-import os
 from typing import TYPE_CHECKING, Final
+
+from hostel.block.forked import in_child
 
 if TYPE_CHECKING:
     from hostel.block.node import BlockNode
@@ -44,4 +45,4 @@ def _close() -> None:
 
 
 atexit.register(_close)
-os.register_at_fork(after_in_child=_NODES.clear)  # they are the parent's
+in_child(_NODES.clear)  # they are the parent's
