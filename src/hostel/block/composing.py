@@ -40,6 +40,10 @@ class Composing(Protocol):
     def compose(cls, file: BlockNode, size: int, options: Mapping[str, Value], around: Surroundings) -> None:
         """As :meth:`Creatable.create`, with other files in reach."""
 
+    @classmethod
+    def parts(cls, filename: str, size: int, options: Mapping[str, Value]) -> list[str]:
+        """The names of the files that :meth:`compose` makes beside the image's own, whose name is ``filename``."""
+
 
 @runtime_checkable
 class AlwaysCompressing(Protocol):

@@ -246,6 +246,7 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK, refuse: Callable[[str], None
             # What holds data is emptied when everything else is there; QEMU's order where nothing can be lost.
             if not held_nothing:
                 held.enter_context(_held_data_file(data_file))
+                around.check()
             file = held.enter_context(_new_file(plan, values, cache))
             held.enter_context(removed_on_failure(plan.filename, held_nothing))
             if held_nothing:
@@ -319,6 +320,26 @@ class _Around(Surroundings):
             for name in self.made:
                 with contextlib.suppress(OSError):
                     os.unlink(name)
+
+    def check(self) -> None:
+        """See that what the image needs can be made and opened, before it takes the place of what is there.
+
+        Raises:
+            BlockError: something cannot.
+        """
+        path, driver = host_path(self._plan.filename), self._plan.driver
+        if path is None or not isinstance(driver, Composing):
+            return
+        if "backing_file" in self._plan.given:
+            self.backing().close()
+        for name in driver.parts(path, self._plan.size, self._values):
+            name = names.of_path(name)
+            if self._refuse is not None:
+                self._refuse(name)
+            is_there = os.path.lexists(name)
+            creating.create(f"file:{name}", emptied=False).close()
+            if not is_there:
+                os.unlink(name)
 
     def new_file(self, name: str) -> BlockNode:
         """Create a file beside the image's own."""

@@ -247,6 +247,32 @@ def test_a_target_is_not_emptied_where_its_backing_file_cannot_be_opened(tmp_pat
     assert target.read_bytes() == b"x" * 4096
 
 
+@pytest.mark.parametrize("subformat", ["monolithicFlat", "twoGbMaxExtentSparse"])
+def test_an_image_is_not_emptied_where_one_of_its_parts_cannot_be_made(tmp_path: Path, subformat: str) -> None:
+    image = tmp_path / "a.vmdk"
+    image.write_bytes(b"before")
+    name = "a-flat.vmdk" if subformat == "monolithicFlat" else "a-s002.vmdk"
+    part = tmp_path / name
+    part.write_bytes(b"x" * 512)
+    planned = plan(str(image), "vmdk", 3 << 30, given=given_options(f"subformat={subformat}"))
+    with graph.open(str(part), "raw", read_only=False), pytest.raises(ImageLocked):
+        create(planned)
+    assert image.read_bytes() == b"before"
+    assert part.read_bytes() == b"x" * 512
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, "a.vmdk"]
+    create(planned)
+    with graph.open(str(image), "vmdk") as node:
+        assert node.length == 3 << 30
+
+
+def test_an_image_is_not_emptied_where_its_parent_cannot_be_opened(tmp_path: Path) -> None:
+    image = tmp_path / "a.vmdk"
+    image.write_bytes(b"before")
+    with pytest.raises(BlockError, match="missing"):
+        create(plan(str(image), "vmdk", 1 << 20, backing="missing", backing_format="vmdk", open_backing=False))
+    assert image.read_bytes() == b"before"
+
+
 def test_a_copy_is_not_made_into_what_it_reads_as_its_data_file(tmp_path: Path) -> None:
     source = tmp_path / "a"
     source.write_bytes(b"x" * (1 << 20))

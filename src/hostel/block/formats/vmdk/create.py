@@ -120,9 +120,8 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value], aroun
     if inside:
         lines.append(ExtentLine(size, settled.kind, posixpath.basename(file.filename)))
         _lay_out(file, size, settled)
-    for index, start in enumerate(range(0, 0 if inside else size, _SPLIT if settled.is_split else max(size, 1))):
-        length = min(_SPLIT, size - start) if settled.is_split else size
-        name = _extent_name(file.filename, settled, index + 1)
+    for index, name in enumerate(extent_names(file.filename, size, options)):
+        length = min(_SPLIT, size - index * _SPLIT) if settled.is_split else size
         with around.new_file(name) as extent:
             _lay_out(extent, length, settled)
             extent.flush()
@@ -142,6 +141,13 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value], aroun
     if len(text) > limit:
         raise InvalidImage(f"Could not write description: it has {len(text)} bytes, and may have {limit}")
     file.pwrite(layout.DESCRIPTOR_OFFSET if inside else 0, text)
+
+
+def extent_names(filename: str, size: int, options: Mapping[str, Value]) -> list[str]:
+    """The names of the extents' files that are apart from the descriptor, which is called ``filename``."""
+    settled = _settle(options)
+    count = -(-size // _SPLIT) if settled.is_split else int(settled.is_flat and size > 0)
+    return [_extent_name(filename, settled, number + 1) for number in range(count)]
 
 
 def _parent_cid(around: Surroundings) -> int:

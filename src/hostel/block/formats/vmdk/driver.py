@@ -85,6 +85,13 @@ class VmdkDriver(FormatDriver):
 
         create_image(file, size, options, around)
 
+    @classmethod
+    def parts(cls, filename: str, size: int, options: Mapping[str, Value]) -> list[str]:
+        """The names of the extents' files, where they are apart."""
+        from hostel.block.formats.vmdk.create import extent_names
+
+        return extent_names(filename, size, options)
+
     def assembled(self) -> None:
         """Open the extents that lie in files of their own."""
         self._image.assemble(self.children)
