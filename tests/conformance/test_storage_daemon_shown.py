@@ -78,6 +78,21 @@ def test_copies_of_a_quorum_are_called_by_what_opens_them(tmp_path: Path) -> Non
     compare(tmp_path, IMAGES, GROUP, steps)
 
 
+def test_options_that_change_what_is_read_are_part_of_names(tmp_path: Path) -> None:
+    encrypt = (
+        "qemu-img create -q --object secret,id=s,data=123456 -f qcow -o encryption=on,encrypt.key-secret=s k.qcow 1M"
+    )
+    key = {"format": "aes", "key-secret": "s"}
+    log = {"log": file("log"), "log-append": False, "log-sector-size": 4096, "log-super-update-interval": 5}
+    steps: list[Step] = [
+        run("object-add", qom_type="secret", id="s", data="123456"),
+        run("blockdev-add", driver="qcow", node_name="k", file=file("k.qcow"), encrypt=key),
+        run("blockdev-add", driver="blklogwrites", node_name="w", file=file("flat.raw"), **log),
+        FLAT,
+    ]
+    compare(tmp_path, (*IMAGES, encrypt, "touch log"), (), steps)
+
+
 def test_a_quorum_is_not_taken_into_itself(tmp_path: Path) -> None:
     steps: list[Step] = [
         add("other"),
@@ -310,6 +325,22 @@ def test_an_action_that_takes_no_part_in_a_group_is_refused_in_its_turn(tmp_path
         run("query-jobs"),
     ]
     compare(tmp_path, IMAGES, (), steps)
+
+
+def test_a_file_is_not_emptied_for_a_group_that_cannot_be(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious data")
+    backup = {"device": "z", "target": str(precious), "format": "raw", "sync": "full", "job-id": "j"}
+    actions = [
+        {"type": "drive-backup", "data": backup},
+        {"type": "block-dirty-bitmap-add", "data": {"node": "z", "name": "b"}},
+    ]
+    name, grouped = run("transaction", actions=actions, properties={"completion-mode": "grouped"})
+    with daemon(tmp_path, "--blockdev", "null-co,node-name=z,size=1M", tool=OURS) as running:
+        answer = running.monitor.send(json.dumps({"execute": name, "arguments": grouped}))
+    refused = "Action 'block-dirty-bitmap-add' does not support Transaction property completion-mode = grouped"
+    assert answer["error"]["desc"] == refused
+    assert precious.read_bytes() == b"precious data"
 
 
 def test_each_overlay_says_that_what_is_below_it_cannot_be_opened(tmp_path: Path) -> None:

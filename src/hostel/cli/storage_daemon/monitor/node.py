@@ -14,7 +14,7 @@ from hostel.block.powers import BackingStore
 from hostel.block.rewiring import bypass_closed, unfiltered, writable
 from hostel.block.uses import by_device
 from hostel.cli.storage_daemon.monitor.command import Command
-from hostel.cli.storage_daemon.monitor.naming import filtered, full_name
+from hostel.cli.storage_daemon.monitor.naming import Names, filtered
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, generic, needed
 
 if TYPE_CHECKING:
@@ -47,13 +47,14 @@ def _delete(daemon: Daemon, given: Mapping[str, Any]) -> None:
 
 def _query(daemon: Daemon, given: Mapping[str, Any]) -> Any:
     shown = [node for node in daemon.nodes.values() if not isinstance(node.driver, ForwardDriver)]
-    filters = [_describe_filter(name, found) for name, found in daemon.nodes.filters.items()]
-    return [*reversed(filters), *(describe(node, flat=given.get("flat", False)) for node in reversed(shown))]
+    names = Names()
+    filters = [_describe_filter(name, found, names) for name, found in daemon.nodes.filters.items()]
+    return [*reversed(filters), *(_describe(node, names, flat=given.get("flat", False)) for node in reversed(shown))]
 
 
-def _describe_filter(name: str, found: JobFilter) -> dict[str, Any]:
+def _describe_filter(name: str, found: JobFilter, names: Names) -> dict[str, Any]:
     """A job's filter, which shows what the node shows that it is in."""
-    described = describe(found.node, flat=True)
+    described = _describe(found.node, names, flat=True)
     kept = ("virtual-size", "filename", "cluster-size", "actual-size", "dirty-flag")
     image = {key: value for key, value in described["image"].items() if key in kept}
     for key in ("dirty-bitmaps", "backing_file"):
@@ -67,7 +68,7 @@ def _describe_filter(name: str, found: JobFilter) -> dict[str, Any]:
     }
 
 
-def describe(node: BlockNode, *, flat: bool) -> dict[str, Any]:
+def _describe(node: BlockNode, names: Names, *, flat: bool) -> dict[str, Any]:
     """A node as ``query-named-block-nodes`` shows it; ``flat`` leaves the images below it out."""
     from hostel.block.jobs.bitmaps import all_bitmaps
 
@@ -77,7 +78,7 @@ def describe(node: BlockNode, *, flat: bool) -> dict[str, Any]:
     found: dict[str, Any] = {
         "node-name": name,
         "drv": node.format,
-        "file": full_name(node),
+        "file": names.of(node),
         "ro": node.read_only,
         "encrypted": bool(node.driver.info().encrypted),
         "detect_zeroes": detect_zeroes,
@@ -88,11 +89,11 @@ def describe(node: BlockNode, *, flat: bool) -> dict[str, Any]:
             "direct": node.cache.direct,
             "no-flush": node.cache.no_flush,
         },
-        "image": _image(node, flat=flat),
+        "image": _image(node, names, flat=flat),
         **dict.fromkeys(_LIMITS, 0),
     }
     if filtered(node) is None and node.backing is not None:
-        found["backing_file"] = full_name(node.backing)
+        found["backing_file"] = names.of(node.backing)
     if bitmaps:
         found["dirty-bitmaps"] = [bitmap.info() for bitmap in bitmaps]
     return found
@@ -107,14 +108,14 @@ def _layers(node: BlockNode) -> Iterator[BlockNode]:
         below = below and unfiltered(below)
 
 
-def _image(node: BlockNode, *, flat: bool) -> dict[str, Any]:
+def _image(node: BlockNode, names: Names, *, flat: bool) -> dict[str, Any]:
     from hostel.img.info import info
 
     shown: dict[str, Any] = {}
     for each in reversed([node] if flat else [*_layers(node)]):
         with each.hold():
             found = info(each).to_json()
-        found["filename"] = full_name(each)
+        found["filename"] = names.of(each)
         shown = {**found, "backing-image": shown} if shown else found
     return shown
 

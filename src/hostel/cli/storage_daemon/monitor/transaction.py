@@ -21,24 +21,32 @@ _Make = Callable[["Daemon", Mapping[str, Any], JobTransaction | None], atomic.Ac
 def _run(daemon: Daemon, given: Mapping[str, Any]) -> None:
     mode = given.get("properties", {}).get("completion-mode", "individual")
     group = JobTransaction() if mode == "grouped" else None
-    atomic.run([_action(daemon, index, entry, group) for index, entry in enumerate(given["actions"])])
+    kinds: list[str] = []
+    atomic.run([_action(daemon, kinds, entry, group) for entry in given["actions"]])
 
 
-def _action(daemon: Daemon, index: int, entry: Any, group: JobTransaction | None) -> atomic.Action:
+def _action(daemon: Daemon, kinds: list[str], entry: Any, group: JobTransaction | None) -> atomic.Action:
+    """An action; ``kinds`` are those of the actions before it, and in its turn those of all."""
+    index = len(kinds)
     if not isinstance(entry, Mapping):
         raise generic(f"Invalid parameter type for 'actions[{index}]', expected: object")
     checked = check((needed("type"), Parameter("data", Kind.OBJECT)), entry)
     kind = checked["type"]
     if kind == "abort":
+        kinds.append(kind)
         return atomic.Abort()
     if kind not in _KINDS:
         raise generic(f"Parameter 'type' does not accept value '{kind}'")
+    kinds.append(kind)
     parameters, place, make = _KINDS[kind]
     arguments = check(parameters, checked.get("data", {}), path="data.")
 
     def made() -> atomic.Action:
-        if group is not None and kind in _ALONE:
-            raise generic(f"Action '{kind}' does not support Transaction property completion-mode = grouped")
+        # What empties a file is not begun where one of those after it is sure to be refused.
+        due = kinds[index:] if kind == "drive-backup" else [kind]
+        alone = next((each for each in due if each in _ALONE), None)
+        if group is not None and alone is not None:
+            raise generic(f"Action '{alone}' does not support Transaction property completion-mode = grouped")
         return make(daemon, arguments, group)
 
     node = next((daemon.nodes[arguments[name]] for name in place if arguments.get(name) in daemon.nodes), None)
