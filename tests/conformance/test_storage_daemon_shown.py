@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support.daemon import OURS, THEIRS, daemon
+from support.daemon import OURS, THEIRS, daemon, listens
 from support.image import real_qemu_img
 from support.scene import Client, Command, Event, Step, compare, qemu_io, run
 
-pytestmark = [pytest.mark.requires_tool(tool) for tool in ("qemu-storage-daemon", "qemu-img", "qemu-io")]
+pytestmark = [pytest.mark.requires_tool(tool) for tool in ("qemu-storage-daemon", "qemu-img", "qemu-io", "qemu-nbd")]
 
 NBD = ("--nbd-server", "addr.type=unix,addr.path=nbd.sock")
 GROUP = ("--object", "throttle-group,id=g")
@@ -170,6 +176,13 @@ def test_what_stands_below_an_image_goes_by_its_cache(tmp_path: Path) -> None:
 def test_the_first_of_several_reasons_is_told(tmp_path: Path) -> None:
     mid = {"driver": "qcow2", "node-name": "mid", "file": file("mid.qcow2"), "backing": None}
     backup = {"job_id": "j", "device": "other", "target": "top"}
+    mirrors: tuple[dict[str, Any], ...] = (
+        {"target": "base", "sync": "full", "replaces": "nosuch"},
+        {"target": "base", "sync": "incremental", "replaces": "base"},
+        {"target": "base", "sync": "incremental"},
+        {"target": "other", "sync": "full", "buf_size": -1},
+        {"target": "base", "sync": "full", "replaces": "base", "buf_size": -1},
+    )
     steps: list[Step] = [
         add("top", backing=mid, read_only=True),
         add("base"),
@@ -185,6 +198,11 @@ def test_the_first_of_several_reasons_is_told(tmp_path: Path) -> None:
         run("blockdev-mirror", device="mid", target="other", sync="full", job_id="m", granularity=1000),
         run("blockdev-mirror", device="other", target="other", sync="full", job_id="m", replaces="base"),
         run("blockdev-mirror", device="other", target="other", sync="full", job_id="m"),
+        *(run("blockdev-mirror", device="other", job_id="m", **given) for given in mirrors),
+        over("throttle", "t", "other", throttle_group="g"),
+        run("blockdev-mirror", device="t", target="other", sync="full", job_id="m"),
+        run("blockdev-mirror", device="other", target="t", sync="full", job_id="m"),
+        run("blockdev-del", node_name="t"),
         run("block_resize", node_name="base", size=512 << 10),
         run("blockdev-mirror", device="other", target="top", sync="full", job_id="m", replaces="base"),
         run("block_resize", node_name="base", size=1 << 20),
@@ -193,7 +211,7 @@ def test_the_first_of_several_reasons_is_told(tmp_path: Path) -> None:
         run("blockdev-del", node_name="other"),
         run("blockdev-del", node_name="base"),
     ]
-    compare(tmp_path, IMAGES, NBD, steps, events=False)
+    compare(tmp_path, IMAGES, (*NBD, *GROUP), steps, events=False)
 
 
 def test_a_copy_is_not_exported_as_what_may_grow(tmp_path: Path) -> None:
@@ -293,6 +311,7 @@ def test_a_raw_disk_that_begins_within_a_file_ends_with_it(tmp_path: Path) -> No
 def test_options_are_refused_by_their_types_and_names_in_the_order_of_opening(tmp_path: Path) -> None:
     top = {"driver": "qcow2", "node-name": "top"}
     named = {**file("other.qcow2"), "node-name": "other-file"}
+    wrong = {"driver": "null-co", "size": "1G"}
     mid = {"driver": "qcow2", "node-name": "mid", "file": file("mid.qcow2")}
     steps: list[Step] = [
         run("blockdev-add", **{**top, "file": {**file("top.qcow2"), "node-name": "top-file"}, "backing": mid}),
@@ -304,6 +323,8 @@ def test_options_are_refused_by_their_types_and_names_in_the_order_of_opening(tm
         run("blockdev-add", driver="qcow2", node_name="x", file=file("base.qcow2"), lazy_refcounts="on"),
         run("blockdev-add", driver="qcow2", node_name="x", file=file("base.qcow2"), l2_cache_size="64k"),
         run("blockdev-add", driver="qcow2", node_name="x", file=file("base.qcow2"), l2_cache_size=True),
+        run("blockdev-add", driver="quorum", node_name="x", vote_threshold=1, children=["top", wrong]),
+        run("blockdev-add", driver="quorum", node_name="x", vote_threshold=1, children=["top", {"driver": "raw"}]),
         run("blockdev-reopen", options=[{"driver": "qcow2", "node-name": "other", "lazy-refcounts": 1, "file": "f"}]),
         run("blockdev-reopen", options=[{"driver": "qcow2", "node-name": "other", "cache-size": "1", "file": "f"}]),
     ]
@@ -325,6 +346,50 @@ def test_an_action_that_takes_no_part_in_a_group_is_refused_in_its_turn(tmp_path
         run("query-jobs"),
     ]
     compare(tmp_path, IMAGES, (), steps)
+
+
+def test_a_query_does_not_wait_for_a_request_that_hangs(tmp_path: Path) -> None:
+    for line in ("qemu-img create -q -f qcow2 disk.qcow2 1M", "qemu-io -f qcow2 -c 'write 0 1M' disk.qcow2"):
+        subprocess.run(shlex.split(line), cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    below, refused = tmp_path / "below.sock", "Requests to node 'q' do not come to an end"
+    nodes = (
+        ("--blockdev", f"nbd,node-name=n,server.type=unix,server.path={below}"),
+        ("--blockdev", "qcow2,node-name=q,file=n"),
+        ("--export", "nbd,id=e,node-name=q"),
+    )
+    reading = ["qemu-io", "-f", "raw", "-r", "-c", "read 0 64k", "nbd+unix:///q?socket=nbd.sock"]
+    with contextlib.ExitStack() as stack:
+        served = stack.enter_context(started(tmp_path, ["qemu-nbd", "-f", "raw", "-t", "-k", below, "disk.qcow2"]))
+        until = time.monotonic() + 20
+        while not listens(below):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        words = [word for option in (nodes[:2], [NBD], nodes[2:]) for pair in option for word in pair]
+        running = stack.enter_context(daemon(tmp_path, *words))
+        served.send_signal(signal.SIGSTOP)
+        stack.callback(served.send_signal, signal.SIGCONT)  # before the daemon's end, which waits for the request
+        stack.enter_context(started(tmp_path, reading))
+        while True:
+            answer = running.monitor.send('{"execute": "query-named-block-nodes"}')
+            if "error" in answer:
+                break
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert answer["error"]["desc"] == refused
+        assert running.monitor.command("query-block-exports")[0]["id"] == "e"
+        served.send_signal(signal.SIGCONT)
+        names = [node["node-name"] for node in running.monitor.command("query-named-block-nodes")]
+        assert names == ["q", "n"]
+
+
+@contextlib.contextmanager
+def started(folder: Path, words: Sequence[str | Path]) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that runs for the length of a block."""
+    with subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_file_is_not_emptied_for_a_group_that_cannot_be(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import threading
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Union
 
@@ -52,6 +53,7 @@ class Lockable:
     """
 
     filename: str
+    name: str
 
     def __init__(self, driver: BlockDriver) -> None:
         self.driver = driver
@@ -75,6 +77,29 @@ class Lockable:
     def hold(self) -> contextlib.AbstractContextManager[None]:
         """As :meth:`lock`, for several requests without another thread's in between."""
         return Entry(self, nests=True)
+
+    @contextlib.contextmanager
+    def hold_within(self, seconds: float) -> Iterator[None]:
+        """As :meth:`hold`, without waiting for a request that does not end.
+
+        Args:
+            seconds: how long to wait for one; a change of the graph, which keeps nobody out for long, is not counted.
+
+        Raises:
+            BlockError: EBUSY: another thread's request did not end.
+            Reentered: as of :meth:`lock`.
+        """
+        until = time.monotonic() + seconds
+        with contextlib.ExitStack() as stack:
+            while not isinstance(lock := self._lock, (Gate, Wall)):
+                if not _take(lock, max(0.0, until - time.monotonic())):
+                    raise BlockError(f"Requests to node '{self.name}' do not come to an end", errno=errno.EBUSY)
+                if lock is self._lock:
+                    stack.callback(lock.release)
+                    break
+                lock.release()
+            stack.enter_context(self.hold())
+            yield
 
     def _require_outside(self) -> None:
         """Refuse a signal handler what needs no lock, but is not to come in the middle of a call either."""

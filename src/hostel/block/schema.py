@@ -113,6 +113,9 @@ def check(tree: Mapping[str, Any], *, text: bool, path: str = "") -> None:
             raise OptionError(f"Invalid parameter type for '{path}{name}', expected: integer")
         if isinstance(value, str) and value not in _CHOICES.get(name, (value,)):
             raise OptionError(f"Parameter '{name}' does not accept value '{value}'")
+        for index, each in enumerate(value if isinstance(value, list) else ()):
+            if isinstance(each, Mapping) and "driver" in each:
+                check(each, text=text, path=f"{path}{name}.{index}." if text else f"{path}{name}[{index}].")
         if isinstance(value, Mapping) and "driver" in value:
             check(value, text=text, path=f"{path}{name}.")
         elif name in ("node-name", "filename", "driver") and not isinstance(value, str):

@@ -123,11 +123,10 @@ class MirrorJob(Job):
     def __init__(
         self, settings: JobSettings, source: BlockNode, target: BlockNode, how: MirrorSettings = _DEFAULTS
     ) -> None:
-        _check(how)
+        check_settings(how)
         if how.replaces is not None:
             check_replaced(source, how.replaces)
-        if source is target:
-            raise BlockError("Can't mirror node into itself", errno=errno.EINVAL)
+        check_distinct(source, target)
         if self.type == "mirror":
             require_apart(source, target)
         how = _settle_bitmap(how)
@@ -419,7 +418,12 @@ def check_granularity(granularity: int) -> None:
         raise BlockError("Parameter 'granularity' expects a power of 2", errno=errno.EINVAL)
 
 
-def _check(how: MirrorSettings) -> None:
+def check_settings(how: MirrorSettings) -> None:
+    """Refuse sizes that are out of their ranges.
+
+    Raises:
+        BlockError: with QEMU's text.
+    """
     check_granularity(how.granularity)
     if how.buf_size < 0:
         raise BlockError("Invalid parameter 'buf-size'", errno=errno.EINVAL)
@@ -431,6 +435,16 @@ def _settle_bitmap(how: MirrorSettings) -> MirrorSettings:
         return how
     backup = settle_bitmap(BackupSettings(BackupSync(how.sync.value), how.bitmap, how.bitmap_mode))
     return how._replace(sync=Sync(backup.sync.value), bitmap_mode=backup.bitmap_mode)
+
+
+def check_distinct(source: BlockNode, target: BlockNode) -> None:
+    """Refuse to copy a node to what shows the same bytes.
+
+    Raises:
+        BlockError: with QEMU's text.
+    """
+    if bottom_of_filters(source) is bottom_of_filters(target):
+        raise BlockError("Can't mirror node into itself", errno=errno.EINVAL)
 
 
 def check_replaced(source: BlockNode, replaced: BlockNode) -> None:

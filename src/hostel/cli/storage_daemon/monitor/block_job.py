@@ -17,8 +17,10 @@ from hostel.block.jobs.mirror import (
     MirrorSettings,
     Replaced,
     Sync,
+    check_distinct,
     check_granularity,
     check_replaced,
+    check_settings,
 )
 from hostel.block.jobs.needs import Need, of_active_commit, of_backup, of_commit, of_mirror, of_stream
 from hostel.block.jobs.policy import OnError
@@ -332,9 +334,13 @@ def start_mirror(
 ) -> None:
     """Start a mirror; see :func:`make_job`."""
     sync = Sync(given["sync"])
+    replaces = daemon.nodes.get(given["replaces"]) if "replaces" in given else source
+    if replaces is None:
+        raise generic(f"Failed to find node with node-name='{given['replaces']}'")
+    if replaces is not source:
+        check_replaced(source, replaces)
     if sync in (Sync.BITMAP, Sync.INCREMENTAL) and "bitmap" not in given:
         raise generic(f"Sync mode '{given['sync']}' not supported")
-    replaces = node_of(daemon, given["replaces"]) if "replaces" in given else None
     how = MirrorSettings(
         sync=Sync.FULL if sync is Sync.TOP and bottom_of_filters(source).backing is None else sync,
         copy_mode=CopyMode(given.get("copy-mode", "background")),
@@ -346,10 +352,8 @@ def start_mirror(
         bitmap=_bitmap(source, given),
         bitmap_mode=BitmapMode(given["bitmap-mode"]) if "bitmap-mode" in given else None,
     )
-    if how.replaces is not None:
-        check_replaced(source, how.replaces)
-    if source is target:
-        raise generic("Can't mirror node into itself")
+    check_settings(how)
+    check_distinct(source, target)
     make_job(
         daemon,
         given,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hostel.block import objects
+from hostel.block.driver import FilterDriver
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.node import BlockNode
 from hostel.block.nodes import JobFilter
 from hostel.block.permission import Permission
 from hostel.block.powers import BackingStore
 from hostel.block.rewiring import bypass_closed, unfiltered, writable
+from hostel.block.tree import layers
 from hostel.block.uses import by_device
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.naming import Names, filtered
@@ -27,6 +31,7 @@ _PERMISSIONS: Final = {
     Permission.RESIZE: "resize",
 }
 _PATIENCE: Final = 30.0  # seconds for requests under way to end
+_PATIENCE_OF_QUERIES: Final = 2.0  # seconds likewise, for who only looks: all other commands wait for that
 _LIMITS: Final = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
 
 
@@ -45,16 +50,42 @@ def _delete(daemon: Daemon, given: Mapping[str, Any]) -> None:
     daemon.nodes.remove(given["node-name"])
 
 
+class _View(NamedTuple):
+    """How nodes are looked at by one query.
+
+    Attributes:
+        names: what they are called.
+        flat: the images below them are left out.
+        until: when a request that is in the way has to have ended, by the monotonic clock.
+    """
+
+    names: Names
+    flat: bool
+    until: float
+
+    @contextlib.contextmanager
+    def held(self, *nodes: BlockNode) -> Iterator[None]:
+        """Have other threads' requests in none of the nodes.
+
+        Raises:
+            BlockError: EBUSY: one does not end; who asks, and all other monitors, are not to wait for it.
+        """
+        with contextlib.ExitStack() as stack:
+            for node in nodes:
+                stack.enter_context(node.hold_within(max(0.0, self.until - time.monotonic())))
+            yield
+
+
 def _query(daemon: Daemon, given: Mapping[str, Any]) -> Any:
     shown = [node for node in daemon.nodes.values() if not isinstance(node.driver, ForwardDriver)]
-    names = Names()
-    filters = [_describe_filter(name, found, names) for name, found in daemon.nodes.filters.items()]
-    return [*reversed(filters), *(_describe(node, names, flat=given.get("flat", False)) for node in reversed(shown))]
+    view = _View(Names(), given.get("flat", False), time.monotonic() + _PATIENCE_OF_QUERIES)
+    filters = [_describe_filter(name, found, view) for name, found in daemon.nodes.filters.items()]
+    return [*reversed(filters), *(_describe(node, view) for node in reversed(shown))]
 
 
-def _describe_filter(name: str, found: JobFilter, names: Names) -> dict[str, Any]:
+def _describe_filter(name: str, found: JobFilter, view: _View) -> dict[str, Any]:
     """A job's filter, which shows what the node shows that it is in."""
-    described = _describe(found.node, names, flat=True)
+    described = _describe(found.node, view._replace(flat=True))
     kept = ("virtual-size", "filename", "cluster-size", "actual-size", "dirty-flag")
     image = {key: value for key, value in described["image"].items() if key in kept}
     for key in ("dirty-bitmaps", "backing_file"):
@@ -68,54 +99,59 @@ def _describe_filter(name: str, found: JobFilter, names: Names) -> dict[str, Any
     }
 
 
-def _describe(node: BlockNode, names: Names, *, flat: bool) -> dict[str, Any]:
-    """A node as ``query-named-block-nodes`` shows it; ``flat`` leaves the images below it out."""
-    from hostel.block.jobs.bitmaps import all_bitmaps
-
-    name, threshold, bitmaps = node.name, node.marks.threshold, all_bitmaps(node)
+def _describe(node: BlockNode, view: _View) -> dict[str, Any]:
+    """A node as ``query-named-block-nodes`` shows it."""
+    name, threshold, bitmaps = node.name, node.marks.threshold, _bitmaps(node, view)
     detect_zeroes = node.detect_zeroes  # which a job's filter has moved nowhere
     node = unfiltered(node)
     found: dict[str, Any] = {
         "node-name": name,
         "drv": node.format,
-        "file": names.of(node),
+        "file": view.names.of(node),
         "ro": node.read_only,
         "encrypted": bool(node.driver.info().encrypted),
         "detect_zeroes": detect_zeroes,
         "write_threshold": threshold,
-        "backing_file_depth": 0 if flat else sum(1 for _ in _layers(node)) - 1,
+        "backing_file_depth": 0 if view.flat else sum(1 for _ in _layers(node)) - 1,
         "cache": {
             "writeback": not node.cache.writethrough,
             "direct": node.cache.direct,
             "no-flush": node.cache.no_flush,
         },
-        "image": _image(node, names, flat=flat),
+        "image": _image(node, view),
         **dict.fromkeys(_LIMITS, 0),
     }
     if filtered(node) is None and node.backing is not None:
-        found["backing_file"] = names.of(node.backing)
+        found["backing_file"] = view.names.of(node.backing)
     if bitmaps:
-        found["dirty-bitmaps"] = [bitmap.info() for bitmap in bitmaps]
+        found["dirty-bitmaps"] = bitmaps
     return found
+
+
+def _bitmaps(node: BlockNode, view: _View) -> list[dict[str, Any]]:
+    """What there is to be said of a node's bitmaps, of which its image keeps some."""
+    from hostel.block.jobs.bitmaps import all_bitmaps
+
+    path, image = [node], unfiltered(node)
+    while path[-1] is not image and isinstance(driver := path[-1].driver, FilterDriver):
+        path.append(driver.child)
+    with view.held(*path):
+        return [bitmap.info() for bitmap in all_bitmaps(node)]
 
 
 def _layers(node: BlockNode) -> Iterator[BlockNode]:
     """A node and those that it shows something of, filters too; not what jobs and bitmaps have put in between."""
-    below: BlockNode | None = unfiltered(node)
-    while below is not None:
-        yield below
-        below = filtered(below) or below.backing
-        below = below and unfiltered(below)
+    return (each for each in layers(node) if unfiltered(each) is each)
 
 
-def _image(node: BlockNode, names: Names, *, flat: bool) -> dict[str, Any]:
+def _image(node: BlockNode, view: _View) -> dict[str, Any]:
     from hostel.img.info import info
 
     shown: dict[str, Any] = {}
-    for each in reversed([node] if flat else [*_layers(node)]):
-        with each.hold():
+    for each in reversed([node] if view.flat else [*_layers(node)]):
+        with view.held(each):
             found = info(each).to_json()
-        found["filename"] = names.of(each)
+        found["filename"] = view.names.of(each)
         shown = {**found, "backing-image": shown} if shown else found
     return shown
 
