@@ -334,8 +334,7 @@ class _Around(Surroundings):
             self.backing().close()
         for name in driver.parts(path, self._plan.size, self._values):
             name = names.of_path(name)
-            if self._refuse is not None:
-                self._refuse(name)
+            self._require_free(name)
             is_there = os.path.lexists(name)
             creating.create(f"file:{name}", emptied=False).close()
             if not is_there:
@@ -347,16 +346,20 @@ class _Around(Surroundings):
         if is_path:
             # Without the prefix that may have stood before the image's own name, a path may look like a protocol.
             name = names.of_path(name)
-        if self._refuse is not None:
-            self._refuse(name)
-        if identity(name) in self._below:
-            raise OptionError(_part_of_backing(name))
+        self._require_free(name)
         held_nothing = holds_nothing(name)
         options = self._plan.protocol_values(self._values)
         node = creating.create(f"file:{name}" if is_path else name, cache=self._cache, options=options)
         if held_nothing:
             self.made.append(name)
         return node
+
+    def _require_free(self, name: str) -> None:
+        """Refuse a name for a file beside the image's own, which is that of what is read."""
+        if self._refuse is not None:
+            self._refuse(name)
+        if identity(name) in self._below:
+            raise OptionError(_part_of_backing(name))
 
     def backing(self) -> BlockNode:
         """Open the backing file."""

@@ -58,11 +58,17 @@ def new_target(
 
 
 def _check_backing(plan: create.Plan) -> None:
-    """Refuse a backing file that the target could not be opened with."""
-    if (name := plan.given.get("backing_file")) is not None:
+    """Refuse a backing file of this host that the target could not be opened with.
+
+    Opening what lies with a server may use it up: one that serves a single client ends with that.
+    """
+    if (name := plan.given.get("backing_file")) is None:
+        return
+    path = names.resolve(str(name), plan.filename)
+    if host_path(path) is not None:
         format = plan.given.get("backing_fmt")
         with reported(f"Could not open '{plan.filename}': "), blockdev.as_backing("backing"):
-            graph.open(names.resolve(str(name), plan.filename), None if format is None else str(format)).close()
+            graph.open(path, None if format is None else str(format), no_backing=True).close()
 
 
 def refuse_source(sources: Sequence[BlockNode], filename: str) -> None:

@@ -8,10 +8,13 @@ import pytest
 
 from hostel.block import graph
 from hostel.block.options import OptionError, given_options
+from hostel.cli.main import run_tool
 from hostel.errors import BlockError, ImageLocked, UnknownFormat
+from hostel.export.nbd.export import NbdExport
 from hostel.img.convert import convert
 from hostel.img.copy import CopySettings
 from hostel.img.create import create, plan
+from support.nbd import raw_disk, serving
 
 
 def test_a_raw_image_is_created_in_whole_sectors(tmp_path: Path) -> None:
@@ -290,3 +293,37 @@ def test_a_copy_that_fails_takes_its_data_file_away(tmp_path: Path) -> None:
     with graph.open(str(source), "raw") as node, pytest.raises(BlockError):
         convert([node], target, CopySettings(compress=True))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("subformat", ["monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse"])
+def test_a_name_that_a_descriptor_cannot_hold_is_refused_before_what_is_there_is_emptied(
+    tmp_path: Path, subformat: str
+) -> None:
+    image = tmp_path / 'a"b.vmdk'
+    image.write_bytes(b"precious")
+    planned = plan(str(image), "vmdk", 1 << 20, given=given_options(f"subformat={subformat}"))
+    with pytest.raises(BlockError, match="has a character that a VMDK descriptor cannot hold"):
+        create(planned)
+    assert [(path, path.read_bytes()) for path in tmp_path.iterdir()] == [(image, b"precious")]
+
+
+def test_a_backing_file_among_the_extents_is_refused_before_what_is_there_is_emptied(tmp_path: Path) -> None:
+    backing, image = tmp_path / "w-s001.vmdk", tmp_path / "w.vmdk"
+    create(plan(str(backing), "vmdk", 1 << 20))
+    before = backing.read_bytes()
+    image.write_bytes(b"precious")
+    options = given_options("subformat=twoGbMaxExtentSparse")
+    with pytest.raises(BlockError, match=r"w-s001\.vmdk"):
+        create(plan(str(image), "vmdk", 1 << 20, given=options, backing=backing.name, backing_format="vmdk"))
+    assert image.read_bytes() == b"precious"
+    assert backing.read_bytes() == before
+
+
+def test_a_server_of_a_single_client_is_not_used_up_before_the_copy(tmp_path: Path) -> None:
+    source, target = tmp_path / "source.raw", tmp_path / "target.qcow2"
+    source.write_bytes(b"s" * 65536)
+    create(plan(str(target), "qcow2", 1 << 20))
+    with raw_disk(tmp_path, b"s" * 65536) as disk, serving(tmp_path, NbdExport(disk), once=True) as served:
+        words = ["convert", "-O", "qcow2", "-B", served.uri, "-F", "raw", str(source), str(target)]
+        assert run_tool("qemu-img", words) == 0
+    assert target.stat().st_size

@@ -144,10 +144,16 @@ def create_image(file: BlockNode, size: int, options: Mapping[str, Value], aroun
 
 
 def extent_names(filename: str, size: int, options: Mapping[str, Value]) -> list[str]:
-    """The names of the extents' files that are apart from the descriptor, which is called ``filename``."""
+    """The names of the extents' files that are apart from the descriptor, which is called ``filename``.
+
+    Raises:
+        InvalidImage: a descriptor cannot hold one, nor the image's own.
+    """
     settled = _settle(options)
     count = -(-size // _SPLIT) if settled.is_split else int(settled.is_flat and size > 0)
-    return [_extent_name(filename, settled, number + 1) for number in range(count)]
+    found = [_extent_name(filename, settled, number + 1) for number in range(count)]
+    descriptors.require_quotable(*(name.rpartition("/")[2] for name in (filename, *found)))
+    return found
 
 
 def _parent_cid(around: Surroundings) -> int:

@@ -179,6 +179,17 @@ def _name(raw: bytes) -> str:
     return raw.decode(errors="surrogateescape")
 
 
+def require_quotable(*values: str) -> None:
+    """Refuse what cannot stand in the quotes of a descriptor.
+
+    Raises:
+        InvalidImage: a value cannot.
+    """
+    for value in values:
+        if any(char in value for char in '"\r\n\0'):
+            raise InvalidImage(f"'{value}' has a character that a VMDK descriptor cannot hold")
+
+
 def compose(
     size: int,
     create_type: str,
@@ -196,9 +207,7 @@ def compose(
     Raises:
         InvalidImage: a name or a version cannot be written in quotes; QEMU writes a descriptor that nobody can read.
     """
-    for value in (parent, hardware_version, tools_version, *(extent.filename for extent in extents)):
-        if any(char in value for char in '"\r\n\0'):
-            raise InvalidImage(f"'{value}' has a character that a VMDK descriptor cannot hold")
+    require_quotable(parent, hardware_version, tools_version, *(extent.filename for extent in extents))
     heads = 16 if adapter == "ide" else 255  # VMware's own numbers
     lines = [
         "# Disk DescriptorFile",

@@ -31,7 +31,7 @@ _PERMISSIONS: Final = {
     Permission.RESIZE: "resize",
 }
 _PATIENCE: Final = 30.0  # seconds for requests under way to end
-_PATIENCE_OF_QUERIES: Final = 2.0  # seconds likewise, for who only looks: all other commands wait for that
+_PATIENCE_OF_QUERIES: Final = 5.0  # seconds likewise in one node, for who only looks: all other commands wait for that
 _LIMITS: Final = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
 
 
@@ -56,7 +56,7 @@ class _View(NamedTuple):
     Attributes:
         names: what they are called.
         flat: the images below them are left out.
-        until: when a request that is in the way has to have ended, by the monotonic clock.
+        until: when all that is in the way has to have ended, by the monotonic clock.
     """
 
     names: Names
@@ -72,13 +72,14 @@ class _View(NamedTuple):
         """
         with contextlib.ExitStack() as stack:
             for node in nodes:
-                stack.enter_context(node.hold_within(max(0.0, self.until - time.monotonic())))
+                left = max(0.0, self.until - time.monotonic())
+                stack.enter_context(node.hold_within(min(_PATIENCE_OF_QUERIES, left)))
             yield
 
 
 def _query(daemon: Daemon, given: Mapping[str, Any]) -> Any:
     shown = [node for node in daemon.nodes.values() if not isinstance(node.driver, ForwardDriver)]
-    view = _View(Names(), given.get("flat", False), time.monotonic() + _PATIENCE_OF_QUERIES)
+    view = _View(Names(), given.get("flat", False), time.monotonic() + _PATIENCE)
     filters = [_describe_filter(name, found, view) for name, found in daemon.nodes.filters.items()]
     return [*reversed(filters), *(_describe(node, view) for node in reversed(shown))]
 
