@@ -15,6 +15,7 @@ import pytest
 from hostel.cli.main import run_tool
 from support import loop
 from support.image import qemu_img, real_qemu_img
+from support.process import end
 
 MIB = 1 << 20
 SIZE = 4 * MIB
@@ -46,8 +47,7 @@ def export(folder: Path, content: bytes) -> Iterator[str]:
                 time.sleep(0.01)
             yield f"nbd+unix:///?socket={socket}"
         finally:
-            server.terminate()
-            server.wait(20)
+            end(server)
 
 
 @pytest.fixture(params=["device", "export"])

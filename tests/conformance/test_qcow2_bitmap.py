@@ -16,6 +16,7 @@ from hostel.block import graph
 from hostel.block.powers import Repair
 from hostel.errors import BlockError, CorruptImage, ReadOnly
 from hostel.img import create
+from support.process import end
 
 pytestmark = [
     pytest.mark.requires_tool("qemu-img"),
@@ -62,8 +63,7 @@ def dirty_for_qemu(path: Path, name: str) -> set[int]:
         options = f"driver=nbd,server.type=unix,server.path={socket},x-dirty-bitmap=qemu:dirty-bitmap:{name}"
         entries = json.loads(run("qemu-img", "map", "--output=json", "--image-opts", options))
     finally:
-        server.terminate()
-        server.wait(10)
+        end(server)
     found: set[int] = set()
     for entry in entries:
         if not entry["data"]:  # "data" is false where it is dirty

@@ -22,6 +22,7 @@ from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.domain import Domain
+from support.process import end
 
 pytestmark = pytest.mark.qemu
 
@@ -210,8 +211,7 @@ def test_disk_that_somebody_writes_is_told_with_who_that_is(driver: QemuDriver, 
             with pytest.raises(VirtError) as caught:
                 driver.domain_create(ref)
         finally:
-            other.terminate()
-            other.wait(20)
+            end(other)
     assert caught.value.code is ErrorCode.INTERNAL_ERROR
     assert caught.value.message.startswith(
         "internal error: domain 'g1' could not be started: Failed to get shared \"write\" lock (disk 'vda', "

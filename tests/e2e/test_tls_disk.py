@@ -17,6 +17,7 @@ from hostel.errors import VirtError
 from hostel.objects import Connection
 from support.nbd import Certificates
 from support.pki import lock
+from support.process import end
 from support.session import disk, domain_xml, held, wait_for_report
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-nbd"), pytest.mark.requires_tool("openssl")]
@@ -49,8 +50,7 @@ def port(tmp_path: Path) -> Iterator[int]:
             time.sleep(0.05)
         yield number
     finally:
-        server.terminate()
-        server.wait(20)
+        end(server)
 
 
 def on_server(port: int, *, dev: str = "vda", bus: str = "virtio", tls: str = _TLS) -> str:

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
+from support.daemon import listens
+from support.process import end
+
 _SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
 
@@ -34,15 +37,14 @@ def running() -> Iterator[subprocess.Popen[bytes]]:
             ):
                 started.append(subprocess.Popen([*command, "-vconsole:off"], stdin=subprocess.DEVNULL))
                 deadline = time.monotonic() + 60
-                while not socket.exists():
+                while not listens(socket):
                     assert time.monotonic() < deadline and started[-1].poll() is None
                     time.sleep(0.01)
             vsctl("--no-wait", "init")
             yield started[-1]
         finally:
             for process in reversed(started):
-                process.terminate()
-                process.wait(10)
+                end(process)
             shutil.rmtree(folder)
 
 

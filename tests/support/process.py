@@ -18,11 +18,17 @@ def started(words: Sequence[str], *, stdout: int = subprocess.DEVNULL) -> Iterat
         try:
             yield process
         finally:
-            process.terminate()
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask a program to end, and make it: QEMU's servers do not always hear that they are told to."""
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(PATIENCE)
 
 
 def machines_of(home: Path) -> set[int]:
