@@ -6,6 +6,7 @@ import re
 import shlex
 from typing import Any, Final, NamedTuple
 
+from hostel.block.options import SWITCH
 from hostel.codec.qobject import parse_json
 from hostel.errors import BlockError, ModelError
 from hostel.model.native.settings import refused, whole_number
@@ -20,16 +21,6 @@ no-user-config nodefconfig win2k-hack rtc-td-hack singlestep full-screen alt-gra
 only-migratable prom-env-none mem-prealloc sdl curses preconfig
 """
 _ALONE: Final = frozenset(_WITHOUT_VALUE.split())
-_SWITCH: Final = {
-    "on": True,
-    "yes": True,
-    "true": True,
-    "y": True,
-    "off": False,
-    "no": False,
-    "false": False,
-    "n": False,
-}
 
 
 class Option(NamedTuple):
@@ -175,9 +166,9 @@ class Properties:
         found = self.take(*names)
         if found is None:
             return None
-        if found not in _SWITCH:
+        if found not in SWITCH:
             raise refused(self.option, f"'{names[0]}' expects 'on' or 'off', not '{found}'")
-        return _SWITCH[found]
+        return SWITCH[found]
 
     def below(self, prefix: str) -> dict[str, Any]:
         """Properties whose names have a prefix, without it: ``file.driver``; or those of an object of that name."""
