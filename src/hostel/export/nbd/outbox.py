@@ -67,7 +67,7 @@ class Outbox:
         try:
             splice.drain()
         except OSError as error:
-            raise _gone(error) from None
+            raise client_gone(error) from None
 
     def flush(self) -> None:
         """Send what is gathered."""
@@ -79,8 +79,9 @@ class Outbox:
         try:
             self._transport.send(parts)
         except OSError as error:
-            raise _gone(error) from None
+            raise client_gone(error) from None
 
 
-def _gone(error: OSError) -> ClientGone:
+def client_gone(error: OSError) -> ClientGone:
+    """Why a reply could not be sent."""
     return ClientGone(f"Failed to send reply: {error.strerror or error}")

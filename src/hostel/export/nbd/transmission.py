@@ -11,8 +11,6 @@ import contextlib
 import errno
 import functools
 import os
-import socket
-import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -20,6 +18,7 @@ from hostel.block.gate import BYPASS
 from hostel.errors import RemoteProtocolError
 from hostel.export.host_file import HostFile
 from hostel.export.nbd.export import NbdExport
+from hostel.export.nbd.lone import LoneRequests
 from hostel.export.nbd.outbox import PIECE, Outbox
 from hostel.export.nbd.splice import CAPACITY, Splice
 from hostel.net.transport import SocketTransport, Transport
@@ -36,8 +35,6 @@ _DONE: Final = 64  # bytes, and more than a reply without data has
 _SPARSE: Final = 64 * KiB  # bytes from which on it is worth knowing which parts of a read are zeroes
 
 _AHEAD: Final = 1024 * KiB  # bytes of a read that the disk is told of before it is waited for
-_LOOK: Final = 50e-6  # seconds for which a request is looked out for before sleeping
-_LIVELY: Final = 100e-6  # seconds; a client whose last request came sooner is expected to send another soon
 
 # Plain numbers: an operation on an enum's member takes longer than the rest of a request.
 _READ, _WRITE, _DISC, _FLUSH = (int(kind) for kind in (Command.READ, Command.WRITE, Command.DISC, Command.FLUSH))
@@ -90,9 +87,9 @@ class Transmission:
         self._splice: Splice | None = None
         self._nowait = 0
         self._top = 0  # up to where the nodes know that they were written
-        self._alone = alone
-        self._socket = transport.socket if isinstance(transport, SocketTransport) else None
-        self._lively = False
+        self._lone: LoneRequests | None = None
+        if isinstance(transport, SocketTransport):
+            self._lone = LoneRequests(transport.socket, self._reader, self._outbox, self._format, self._size, alone)
         self._deferred: list[Request] = []
         self._scratch = memoryview(b"")
         # With extended headers a write says that its payload follows.
@@ -109,8 +106,8 @@ class Transmission:
         reader, receive = self._reader, self._transport.recv_into
         try:
             while self._answer_all():
-                if self._socket is not None and self._alone():
-                    count = self._look(self._socket, reader.room())
+                if self._lone is not None:
+                    count = self._lone.receive(self._file, self._generation, self._nowait)
                 else:
                     count = receive(reader.room())
                 if not count:
@@ -123,19 +120,6 @@ class Transmission:
         finally:
             if self._splice is not None:
                 self._splice.close()
-
-    def _look(self, sock: socket.socket, room: memoryview) -> int:
-        """Receive. Where the last request came soon, look for the next one for a moment: being woken takes longer."""
-        receive, clock = sock.recv_into, time.perf_counter
-        start = clock()
-        while self._lively and clock() - start < _LOOK:
-            try:
-                return receive(room, 0, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                pass
-        count = receive(room)
-        self._lively = clock() - start < _LIVELY
-        return count
 
     def _answer_all(self) -> bool:
         """Answer what has arrived; False when the client has disconnected."""

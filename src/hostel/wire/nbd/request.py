@@ -103,6 +103,23 @@ class RequestReader:
         if self._end != self._start:
             raise RemoteProtocolError(END_OF_FILE)
 
+    def lone(self, count: int) -> Request | None:
+        """The request that ``count`` bytes, just put into the :meth:`room` of a reader that held nothing, are.
+
+        Who answers it does not say that it was :meth:`received`. None where it is not just one, whole, and well formed.
+        """
+        size = self._header.size
+        if count < size or self._end:
+            return None
+        magic, flags, kind, cookie, offset, length = self._header.unpack_from(self._view)
+        if magic != self._magic:
+            return None
+        if kind != 1 and not (self._extended and flags & 32):
+            return (kind, flags, cookie, offset, length, _NOTHING) if count == size else None
+        if count != size + length:
+            return None
+        return kind, flags, cookie, offset, length, self._view[size:count]
+
     def requests(self) -> Iterator[Request]:
         """Take the requests that are complete; payloads are valid until the next :meth:`room`.
 

@@ -42,6 +42,29 @@ def test_any_portions_give_the_same_requests(size: int) -> None:
     reader.receive_eof()
 
 
+def test_a_request_that_comes_by_itself_is_known_as_one() -> None:
+    reader = RequestReader()
+    pieces = [request(*found[:1], *found[3:5], flags=found[1], payload=found[5], cookie=found[2]) for found in REQUESTS]
+    for data, expected in zip(pieces, REQUESTS, strict=True):
+        room = reader.room()
+        room[: len(data)] = data
+        assert (found := reader.lone(len(data))) is not None
+        assert plain([found]) == [expected]
+        room[len(data) : 2 * len(data)] = data
+        for count in (0, 27, len(data) - 1, len(data) + 1, 2 * len(data)):
+            assert reader.lone(count) is None
+        room[:1] = b"?"
+        assert reader.lone(len(data)) is None
+
+
+def test_none_is_alone_that_follows_a_part_of_another() -> None:
+    reader = RequestReader()
+    reader.room()[:30] = STREAM[:30]
+    reader.received(30)
+    assert len(list(reader.requests())) == 1
+    assert reader.lone(28) is None
+
+
 def test_what_came_with_the_handshake_is_the_beginning() -> None:
     reader = RequestReader(data=STREAM[:100])
     found = plain(list(reader.requests()))
