@@ -181,9 +181,9 @@ class Queue:
         answer, take, put, poll = self._device.answer_all, ring.take, ring.put, self._poll()
         ring.refuse_kicks()
         while not self._stopping:
-            chains = take(_portion(ring.waiting()))
-            if chains:
-                put(answer(ring, chains))
+            waiting = ring.waiting()
+            if waiting:
+                put(answer(ring, take(_FEWEST if waiting <= _FEWEST else _portion(waiting))))
                 if ring.must_call():
                     self._call.tell()
             elif not self._look(ring) and ring.want_kicks():
