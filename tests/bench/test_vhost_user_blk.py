@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
@@ -25,7 +26,7 @@ from support.daemon import OURS, THEIRS
 pytestmark = [pytest.mark.requires_tool("qemu-storage-daemon"), pytest.mark.slow]
 
 LENGTH = 256 * MIB
-ROUNDS = 3
+ROUNDS = 5  # of which the middle one counts: a lucky one says as little as one beside which something else ran
 
 
 class Row(NamedTuple):
@@ -88,9 +89,9 @@ def sockets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
 @pytest.mark.parametrize("write", [False, True], ids=["read", "write"])
 @pytest.mark.parametrize("depth", [1, 16, 64])
 def test_random_requests(rows: list[Row], sockets: dict[str, Path], spin: bool, write: bool, depth: int) -> None:
-    best = dict.fromkeys(sockets, 0.0)
+    found: dict[str, list[float]] = {who: [] for who in sockets}
     for _ in range(ROUNDS):
         for who, path in sockets.items():
-            best[who] = max(best[who], rate(path, write=write, depth=depth, spin=spin))
+            found[who].append(rate(path, write=write, depth=depth, spin=spin))
     name = f"4 KiB {'write' if write else 'read'}, depth {depth}, {'polling' if spin else 'asleep'}"
-    rows.append(Row(name, best["ours"], best["qemu"]))
+    rows.append(Row(name, statistics.median(found["ours"]), statistics.median(found["qemu"])))
