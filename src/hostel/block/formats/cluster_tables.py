@@ -16,11 +16,13 @@ from hostel.block.extent import Status
 from hostel.block.formats.run import Kind, Run
 from hostel.block.node import BlockNode
 from hostel.codec.table import equal_entries, pack_table, unpack_table, zero_table
+from hostel.errors import CorruptImage
 from hostel.units import MiB
 
 _SLICE: Final = 8192  # entries
 _CACHE_LIMIT: Final = 32 * MiB  # bytes of L2 tables kept in memory
 _MIN_SLICES: Final = 16
+_PART: Final = MiB  # bytes of an L2 table read at once where all of them are looked at
 
 
 class Layout(NamedTuple):
@@ -298,6 +300,36 @@ class ClusterTables:
             self.write()
         for number in [each for each in self._slices if each not in self._dirty][: limit // 4]:
             del self._slices[number]
+
+    def leads_beyond(self, end: int, fits: Callable[[array[int]], bool]) -> bool:
+        """Whether a table lies beyond ``end``, or has entries on the disk that do not fit; in bounded memory.
+
+        Raises:
+            CorruptImage: more tables are named than the file has room for.
+            OSError: a table cannot be read.
+        """
+        length = self.layout.l2_entries * 8
+        room = self.file.length
+        index = self.l1.next_used(0, self.l1.entries)
+        while index < self.l1.entries:
+            table = self.l1[index]
+            room -= length
+            if table + length > end:
+                return True
+            if room < 0:  # a hostile table could be read a million times
+                raise CorruptImage(f"L2 tables lie on each other (L1 index: {index:#x})")
+            if not all(fits(part) for part in self._parts(table, length)):
+                return True
+            index = self.l1.next_used(index + 1, self.l1.entries)
+        return False
+
+    def _parts(self, table: int, length: int) -> Iterator[array[int]]:
+        """An L2 table as it is on the disk, without its holes."""
+        for extent in self.file.extents(table, length):
+            if extent.status & Status.ZERO:
+                continue
+            for start in range(extent.offset - extent.offset % 8, extent.end, _PART):
+                yield unpack_table(self.file.read(start, min(_PART, table + length - start)), "Q", self.layout.order)
 
     # ---- changing
 

@@ -99,6 +99,7 @@ class QcowDriver(ClusteredDriver):
         self._end = file.length  # where the next payload goes
         self._last: tuple[int, bytes] | None = None  # an L2 entry and what it decompresses to
         self._broken: str | None = None  # why it is written no more
+        self._is_whole = False  # no entry leads beyond the file's end; looked at before that moves
         self.tables = ClusterTables(
             file,
             Layout(self.cluster_size, header.l1_table_offset, 1 << header.l2_bits, "big"),
@@ -374,10 +375,35 @@ class QcowDriver(ClusteredDriver):
         return -(-self._end // self.cluster_size) * self.cluster_size
 
     def _take(self, start: int, length: int) -> int:
+        if not self._is_whole:
+            self._require_whole()
         if start > INT64_MAX - length:
             raise NoSpace("The file cannot grow any more", errno=errno.E2BIG)
         self._end = start + length
         return start
+
+    def _require_whole(self) -> None:
+        """Refuse new clusters at places that entries name of clusters that are lost: these would show the new data.
+
+        Raises:
+            CorruptImage: the file was cut off.
+        """
+        if self.tables.leads_beyond(self._end, self._fits):
+            raise CorruptImage(
+                f"The image is cut off at byte {self._end}: a new cluster could lie where a lost one did",
+                hint="Copy what is left of it with qemu-img convert --salvage.",
+            )
+        self._is_whole = True
+
+    def _fits(self, entries: array[int]) -> bool:
+        top = max(entries)
+        if top < COMPRESSED:
+            return top + self.cluster_size <= self._aligned_end()
+        shift = 63 - self.header.cluster_bits
+        place, size = (1 << shift) - 1, self.cluster_size - 1
+        packed = max((entry & place) + (entry >> shift & size) for entry in entries if entry & COMPRESSED)
+        plain = max((entry for entry in entries if entry < COMPRESSED), default=0)
+        return packed <= self._end and plain + self.cluster_size <= self._aligned_end()
 
     def give_back(self, host: int, length: int) -> None:
         """Go back to where the end was."""

@@ -149,7 +149,7 @@ class _Check:
 
     def _copy(self, offset: int) -> int:
         size = self._header.cluster_size
-        place = self._driver.allocate(size)
+        place = self._driver.take(size)
         for start in range(0, size, _PIECE):
             self._file.pwrite(place + start, self._file.read(offset + start, min(_PIECE, size - start)))
         self._counts.add(place // size, 1)

@@ -47,6 +47,7 @@ class QedDriver(ClusteredDriver):
         self.header = header
         self.backing_name = read_backing_name(file, header)
         self.end = whole_clusters(file, header)  # where the next new cluster goes
+        self._is_whole = False  # no entry leads beyond it; looked at before that moves
         self.tables = ClusterTables(
             file,
             Layout(header.cluster_size, header.l1_table_offset, header.table_entries, "little"),
@@ -257,11 +258,32 @@ class QedDriver(ClusteredDriver):
 
     def allocate(self, length: int) -> int:
         """Take clusters at the end of the file."""
+        self._require_whole()
         self._mark()
         self.file.debug_event("cluster_alloc")
-        return self._take(length)
+        return self.take(length)
 
-    def _take(self, length: int) -> int:
+    def _require_whole(self) -> None:
+        """Refuse new clusters at places that entries name of clusters that are lost: these would show the new data.
+
+        Raises:
+            CorruptImage: the file was cut off.
+        """
+        if self._is_whole:
+            return
+        if self.tables.leads_beyond(self.end, lambda entries: max(entries) + self.cluster_size <= self.end):
+            raise CorruptImage(
+                f"The image is cut off at byte {self.end}: a new cluster could lie where a lost one did",
+                hint="Use qemu-img check -r all to repair it: what is lost reads as zeroes then.",
+            )
+        self._is_whole = True
+
+    def take(self, length: int) -> int:
+        """Take clusters at the end of the file, whatever entries say.
+
+        Raises:
+            NoSpace: no file is that long.
+        """
         if self.end > INT64_MAX - length:
             raise NoSpace("The file cannot grow any more")
         self.end += length
@@ -282,8 +304,9 @@ class QedDriver(ClusteredDriver):
         self.tables.change(offset, array("Q", [layout.ZERO_CLUSTER]) * (length // self.cluster_size))
 
     def _allocate_table(self) -> int:
+        self._require_whole()
         length = self.header.table_bytes
-        offset = self._take(length)
+        offset = self.take(length)
         try:
             if length <= _FILLED:
                 self.file.pwrite(offset, bytes(length))  # no hole: a full disk refuses it now, not its entries later

@@ -257,13 +257,38 @@ class SparseExtent(MappedExtent):
 
         Raises:
             NoSpace: an entry cannot say where.
+            CorruptImage: the file was cut off.
         """
         if not self._next:
             alignment = alignment or self.grain_size
-            self._next = -(-max(self.file.length, self.first_grain) // alignment) * alignment
+            self._next = -(-max(self._last_end(), self.file.length, self.first_grain) // alignment) * alignment
         if self._next + length > layout.MAX_SECTOR * SECTOR:
             raise NoSpace(f"'{self.file.filename}' is full: a sparse extent's file ends at 2 TiB")
         return self._next
+
+    def _last_end(self) -> int:
+        """Where the last grain ends, bytes.
+
+        Raises:
+            CorruptImage: a grain lies beyond the file's end: it is lost, and would show what is written there.
+        """
+        last, index = 0, 0
+        while index < self.directory.entries:
+            table = self.tables[index]
+            if table is not None:
+                last = max(last, max(table) * SECTOR)
+            index += max(1, self.directory.absent(index))
+        end = last and self.grain_end(last)
+        if last >= self.file_end or end is None:
+            raise CorruptImage(
+                f"'{self.file.filename}' is cut off at byte {self.file_end}: a new grain could lie where a lost one did",
+                hint="Copy what is left of the disk with qemu-img convert --salvage.",
+            )
+        return end
+
+    def grain_end(self, host: int) -> int | None:
+        """Where a grain of the file ends, bytes, though the file may end within it; None where it is lost then."""
+        return host + self.grain_size
 
     def _reserve_tables(self, index: int) -> None:
         """Have the host's room for a table that may be a hole: a full disk shall refuse the data, not a later flush."""

@@ -63,6 +63,13 @@ class StreamExtent(SparseExtent):
             return self.decode(entry)[0] is kind
         return entry == expected
 
+    def grain_end(self, host: int) -> int | None:
+        """By its marker, which has to be in the file as well as all of the grain."""
+        if host + GrainMarker.SIZE > self.file_end:
+            return None
+        end = host + GrainMarker.SIZE + GrainMarker.unpack(self.file.read(host, GrainMarker.SIZE)).size
+        return end if end <= self.file_end else None
+
     # ---- reading
 
     def stored(self, run: Run) -> list[Stored]:

@@ -1,0 +1,174 @@
+"""Images whose file ends before places that their tables name: nothing new is put there, where it would be read as lost."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from hostel.block.formats.qcow import Header, QcowDriver
+from hostel.block.node import BlockNode
+from hostel.block.powers import Repair
+from hostel.errors import CorruptImage
+from support import vmdk
+from support.bounded import MIB
+from support.format_subjects import SUBJECTS
+from support.memory import MemoryDriver
+from support.vmdk import GRAIN, attach
+
+QCOW, QED = SUBJECTS["qcow"], SUBJECTS["qed"]
+CLUSTER = 4096
+
+
+def qcow() -> MemoryDriver:
+    """Cluster 0, an L2 table, and cluster 1 at the end of the file."""
+    driver = MemoryDriver(QCOW.create(8 * MIB, {}))
+    with QCOW.attach(driver) as node:
+        node.pwrite(0, b"a" * CLUSTER)
+        node.pwrite(CLUSTER, b"b" * CLUSTER)
+    return driver
+
+
+def qed(size: int = MIB) -> MemoryDriver:
+    """An L2 table, and clusters 0 and 1, whose second one is the end of the file."""
+    driver = MemoryDriver(QED.create(size, {"cluster_size": CLUSTER, "table_size": 1}))
+    with QED.attach(driver) as node:
+        node.write_zeroes(4 * CLUSTER, CLUSTER)  # which makes the table
+        node.pwrite(0, b"a" * CLUSTER + b"b" * CLUSTER)
+    return driver
+
+
+def refuse(node: BlockNode, offset: int, length: int) -> None:
+    """What is there is read and written, and nothing new is."""
+    held = node.driver.children["file"].length
+    node.pwrite(0, b"new")
+    assert node.read(0, 4) == b"newa"
+    with pytest.raises(CorruptImage, match="cut off") as caught:
+        node.pwrite(offset, b"n" * length)
+    assert caught.value.hint is not None and "qemu-img" in caught.value.hint
+    assert node.driver.children["file"].length == held
+
+
+@pytest.mark.parametrize("cut", [CLUSTER, CLUSTER + 512])
+def test_a_qcow_image_that_lacks_clusters_gets_no_new_ones(cut: int) -> None:
+    driver = qcow()
+    with QCOW.attach(driver) as node:
+        node.pwrite(2 * CLUSTER, b"c" * CLUSTER)
+    del driver.data[-cut:]
+    with QCOW.attach(driver) as node:
+        for offset in (3 * CLUSTER, 3 * MIB):  # the second one has no table yet
+            refuse(node, offset, CLUSTER)
+        with pytest.raises(CorruptImage):
+            node.read(2 * CLUSTER, 1)
+
+
+def test_a_qcow_image_whose_last_cluster_is_there_in_part_is_written() -> None:
+    driver = qcow()
+    del driver.data[-512:]
+    with QCOW.attach(driver) as node:
+        node.pwrite(2 * CLUSTER, b"c" * CLUSTER)
+        assert node.read(CLUSTER, 2 * CLUSTER) == b"b" * (CLUSTER - 512) + bytes(512) + b"c" * CLUSTER
+
+
+def test_a_qcow_image_that_lacks_a_table_gets_no_new_clusters() -> None:
+    driver = qcow()
+    with QCOW.attach(driver) as node:
+        node.pwrite(6 * MIB, b"c" * CLUSTER)
+    (table,) = struct.unpack_from(">Q", driver.data, Header.SIZE + 3 * 8)
+    del driver.data[table:]
+    with QCOW.attach(driver) as node:
+        refuse(node, 3 * MIB, CLUSTER)
+
+
+def test_a_qcow_image_that_lacks_a_part_of_a_compressed_cluster_gets_no_new_ones() -> None:
+    driver = qcow()
+    with QCOW.attach(driver) as node:
+        assert isinstance(node.driver, QcowDriver)
+        payload = node.driver.compressor()(bytes(range(256)) * 16)
+        assert payload is not None
+        node.driver.pwrite_compressed(2 * CLUSTER, payload)
+    whole = bytes(driver.data)
+    del driver.data[-1:]
+    with QCOW.attach(driver) as node:
+        refuse(node, 3 * CLUSTER, CLUSTER)
+        assert isinstance(node.driver, QcowDriver)
+        with pytest.raises(CorruptImage, match="cut off"):
+            node.driver.pwrite_compressed(3 * CLUSTER, payload)
+    driver = MemoryDriver(whole)
+    with QCOW.attach(driver) as node:
+        node.pwrite(3 * CLUSTER, b"d" * CLUSTER)
+        assert node.read(2 * CLUSTER, 2 * CLUSTER) == bytes(range(256)) * 16 + b"d" * CLUSTER
+
+
+def test_qcow_tables_that_lie_on_each_other_are_read_once_and_not_for_each_entry() -> None:
+    driver = MemoryDriver(QCOW.create(1 << 40, {}))
+    with QCOW.attach(driver) as node:
+        node.pwrite(0, b"a" * CLUSTER)
+    (table,) = struct.unpack_from(">Q", driver.data, Header.SIZE)
+    count = 1 << 19
+    struct.pack_into(f">{count}Q", driver.data, Header.SIZE, *[table] * count)
+    with QCOW.attach(driver) as node:
+        node.pwrite(0, b"new")
+        with pytest.raises(CorruptImage, match="lie on each other"):
+            node.pwrite(CLUSTER, b"n")
+
+
+@pytest.mark.parametrize("cut", [512, CLUSTER])
+def test_a_qed_image_that_lacks_clusters_gets_no_new_ones_before_it_is_repaired(cut: int) -> None:
+    driver = qed()
+    del driver.data[-cut:]
+    with QED.attach(driver) as node:
+        refuse(node, 2 * CLUSTER, CLUSTER)
+    with QED.attach(driver, check=True) as node:
+        result = node.driver.check(Repair.ALL, lambda line: None)  # type: ignore[attr-defined]
+        assert (result.corruptions, result.corruptions_fixed) == (0, 1)
+    with QED.attach(driver) as node:
+        node.pwrite(2 * CLUSTER, b"c" * CLUSTER)
+        assert node.read(0, 3 * CLUSTER) == b"new" + b"a" * (CLUSTER - 3) + bytes(CLUSTER) + b"c" * CLUSTER
+
+
+def test_a_qed_image_that_lacks_clusters_gets_no_new_table_either() -> None:
+    driver = qed(8 * MIB)
+    del driver.data[-CLUSTER:]
+    with QED.attach(driver) as node:
+        for write in (lambda: node.pwrite(6 * MIB, b"n"), lambda: node.write_zeroes(6 * MIB, CLUSTER)):
+            with pytest.raises(CorruptImage, match="cut off"):
+                write()
+        node.write_zeroes(8 * CLUSTER, CLUSTER)  # which needs no room
+
+
+@pytest.mark.parametrize("cut", [GRAIN, GRAIN + 512])
+def test_a_vmware_disk_that_lacks_grains_gets_no_new_ones(cut: int) -> None:
+    driver = MemoryDriver(vmdk.create(MIB))
+    with attach(driver) as node:
+        node.pwrite(0, b"a" * GRAIN + b"b" * GRAIN)
+    del driver.data[-cut:]
+    with attach(driver) as node:
+        refuse(node, 2 * GRAIN, GRAIN)
+        with pytest.raises(CorruptImage):
+            node.read(GRAIN, 1)
+
+
+def test_a_vmware_disk_whose_last_grain_is_there_in_part_is_written_behind_it() -> None:
+    driver = MemoryDriver(vmdk.create(MIB))
+    with attach(driver) as node:
+        node.pwrite(0, b"a" * GRAIN + b"b" * GRAIN)
+    del driver.data[-1024:]
+    with attach(driver) as node:
+        node.pwrite(2 * GRAIN, b"c" * GRAIN)
+        assert node.read(GRAIN, 2 * GRAIN) == b"b" * (GRAIN - 1024) + bytes(1024) + b"c" * GRAIN
+
+
+@pytest.mark.parametrize("cut", [512, 1024])
+def test_a_vmware_stream_that_lacks_a_part_of_a_grain_gets_no_new_ones(cut: int) -> None:
+    driver = MemoryDriver(vmdk.create(MIB, {"subformat": "streamOptimized"}))
+    with attach(driver) as node:
+        node.pwrite(0, b"a" * GRAIN)
+        node.pwrite(GRAIN, b"".join(number.to_bytes(2) for number in range(300)).ljust(GRAIN, b"b"))
+    length = len(driver.data)
+    del driver.data[-cut:]
+    with attach(driver) as node:
+        with pytest.raises(CorruptImage, match="cut off"):
+            node.pwrite(2 * GRAIN, b"n" * GRAIN)
+        assert node.read(0, GRAIN) == b"a" * GRAIN
+    assert len(driver.data) == length - cut
