@@ -1,4 +1,4 @@
-"""Images whose file ends before places that their tables name: nothing new is put there, where it would be read as lost."""
+"""Images whose file ends before places that their tables name: nothing new is put there, to be read as what is lost."""
 
 from __future__ import annotations
 

@@ -281,7 +281,8 @@ class SparseExtent(MappedExtent):
         end = last and self.grain_end(last)
         if last >= self.file_end or end is None:
             raise CorruptImage(
-                f"'{self.file.filename}' is cut off at byte {self.file_end}: a new grain could lie where a lost one did",
+                f"'{self.file.filename}' is cut off at byte {self.file_end}: "
+                "a new grain could lie where a lost one did",
                 hint="Copy what is left of the disk with qemu-img convert --salvage.",
             )
         return end
