@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -108,13 +109,13 @@ def test_compare(bench: Bench, folder: Path, first: str, second: str) -> None:
     bench.measure(f"compare {first} {second}", lambda output: ["compare", "-f", "raw", "-F", "qcow2", *names], folder)
 
 
-@pytest.fixture
-def overlay(folder: Path) -> Iterator[Path]:
-    """An overlay whose data is a quarter of its base's, and the base; made anew for each run."""
+@contextmanager
+def stacked(folder: Path, written: int) -> Iterator[Path]:
+    """An overlay that holds so many MiB of each 16 of its base's, and the base; made anew for each run."""
     base, top, work = folder / "base.raw", folder / "top.qcow2", folder / "work.qcow2"
     shutil.copy(folder / "dense.raw", base)
     real_qemu_img("create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top)
-    writes = [part for offset in range(0, LENGTH, 16 * MIB) for part in ("-c", f"write -q -P 7 {offset} 4M")]
+    writes = [part for offset in range(0, LENGTH, 16 * MIB) for part in ("-c", f"write -q -P 7 {offset} {written}M")]
     subprocess.run(["qemu-io", "-f", "qcow2", *writes, str(top)], check=True, timeout=60)
     yield work
     for path in (base, top, work):
@@ -122,26 +123,29 @@ def overlay(folder: Path) -> Iterator[Path]:
 
 
 @pytest.mark.requires_tool("qemu-io")
-def test_commit(bench: Bench, folder: Path, overlay: Path) -> None:
-    bench.measure(
-        "commit a quarter",
-        lambda output: ["commit", "-q", "-f", "qcow2", str(overlay)],
-        folder,
-        between=lambda: shutil.copy(folder / "top.qcow2", overlay),
-    )
+@pytest.mark.parametrize(("what", "written"), [("a quarter", 4), ("all", 16)])
+def test_commit(bench: Bench, folder: Path, what: str, written: int) -> None:
+    with stacked(folder, written) as overlay:
+        bench.measure(
+            f"commit {what}",
+            lambda output: ["commit", "-q", "-f", "qcow2", str(overlay)],
+            folder,
+            between=lambda: shutil.copy(folder / "top.qcow2", overlay),
+        )
 
 
 @pytest.mark.requires_tool("qemu-io")
-def test_rebase(bench: Bench, folder: Path, overlay: Path) -> None:
+def test_rebase(bench: Bench, folder: Path) -> None:
     other = folder / "other.raw"
     shutil.copy(folder / "dense.raw", other)
     with other.open("r+b") as stream:
         for offset in range(12 * MIB, LENGTH, 16 * MIB):
             stream.seek(offset)
             stream.write(bytes(2 * MIB))
-    bench.measure(
-        "rebase on what differs in an eighth",
-        lambda output: ["rebase", "-q", "-f", "qcow2", "-b", str(other), "-F", "raw", str(overlay)],
-        folder,
-        between=lambda: shutil.copy(folder / "top.qcow2", overlay),
-    )
+    with stacked(folder, 4) as overlay:
+        bench.measure(
+            "rebase on what differs in an eighth",
+            lambda output: ["rebase", "-q", "-f", "qcow2", "-b", str(other), "-F", "raw", str(overlay)],
+            folder,
+            between=lambda: shutil.copy(folder / "top.qcow2", overlay),
+        )
