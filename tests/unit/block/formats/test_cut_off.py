@@ -131,9 +131,10 @@ def test_a_qed_image_that_lacks_clusters_gets_no_new_table_either() -> None:
     driver = qed(8 * MIB)
     del driver.data[-CLUSTER:]
     with QED.attach(driver) as node:
-        for write in (lambda: node.pwrite(6 * MIB, b"n"), lambda: node.write_zeroes(6 * MIB, CLUSTER)):
-            with pytest.raises(CorruptImage, match="cut off"):
-                write()
+        with pytest.raises(CorruptImage, match="cut off"):
+            node.pwrite(6 * MIB, b"n")
+        with pytest.raises(CorruptImage, match="cut off"):
+            node.write_zeroes(6 * MIB, CLUSTER)
         node.write_zeroes(8 * CLUSTER, CLUSTER)  # which needs no room
 
 
