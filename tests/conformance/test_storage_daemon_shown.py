@@ -408,6 +408,34 @@ def test_a_file_is_not_emptied_for_a_group_that_cannot_be(tmp_path: Path) -> Non
     assert precious.read_bytes() == b"precious data"
 
 
+@pytest.mark.parametrize(
+    "action",
+    [
+        ("drive-backup", {"device": "other", "target": "precious", "format": "raw", "sync": "full", "job-id": "j"}),
+        ("blockdev-snapshot-sync", {"node-name": "other", "snapshot-file": "precious", "snapshot-node-name": "o"}),
+    ],
+)
+def test_a_file_is_not_emptied_for_a_transaction_that_is_aborted(
+    tmp_path: Path, action: tuple[str, dict[str, str]]
+) -> None:
+    (kind, data), abort = action, {"type": "abort", "data": {}}
+    node = next(iter(data))
+    name, aborted = run("transaction", actions=[{"type": kind, "data": data}, abort])
+    steps: list[Step] = [
+        add("other"),
+        (name, aborted),
+        run("transaction", actions=[{"type": kind, "data": {**data, node: "none"}}, abort]),
+        FLAT,
+    ]
+    compare(tmp_path, IMAGES, (), steps)
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious data")
+    with daemon(tmp_path, "--blockdev", "null-co,node-name=other,size=1M", tool=OURS) as running:
+        answer = running.monitor.send(json.dumps({"execute": name, "arguments": aborted}))
+    assert answer["error"]["desc"] == "Transaction aborted using Abort action"
+    assert precious.read_bytes() == b"precious data"
+
+
 def test_each_overlay_says_that_what_is_below_it_cannot_be_opened(tmp_path: Path) -> None:
     prepare = (*IMAGES, "qemu-img create -q -f qcow2 -b top.qcow2 -F qcow2 new.qcow2", "rm base.qcow2")
     steps: list[Step] = [

@@ -49,10 +49,15 @@ class Abort(Action):
 
     def prepare(self) -> None:
         """Fail."""
-        raise BlockError("Transaction aborted using Abort action", errno=errno.ECANCELED)
+        raise aborted()
 
     def undo(self) -> None:
         """Nothing was done."""
+
+
+def aborted() -> BlockError:
+    """The error of :class:`Abort`."""
+    return BlockError("Transaction aborted using Abort action", errno=errno.ECANCELED)
 
 
 class Deferred(Action):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block.jobs.job import Job
@@ -42,11 +42,19 @@ def _backup(daemon: Daemon, given: Mapping[str, Any]) -> None:
     make_drive_backup(daemon, given, None).launch()
 
 
-def make_drive_backup(daemon: Daemon, given: Mapping[str, Any], group: JobTransaction | None) -> Job:
-    """Make a backup, and its target; see :func:`hostel.cli.storage_daemon.monitor.block_job.make_job`."""
+def make_drive_backup(
+    daemon: Daemon,
+    given: Mapping[str, Any],
+    group: JobTransaction | None,
+    emptying: Callable[[str], None] | None = None,
+) -> Job:
+    """Make a backup, and its target; see :func:`hostel.cli.storage_daemon.monitor.block_job.make_job`.
+
+    ``emptying`` is called with the target's name before that is made, and may raise.
+    """
     source = node_of(daemon, given["device"])
     backing = {"top": bottom_of_filters(source).backing, "none": source}.get(given["sync"])
-    target = _open_target(daemon, given, source, backing)
+    target = _open_target(daemon, given, source, backing, emptying=emptying)
     target.detect_zeroes = "unmap"
     try:
         return make_backup(daemon, given, source, target, group, owned=target)
@@ -62,6 +70,7 @@ def _open_target(
     source: BlockNode,
     backing: BlockNode | None,
     recorded: BlockNode | None = None,
+    emptying: Callable[[str], None] | None = None,
 ) -> BlockNode:
     """Make the target where that is asked for, and open it on ``backing``, which the source uses too.
 
@@ -71,6 +80,7 @@ def _open_target(
         source: what the target's size and format are those of.
         backing: what it is opened on.
         recorded: what its metadata names, where that is another one.
+        emptying: called with its name before it is made; may raise.
 
     Raises:
         BlockError: it cannot be made or opened.
@@ -92,6 +102,8 @@ def _open_target(
             backing_format=None if below is None else below.format,
             open_backing=False,
         )
+        if emptying is not None:
+            emptying(plan.filename)
         create.create(plan)
     target = graph.open(given["target"], format, read_only=False, no_backing=True)
     try:

@@ -26,7 +26,16 @@ def _append(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
     return Overlay(daemon.nodes, node, lambda _: daemon.nodes.find(overlay, overlay), owned=False)
 
 
-def _make_overlay(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
+def make_overlay(
+    daemon: Daemon, given: Mapping[str, Any], emptying: Callable[[str], None] | None = None
+) -> atomic.Action:
+    """Make a snapshot, and its overlay.
+
+    Args:
+        daemon: whose nodes.
+        given: the checked arguments.
+        emptying: called with the overlay's name before that is made; may raise.
+    """
     # Devices have names of their own in QEMU, and there are none here.
     node = daemon.nodes.get(given.get("node-name", ""))
     if node is None:
@@ -39,6 +48,8 @@ def _make_overlay(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
         if name in daemon.nodes:
             raise generic("New overlay node-name already in use")
         if given.get("mode") != "existing":
+            if emptying is not None:
+                emptying(given["snapshot-file"])
             _create(given["snapshot-file"], given.get("format", "qcow2"), unfiltered(below))
         return _open(daemon, given["snapshot-file"], given.get("format", "qcow2"), name)
 
@@ -181,10 +192,11 @@ def _or_null(text: str | None) -> str:
     return "null" if text is None else text
 
 
+SYNC: Final = "blockdev-snapshot-sync"
 ACTIONS: Final[Mapping[str, tuple[_Make, tuple[Parameter, ...]]]] = {
     "blockdev-snapshot": (_append, (needed("node"), needed("overlay"))),
-    "blockdev-snapshot-sync": (
-        _make_overlay,
+    SYNC: (
+        make_overlay,
         (
             Parameter("device"),
             Parameter("node-name"),
