@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
+from support.formats import good, ours, theirs
 from support.twins import Twins
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
@@ -160,6 +163,34 @@ def test_external_data_files_are_renamed_and_no_more_raw(images: Twins) -> None:
         images.same(f"amend -o {options} d")
         assert _described(images, "real", "d") == _described(images, "ours", "d")
     images.refused("amend -o data_file_raw=on d")
+
+
+@pytest.mark.parametrize(("given", "recorded"), [("file:other", "other"), ("file:a:b", "./a:b"), ("./a:b", "./a:b")])
+def test_a_data_file_is_recorded_as_by_creation_so_that_it_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, recorded: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good(theirs("create", "-q", "-f", "qcow2", "-o", "data_file=data", "d", "1M"))
+    good(theirs("-c", "write -P 7 0 64k", "d", tool="qemu-io"))
+    shutil.copy("data", recorded)
+    good(ours("amend", "-f", "qcow2", "-o", f"data_file={given}", "d"))
+    Path("data").unlink()
+    for tool in (ours, theirs):
+        good(tool("-c", "read -P 7 0 64k", "d", tool="qemu-io"))
+        described = json.loads(good(tool("info", "--output=json", "d")).out)
+        assert described["format-specific"]["data"]["data-file"] == recorded
+
+
+@pytest.mark.parametrize("name", ["nbd://localhost", "json:{}", "host_device:other", "bogus:other"])
+def test_a_data_file_that_could_not_be_opened_is_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    good(theirs("create", "-q", "-f", "qcow2", "-o", "data_file=data", "d", "1M"))
+    before = Path("d").read_bytes()
+    refused = ours("amend", "-f", "qcow2", "-o", f"data_file={name}", "d")
+    assert refused.code == 1 and "data-file must be a plain path" in refused.err
+    assert Path("d").read_bytes() == before
 
 
 def test_features_that_version_2_lacks_are_named(images: Twins) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
+from hostel.block import filename as names
 from hostel.block.formats.qcow2 import header as headers
 from hostel.block.formats.qcow2 import layout, snapshot_table
 from hostel.block.formats.qcow2.encryption import PREFIX, Encryption
@@ -34,7 +35,7 @@ from hostel.block.formats.qcow2.write import Guest
 from hostel.block.formats.qcow2.zero_clusters import expand_zero_clusters, has_compressed_clusters
 from hostel.block.options import Value
 from hostel.block.powers import Preallocation
-from hostel.errors import BlockError, InvalidImage, UnsupportedFeature
+from hostel.errors import BlockError, InvalidImage, UnsupportedFeature, UntrustedReference
 
 Report = Callable[[int, int], None]
 VERSIONS: Final = {"0.10": 2, "v2": 2, "1.1": 3, "v3": 3}
@@ -118,9 +119,11 @@ def _target(image: Qcow2Image, options: Mapping[str, Value]) -> _Target:
     compat = str(options.get("compat", ""))
     if "compat" in options and compat not in VERSIONS:
         raise _invalid(f"Unknown compatibility level {compat}")
-    data_file = str(options["data_file"]) if "data_file" in options else None
-    if data_file is not None and not image.external:
-        raise _invalid("data-file can only be set for images that use an external data file")
+    data_file = None
+    if "data_file" in options:
+        if not image.external:
+            raise _invalid("data-file can only be set for images that use an external data file")
+        data_file = _recorded(str(options["data_file"]))
     raw = bool(options.get("data_file_raw", image.raw_external))
     if raw and not image.raw_external:
         raise _invalid("data-file-raw cannot be set on existing images")
@@ -135,6 +138,16 @@ def _target(image: Qcow2Image, options: Mapping[str, Value]) -> _Target:
         data_file_raw=raw,
         size=int(options.get("size", 0)) or image.size,
     )
+
+
+def _recorded(data_file: str) -> str:
+    """A data file's name as an image records it: a path, since whoever opens the image follows no other name."""
+    if names.protocol(data_file) not in (None, "file"):
+        raise UntrustedReference(
+            f"Could not open '{data_file}': data-file must be a plain path",
+            hint=f"For a file of that name write '{names.of_path(data_file)}'.",
+        )
+    return names.of_path(data_file.removeprefix("file:"))
 
 
 def _check_encryption(encryption: Encryption | None, options: Mapping[str, Value]) -> None:
