@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from support import hostile
 from support.twins import Twins
 
 pytestmark = pytest.mark.requires_tool("qemu-img")
@@ -72,6 +73,16 @@ def test_a_loop_in_the_chain_is_an_error(twins: Twins) -> None:
     twins.prepare("qemu-img create -q -f qcow2 -u -b b -F qcow2 a 1M")
     twins.prepare("qemu-img create -q -f qcow2 -u -b a -F qcow2 b 1M")
     twins.refused("info --backing-chain a")
+
+
+@pytest.mark.parametrize("name", ['json:{"driver":"nosuch"}', "json:{", 'json:{"driver":"raw"}', "nbd:x"])
+def test_a_backing_files_name_that_makes_no_sense_is_told_as_such(twins: Twins, name: str) -> None:
+    twins.write("middle", hostile.naming(name.encode()))
+    twins.write("top", hostile.naming(b"middle"))
+    for image in ("middle", "top"):
+        twins.same(f"info {image}")
+        twins.refused(f"info --backing-chain {image}")
+        twins.refused(f"map {image}")
 
 
 def test_a_backing_file_may_be_described_by_json(twins: Twins) -> None:

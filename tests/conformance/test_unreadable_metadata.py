@@ -39,11 +39,12 @@ NEEDLESS = {
 
 
 def unreadable(format: str, name: str, sector: int) -> str:
-    """The name of an image of which a sector cannot be read."""
+    """The name of an image of which a sector cannot be read; its format is left to a guess where that is empty."""
     fault = {"event": "none", "iotype": "read", "errno": 5, "once": False, "sector": sector}
     file = {"driver": "blkdebug", "image": {"driver": "file", "filename": name}, "inject-error": [fault]}
     secret = {"key-secret": "first"} if format == "luks" else {}
-    return "json:" + json.dumps({"driver": format, **secret, "file": file}, separators=(",", ":"))
+    driver = {"driver": format} if format else {}
+    return "json:" + json.dumps({**driver, **secret, "file": file}, separators=(",", ":"))
 
 
 @pytest.mark.parametrize("kind", SECTORS)
@@ -76,6 +77,12 @@ def test_the_trailer_of_a_dmg_cannot_be_read(twins: Twins) -> None:
     data = dmg([part(RAW, 0, b"a" * 8192)], 8192)
     twins.write("image", data)
     _refused_alike(twins, "info", "dmg", len(data) // 512)
+
+
+def test_what_tells_the_format_cannot_be_read(twins: Twins) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 image 2M")
+    for verb in ("info", "check", "map"):
+        _refused_alike(twins, verb, "", 0)
 
 
 @pytest.mark.parametrize("format", NEEDLESS)

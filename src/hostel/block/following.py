@@ -69,16 +69,15 @@ def follow(holder: BlockNode, reference: Reference) -> Described:
         if found is None:
             raise parent.missing(reference, place)
         name = found
-    return describe(name, reference.format)
+    with blockdev.as_backing(reference.child):
+        return describe(name, reference.format)
 
 
 def complete(holder: BlockNode, reference: Reference, given: Described) -> Described:
     """A backing file by its options and, for what they leave open, by the image's own claim."""
+    name = follow(holder, reference).name if reference.filename else ""
     with blockdev.as_backing(reference.child):
-        if not reference.filename:
-            return blockdev.complete(given, "", None)
-        followed = follow(holder, reference)
-        return blockdev.complete(given, followed.name, reference.format)
+        return blockdev.complete(given, name, reference.format if name else None)
 
 
 def untrusted(node: BlockNode, reference: Reference) -> UntrustedReference:

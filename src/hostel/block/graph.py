@@ -29,6 +29,7 @@ from hostel.block.node import BlockNode
 from hostel.block.options import OptionError, Value
 from hostel.block.permission import Permission
 from hostel.block.protocols.file import FileDriver, open_file
+from hostel.block.reading import read_or_say
 from hostel.block.tree import require_distinct, require_writable
 from hostel.block.trust import Trust
 from hostel.errors import BlockError, CorruptImage, InvalidImage, UnknownFormat, UnsupportedFeature
@@ -350,7 +351,8 @@ def _permissions(mode: OpenMode, *, is_raw: bool) -> tuple[Permission, Permissio
 
 
 def _probe(file: BlockNode, trust: Trust) -> str:
-    head = bytes(file.read(0, min(probe.HEAD_LENGTH, file.length)))
+    length = min(probe.HEAD_LENGTH, file.length)
+    head = read_or_say(file, 0, length, "Could not read image for determining its format")
     found = probe.detect(head, file.filename)
     if found == "raw" and trust is Trust.UNTRUSTED:
         raise UnknownFormat(f"'{file.filename}' is of no known format", hint="Say so if it is raw: -f raw.")
