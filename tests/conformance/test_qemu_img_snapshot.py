@@ -119,6 +119,16 @@ def test_a_snapshot_whose_table_makes_no_sense_is_refused_alike(
     assert twins.same(command).code
 
 
+@pytest.mark.parametrize("size", [100, (64 << 20) + 1, (1 << 32) - 1])
+def test_a_snapshot_of_no_whole_sectors_is_not_gone_back_to(twins: Twins, size: int) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 a 64M")
+    twins.prepare("qemu-img snapshot -c s a")
+    twins.share("a")
+    table = int.from_bytes((twins.real / "a").read_bytes()[64:72], "big")
+    twins.write("a", size.to_bytes(8, "big"), table + 48)
+    twins.refused("snapshot -a s a")
+
+
 def test_what_is_broken_in_an_image_of_which_no_snapshot_can_be_made_is_told(twins: Twins) -> None:
     twins.prepare("qemu-img create -q -f qcow2 a 64M")
     twins.prepare("qemu-io -c 'write 0 64k' a")

@@ -19,7 +19,8 @@ from hostel.block.formats.qcow2.snapshot_table import Snapshot
 from hostel.block.formats.qcow2.transaction import Transaction, adopt_l1, in_place, replace_l1
 from hostel.block.powers import SnapshotInfo
 from hostel.codec.table import pack_table, unpack_table
-from hostel.errors import BlockError, CorruptImage, ReadOnly, UnsupportedFeature
+from hostel.errors import BlockError, CorruptImage, InvalidImage, ReadOnly, UnsupportedFeature
+from hostel.units import SECTOR
 
 
 def snapshots(image: Qcow2Image) -> list[SnapshotInfo]:
@@ -86,6 +87,8 @@ def apply_snapshot(image: Qcow2Image, id_or_name: str) -> None:
     header = image.header
     if snapshot.disk_size != header.size and header.version < 3:
         raise UnsupportedFeature("Can't resize a v2 image which has snapshots")
+    if snapshot.disk_size != header.size and snapshot.disk_size % SECTOR:
+        raise InvalidImage("The new size must be a multiple of 512")
     l1 = load_l1(image, snapshot)
     entries = max(len(l1), image.geometry.l1_entries(snapshot.disk_size))
     if entries > layout.MAX_L1_SIZE // 8:
