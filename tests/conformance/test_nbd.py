@@ -341,6 +341,32 @@ def test_errors_of_nbdkit_are_errors_with_their_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.requires_tool("nbdkit")
+@pytest.mark.parametrize("tool", ["qemu-img", "hostel qemu-img"])
+@pytest.mark.parametrize(
+    ("fault", "said", "line"),
+    [
+        ("pwrite", "write", "convert -n -f raw -O raw {disk} {uri}"),
+        ("pwrite", "write", "dd -f raw -O raw if={disk} of={uri}"),
+        ("zero", "write zeroes", "convert -n -f raw -O raw {disk} {uri}"),
+        ("pread", "read", "convert -f raw -O qcow2 {uri} {out}"),
+        ("extents", "tell the block status", "convert -f raw -O qcow2 {uri} {out}"),
+    ],
+)
+def test_a_copy_that_a_server_fails_is_a_failure(tmp_path: Path, fault: str, said: str, line: str, tool: str) -> None:
+    # CVE-2022-0485: nbdcopy told of no error.
+    (tmp_path / "disk").write_bytes(CONTENT)
+    server = ("--filter=error", "data", "@1048576 ( 0x55 )*65536", "size=8M", f"error-{fault}-rate=100%")
+    with other(tmp_path, "nbdkit", "-f", "-U", "{socket}", *server) as uri:
+        words = f"{tool} {line.format(disk=tmp_path / 'disk', out=tmp_path / 'out', uri=uri)}".split()
+        ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1, ended.stderr
+    assert "Input/output error" in ended.stderr
+    if tool != "qemu-img":
+        assert f"failed to {said}: Input/output error" in ended.stderr
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.requires_tool("nbdkit")
 def test_nbdkit_that_dies_is_an_error_and_not_a_hang(tmp_path: Path) -> None:
     with other(tmp_path, "nbdkit", "-f", "-U", "{socket}", "memory", "8M") as uri:
         node = graph.open(uri, "raw")

@@ -310,11 +310,10 @@ class NbdDriver(ProtocolDriver):
                 self._pieces(protocol.command_text(command), high - low, _RANGE, start, writes=True)
 
     def _simple(self, command: Command, offset: int, length: int, flags: CommandFlag) -> Reply:
+        what = "tell the block status" if command is Command.BLOCK_STATUS else protocol.command_text(command)
+
         def run(connection: Connection) -> Reply:
-            return self._checked(
-                protocol.command_text(command),
-                connection.finish(connection.start(command, offset, length, flags=flags)),
-            )
+            return self._checked(what, connection.finish(connection.start(command, offset, length, flags=flags)))
 
         return self._run(run)
 
