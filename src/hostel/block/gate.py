@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final
 
 from hostel.block.forked import in_child
-from hostel.errors import BlockError
+from hostel.errors import BlockError, Reentered
 
 _PATIENCE: Final = 120.0  # seconds that a request waits at a closed gate
 _GLANCE: Final = 0.01  # seconds after which the one who waits looks for himself
@@ -29,40 +29,42 @@ class Gate:
     interruption that ``come`` raises, as of Ctrl-C, is raised when one is in: both belong in one ``try`` statement.
 
     Attributes:
-        come: to be called with None.
-        go: to be followed by :meth:`left` where there is a holder then.
+        come: to be called with the thread's identity.
+        go: likewise; to be followed by :meth:`left` where there is a holder then.
         holder: the identity of the thread that has closed it; 0 while it is open.
     """
 
     __slots__ = ("_changed", "_depth", "_inside", "_mutex", "come", "go", "holder")
 
     def __init__(self) -> None:
-        # A deque's append and pop are single steps of the interpreter: counting needs no lock.
-        self._inside: deque[None] = deque()
+        # A deque's append and remove are single steps of the interpreter: keeping count of threads needs no lock.
+        self._inside: deque[int] = deque()
         self.come = self._inside.append
-        self.go = self._inside.pop
+        self.go = self._inside.remove
         self.holder = 0
         self._depth = 0
         self._mutex = threading.RLock()  # taken by itself: Condition's own way in may be interrupted in between
         self._changed = threading.Condition(self._mutex)
 
     def __enter__(self) -> None:
+        me = threading.get_ident()
         try:
-            self.come(None)
+            self.come(me)
             if self.holder:
-                self._wait()
+                self._wait(me)
         except BaseException:
-            self.go()
+            self.go(me)
             raise
 
     def enter_at_once(self) -> bool:
         """Come in, to be followed by :meth:`step_out`; False, and one is not in, where the gate is closed to us."""
+        me = threading.get_ident()
         try:
-            self.come(None)
-            if not self.holder or self.holder == threading.get_ident():
+            self.come(me)
+            if self.holder in (0, me):
                 return True
         except BaseException:
-            self.go()
+            self.go(me)
             raise
         self.step_out()
         return False
@@ -72,19 +74,19 @@ class Gate:
         try:
             self.__enter__()
         except BaseException:
-            self.come(None)  # which the end of the statement takes back
+            self.come(threading.get_ident())  # which the end of the statement takes back
             raise
 
     def step_out(self) -> None:
         """Leave for a while, within a ``with`` statement."""
-        self.go()
+        self.go(threading.get_ident())
         if self.holder:
             self.left()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.go()
+        self.go(threading.get_ident())
         if self.holder:
             self.left()
 
@@ -98,17 +100,17 @@ class Gate:
         with self._mutex:
             self._changed.notify_all()
 
-    def _wait(self) -> None:
+    def _wait(self, me: int) -> None:
         """Step back from a closed gate, and come in when it is open; one is in also where this fails."""
         until = time.monotonic() + _PATIENCE
-        while self.holder and self.holder != threading.get_ident():
+        while self.holder not in (0, me):
             try:
-                self.go()
+                self.go(me)
                 with self._mutex:
                     self._changed.notify_all()
                     self._changed.wait_for(lambda: not self.holder, _PAUSE)
             finally:
-                self.come(None)
+                self.come(me)
             if self.holder and time.monotonic() >= until:
                 raise BlockError("The block graph is being changed, and that does not end", errno=errno.EBUSY)
 
@@ -116,6 +118,9 @@ class Gate:
         """Close the gate and wait until nobody is inside; False, and the gate is open, where that takes too long.
 
         The thread that has closed it may do so again, and opens it as often.
+
+        Raises:
+            Reentered: by a signal handler, of a thread that is inside: it would wait for itself.
         """
         until, me = time.monotonic() + seconds, threading.get_ident()
         closed = False
@@ -129,6 +134,8 @@ class Gate:
         return closed
 
     def _close(self, me: int, until: float) -> bool:
+        if me in self._inside:
+            raise Reentered("A signal handler cannot keep others out of what its own thread is in the middle of using")
         if self.holder == me:
             self._depth += 1
             return True

@@ -104,7 +104,7 @@ class Lockable:
     def _require_outside(self) -> None:
         """Refuse a signal handler what needs no lock, but is not to come in the middle of a call either."""
         if self._busy and not isinstance(self._lock, (Gate, Wall)) and _is_ours(self._lock):
-            raise _reentered(self)
+            raise Reentered.of(self.filename)
 
     def stepwise(self) -> Gate:
         """The gate of requests that take the lock for each of their steps anew; draining the node closes it."""
@@ -125,8 +125,14 @@ class Lockable:
         Calls nest; see :func:`hostel.block.rewiring.drained`.
 
         Raises:
-            Reentered: as of :meth:`lock`.
+            Reentered: in a signal handler, of a thread that is in the middle of a call to the driver.
         """
+        try:
+            return self._drain(seconds)
+        except Reentered:
+            raise Reentered.of(self.filename) from None
+
+    def _drain(self, seconds: float) -> bool:
         until = time.monotonic() + seconds
         while True:
             gate, lock = self._stepwise, self._lock
@@ -137,7 +143,7 @@ class Lockable:
             try:
                 held = _hold(lock, max(0.0, until - time.monotonic()))
                 if held and self._busy:
-                    raise _reentered(self)
+                    raise Reentered.of(self.filename)
                 if held and lock is self._lock and gate is self._stepwise:
                     self._drained += 1
                     drained = True
@@ -214,7 +220,7 @@ class Entry:
                 _take(lock)
                 if node._busy:  # by this very thread, or we would not have the lock
                     lock.release()
-                    raise _reentered(node)
+                    raise Reentered.of(node.filename)
                 if lock is node._lock:
                     node._busy = not self._nests
                     return
@@ -233,10 +239,6 @@ class Entry:
             if not isinstance(self._lock, Gate):
                 self._node._busy = False
             self._lock.__exit__(kind, error, trace)
-
-
-def _reentered(node: Lockable) -> Reentered:
-    return Reentered(f"A signal handler cannot use '{node.filename}', which its own thread is in the middle of using")
 
 
 def _take(lock: threading.RLock, seconds: float = -1.0) -> bool:

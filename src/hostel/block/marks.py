@@ -7,7 +7,7 @@ import threading
 from hostel.block.forked import in_child
 from hostel.block.gate import BYPASS
 
-_lock = threading.Lock()  # one write tells that a threshold was passed
+_lock = threading.RLock()  # one write tells that a threshold was passed; a signal handler may come here again
 in_child(_lock._at_fork_reinit)  # type: ignore[attr-defined]
 
 

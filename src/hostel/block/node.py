@@ -212,13 +212,14 @@ class BlockNode(Lockable):
             return
         if type(gate) is Gate:
             # What most requests do, without the calls that a with statement costs.
+            me = threading.get_ident()
             try:
-                gate.come(None)
+                gate.come(me)
                 if not gate.holder and gate is self._lock:
                     self.driver.pread(offset, buf)
                     return
             finally:
-                gate.go()
+                gate.go(me)
                 if gate.holder:
                     gate.left()
         else:
@@ -264,13 +265,14 @@ class BlockNode(Lockable):
 
     def _pwrite(self, offset: int, view: memoryview, gate: Lock) -> None:
         if type(gate) is Gate:
+            me = threading.get_ident()
             try:
-                gate.come(None)
+                gate.come(me)
                 if not gate.holder and gate is self._lock:
                     self.driver.pwrite(offset, view)
                     return
             finally:
-                gate.go()
+                gate.go(me)
                 if gate.holder:
                     gate.left()
         else:

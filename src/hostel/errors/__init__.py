@@ -113,6 +113,11 @@ class Reentered(BlockError):
 
     default_errno = _errno.EDEADLK
 
+    @classmethod
+    def of(cls, filename: str) -> Reentered:
+        """What is raised to a signal handler that uses an image of this name."""
+        return cls(f"A signal handler cannot use '{filename}', which its own thread is in the middle of using")
+
 
 class UntrustedReference(BlockError):
     """An image opened as untrusted names a file or an address outside itself."""

@@ -530,8 +530,8 @@ def test_who_is_interrupted_on_coming_in_is_not_waited_for(tmp_path: Path, act: 
     assert isinstance(gate, Gate)
     come = gate.come
 
-    def come_and_be_interrupted(one: None) -> None:
-        come(one)
+    def come_and_be_interrupted(me: int) -> None:
+        come(me)
         raise KeyboardInterrupt
 
     gate.come = come_and_be_interrupted
@@ -547,7 +547,7 @@ def test_who_clears_up_behind_an_interruption_does_not_wait_for_himself(tmp_path
     """A request that was interrupted as it went out may be counted still."""
     node = creating.create(str(tmp_path / "f"))
     assert isinstance(node._lock, Gate)
-    node._lock.come(None)
+    node._lock.come(threading.get_ident())
     notes: list[str] = []
 
     def work() -> None:
@@ -563,5 +563,5 @@ def test_who_clears_up_behind_an_interruption_does_not_wait_for_himself(tmp_path
     assert not thread.is_alive()
     [note] = notes
     assert note.endswith("do not come to an end; it stays open")
-    node._lock.go()
+    node._lock.go(threading.get_ident())
     node.close()

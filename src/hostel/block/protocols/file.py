@@ -14,6 +14,7 @@ from hostel.block import notice, permission
 from hostel.block.driver import BlockDriver, Cache, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.gate import BYPASS, Gate
+from hostel.block.interruption import breaks_in
 from hostel.block.lasting import LastingSync
 from hostel.block.marks import DiscardCount
 from hostel.block.node import BlockNode
@@ -435,9 +436,12 @@ class FileDriver(BlockDriver):
         with self._seeking:
             fd, self._fd = self._fd, -1
             past = self._past
-        if past is not None and not past.close(_END_TIMEOUT):
+        try:
+            if past is not None and not past.close(_END_TIMEOUT):
+                raise BlockError(f"Requests to '{self._path}' do not come to an end; it stays open", errno=errno.EBUSY)
+        except BaseException:
             self._fd = fd
-            raise BlockError(f"Requests to '{self._path}' do not come to an end; it stays open", errno=errno.EBUSY)
+            raise
         BYPASS.changed()  # also for who has the number, and has not asked for the gate yet
         if past is not None:
             past.open()
@@ -466,7 +470,7 @@ class FileDriver(BlockDriver):
         return self._direct_file().changing(offset, length) if self.is_direct else contextlib.nullcontext()
 
     def _fail(self, error: OSError) -> NoReturn:
-        if error.errno is None:  # of a signal handler, not of the host
+        if breaks_in(error):  # of a signal handler, not of the host
             raise error
         raise OSError(error.errno, error.strerror, self._path) from None
 

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -202,16 +203,16 @@ class Transmission:
 
     def _answer_from_file(self, file: HostFile) -> bool:
         """Answer what has arrived, past the nodes as far as that may be; False when the client has disconnected."""
-        gate = file.gate
-        gate.come(None)  # as a with statement does, without its calls
+        gate, me = file.gate, threading.get_ident()
+        gate.come(me)  # as a with statement does, without its calls
         if gate.holder:
-            gate.go()
+            gate.go(me)
             gate.__enter__()
         try:
             if not self._answer_past_nodes(file):
                 return False
         finally:
-            gate.go()
+            gate.go(me)
             if gate.holder:
                 gate.left()
         if self._deferred:

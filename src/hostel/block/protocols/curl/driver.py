@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import threading
 from collections import deque
 from collections.abc import Mapping
 from typing import IO, Any, Final, Self
@@ -61,7 +60,6 @@ class CurlDriver(ProtocolDriver):
         super().__init__()
         self.filename = filename
         self._readahead = readahead
-        self._lock = threading.Lock()
         self._kept: deque[tuple[int, bytes | bytearray]] = deque(maxlen=_KEPT)
         self._remote = RemoteFile(access)
         try:
@@ -113,19 +111,17 @@ class CurlDriver(ProtocolDriver):
 
     def _take_kept(self, offset: int, buf: memoryview) -> int:
         """Copy what is kept of a range's beginning; the number of bytes."""
-        with self._lock:
-            for start, data in self._kept:
-                found = min(start + len(data) - offset, len(buf))
-                if start <= offset and found > 0:
-                    buf[:found] = memoryview(data)[offset - start :][:found]
-                    return found
+        for start, data in tuple(self._kept):  # a step of the interpreter: others keep something meanwhile
+            found = min(start + len(data) - offset, len(buf))
+            if start <= offset and found > 0:
+                buf[:found] = memoryview(data)[offset - start :][:found]
+                return found
         return 0
 
     def _keep(self, offset: int, length: int) -> None:
         data = bytearray(min(length, self._remote.size - offset))
         self._remote.read(offset, memoryview(data))
-        with self._lock:
-            self._kept.appendleft((offset, data))
+        self._kept.appendleft((offset, data))
 
     def info(self) -> FormatInfo:
         """Nothing: a server tells no more than the size."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS: Final = 4  # for one range, each from where the last one was cut off
 _REDIRECTS: Final = 10
+_STEP: Final = 1.0  # seconds after which it is looked whether a transfer takes too long
 _TFTP_BLOCK: Final = 1428  # bytes: what fits into an Ethernet frame
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
 _OK: Final = 200
@@ -136,8 +137,8 @@ class RemoteFile:
             ) from None
         self._curl = pycurl
         self._access = access
-        self._lock = threading.Lock()
-        self._idle: list[pycurl.Curl] = []
+        self._lock = threading.RLock()  # a signal handler may come here again
+        self._idle: list[tuple[pycurl.CurlMulti, pycurl.Curl]] = []
         self._closed = False
         self._found = _Response()
         self.size = 0
@@ -286,7 +287,7 @@ class RemoteFile:
 
         Args:
             answer: filled with what the server says.
-            take: called with the bytes as they come; 0 ends the transfer.
+            take: called with the bytes as they come; a number ends the transfer.
             span: the offsets of the first byte and of the one after the last; None for the whole file.
             before: sets up what this transfer needs beside.
             after: asks what this transfer has brought.
@@ -296,43 +297,71 @@ class RemoteFile:
             _Failure: it ended early.
         """
         curl = self._curl
-        handle = self._handle()
+        multi, handle = self._handle()
         try:
             self._set_up(handle)
-            handle.setopt(curl.HEADERFUNCTION, answer.header)
-            handle.setopt(curl.WRITEFUNCTION, take)
             if span is not None:
                 handle.setopt(curl.RANGE, f"{span[0]}-{span[1] - 1}")
             if before is not None:
                 before(handle)
-            try:
-                handle.perform()
-            except curl.error as error:
-                if answer.status < _ERROR and not expects():
-                    raise self._failure(*error.args) from None
+            failure = self._run(multi, handle, answer, take)
+            if failure is not None and answer.status < _ERROR and not expects():
+                raise failure
             if answer.status >= _ERROR and not expects():
                 raise _Failure(_refusal(answer.status))
             if after is not None:
                 after(handle)
         finally:
-            self._give_back(handle)
+            self._give_back(multi, handle)
+
+    def _run(
+        self, multi: pycurl.CurlMulti, handle: pycurl.Curl, answer: _Response, take: Callable[[bytes], int | None]
+    ) -> _Failure | None:
+        """Let libcurl get on, a step at a time; why the transfer ended early, if it has.
+
+        libcurl calls nothing of ours meanwhile: what a signal handler raised there would be lost. Nor would any handler
+        run before a server that says nothing is given up.
+        """
+        lines: list[bytes] = []
+        parts: list[bytes] = []
+        handle.setopt(self._curl.HEADERFUNCTION, lines.append)
+        handle.setopt(self._curl.WRITEFUNCTION, parts.append)
+        multi.add_handle(handle)
+        try:
+            while True:
+                _, active = multi.perform()
+                for line in lines:
+                    answer.header(line)
+                for part in parts:
+                    if take(part) is not None:
+                        return self._failure(self._curl.E_WRITE_ERROR, "the transfer was broken off")
+                lines.clear()
+                parts.clear()
+                if not active:
+                    break
+                multi.select(_STEP)
+            for _, code, text in multi.info_read()[2]:
+                return self._failure(code, text)
+            return None
+        finally:
+            multi.remove_handle(handle)
 
     def _failure(self, code: int, text: str) -> _Failure:
         curl = self._curl
         broken = (curl.E_PARTIAL_FILE, curl.E_RECV_ERROR, curl.E_SEND_ERROR, curl.E_GOT_NOTHING, _STREAM_ERROR)
         return _Failure(text or f"libcurl's error {code}", cut_off=code in broken)
 
-    def _handle(self) -> pycurl.Curl:
+    def _handle(self) -> tuple[pycurl.CurlMulti, pycurl.Curl]:
         with self._lock:
-            return self._idle.pop() if self._idle else self._curl.Curl()
+            return self._idle.pop() if self._idle else (self._curl.CurlMulti(), self._curl.Curl())
 
-    def _give_back(self, handle: pycurl.Curl) -> None:
-        handle.reset()  # which keeps its connections
+    def _give_back(self, multi: pycurl.CurlMulti, handle: pycurl.Curl) -> None:
+        handle.reset()
         with self._lock:
             if not self._closed:
-                self._idle.append(handle)
+                self._idle.append((multi, handle))  # which keeps its connections
                 return
-        handle.close()
+        _close(multi, handle)
 
     def _set_up(self, handle: pycurl.Curl) -> None:
         curl, access = self._curl, self._access
@@ -388,8 +417,13 @@ class RemoteFile:
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
-        for handle in idle:
-            handle.close()
+        for pair in idle:
+            _close(*pair)
+
+
+def _close(multi: pycurl.CurlMulti, handle: pycurl.Curl) -> None:
+    handle.close()
+    multi.close()
 
 
 def _refusal(status: int) -> str:

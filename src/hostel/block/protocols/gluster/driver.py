@@ -79,7 +79,7 @@ class GlusterDriver(ProtocolDriver):
         self._no_flush = no_flush
         self._sync = LastingSync()
         self._size = file.size()
-        self._growing = threading.Lock()
+        self._growing = threading.RLock()  # a signal handler may come here again
         self._tells_holes = self._finds_end()
 
     @classmethod
@@ -160,7 +160,8 @@ class GlusterDriver(ProtocolDriver):
 
     def _grown(self, end: int) -> None:
         with self._growing:
-            self._size = max(self._size, end)
+            if end > self._size:
+                self._size = end
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Zero a range, and give its space back where that may be; zeroes are sent where there is no other way."""

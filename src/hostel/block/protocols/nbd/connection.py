@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from hostel.block.interruption import breaks_in
 from hostel.errors import HostelError, NetworkError, RemoteProtocolError
 from hostel.net import address as addresses
 from hostel.net.address import Address
@@ -30,6 +31,7 @@ TIMEOUT: Final = 30.0  # seconds to connect, and again to shake hands
 _PORTION: Final = 4 * KiB  # bytes of the handshake taken at once
 _BLOCKED: Final = 10  # milliseconds after which a sender looks whether somebody receives
 _SETTLED: Final = 30.0  # seconds for the one who receives to notice that the connection is lost
+_GLANCE: Final = 1.0  # seconds after which the one who waits looks for himself
 
 
 class ConnectionLost(HostelError):
@@ -81,6 +83,8 @@ def negotiate(
                 handshake.started_tls()
     except TimeoutError:
         transport.close()
+        if time.monotonic() < deadline:  # it is a signal handler's
+            raise
         raise NetworkError(f"'{address}' does not finish the NBD handshake within {TIMEOUT:.0f} seconds") from None
     except (OSError, HostelError):
         _say_goodbye(transport, handshake)
@@ -128,7 +132,8 @@ class Connection:
             contexts=tuple(number for number, _ in connected.export.contexts),
         )
         self._early = data
-        self._changed = threading.Condition()
+        self._mutex = threading.RLock()  # taken by itself: Condition's own way in may be interrupted in between
+        self._changed = threading.Condition(self._mutex)
         self._sending = threading.Lock()
         self._replies: dict[int, Reply] = {}
         self._receiving = False
@@ -150,7 +155,7 @@ class Connection:
         Raises:
             ConnectionLost: it cannot be sent.
         """
-        with self._changed:
+        with self._mutex:
             if self._failure:
                 raise self._lost()
             cookie = self._next_cookie
@@ -161,13 +166,11 @@ class Connection:
             with self._sending:
                 self._transport.send([header, payload] if payload else [header], self._make_way)
         except OSError as error:
+            if breaks_in(error):
+                raise
             self._lose(f"Failed to send a request: {error.strerror or error}")
-            with self._changed:
+            with self._mutex:
                 raise self._lost() from None
-        except KeyboardInterrupt:
-            # What is sent next must not be taken for the rest of this.
-            self._lose("interrupted")
-            raise
         return cookie
 
     def _make_way(self) -> None:
@@ -176,11 +179,12 @@ class Connection:
         Raises:
             ConnectionLost: it is lost.
         """
-        with self._changed:
-            if self._failure:
-                raise self._lost()
-            mine, self._receiving = not self._receiving, True
+        mine = False
         try:
+            with self._mutex:
+                if self._failure:
+                    raise self._lost()
+                mine, self._receiving = not self._receiving, True
             poll = select.poll()
             try:
                 poll.register(self._transport.socket, select.POLLOUT | (select.POLLIN if mine else 0))
@@ -191,7 +195,8 @@ class Connection:
                 self._receive(self._transport.recv_now)
         finally:
             if mine:
-                self._stop_receiving()
+                self._receiving = False
+                self._tell()
 
     def finish(self, cookie: int) -> Reply:
         """Wait for a request's reply.
@@ -199,25 +204,27 @@ class Connection:
         Raises:
             ConnectionLost: it will not come.
         """
-        with self._changed:
-            while True:
-                reply = self._replies.pop(cookie, None)
-                if reply is not None:
-                    return reply
-                if self._failure:
-                    raise self._lost()
-                if not self._receiving:
-                    self._receiving = True
-                    break
-                self._changed.wait()
+        mine = False
         try:
+            with self._mutex:
+                while True:
+                    reply = self._replies.pop(cookie, None)
+                    if reply is not None:
+                        return reply
+                    if self._failure:
+                        raise self._lost()
+                    if not self._receiving:
+                        mine = self._receiving = True
+                        break
+                    self._changed.wait(_GLANCE)
             return self._receive_until(cookie)
         finally:
-            self._stop_receiving()
+            if mine:
+                self._receiving = False
+                self._tell()
 
-    def _stop_receiving(self) -> None:
-        with self._changed:
-            self._receiving = False
+    def _tell(self) -> None:
+        with self._mutex:
             self._changed.notify_all()
 
     def _receive_until(self, cookie: int) -> Reply:
@@ -225,7 +232,7 @@ class Connection:
         receive, replies = self._transport.recv_into, self._replies
         while True:
             if self._receive(receive):
-                with self._changed:
+                with self._mutex:
                     found = replies.pop(cookie, None)
                     if replies:
                         self._changed.notify_all()
@@ -252,25 +259,33 @@ class Connection:
                 replies = reader.received(count)
             if not replies:
                 return False
-            with self._changed:
+            with self._mutex:
                 self._replies.update((reply.cookie, reply) for reply in replies)
             return True
         except OSError as error:
+            if breaks_in(error):
+                raise
             raise self._lose(error.strerror or str(error)) from None
         except RemoteProtocolError as error:
             raise self._lose(str(error)) from None
-        except KeyboardInterrupt:
-            # Who knows what was received and not yet understood.
-            self._lose("interrupted")
-            raise
 
     def _lose(self, reason: str) -> ConnectionLost:
-        with self._changed:
+        with self._mutex:
             if not self._failure:
                 self._failure = reason
             self._changed.notify_all()
         self._transport.shutdown()
         return ConnectionLost(self._failure)
+
+    def break_off(self) -> None:
+        """Give the connection up, in the middle of a request that an interruption came into.
+
+        A request may be sent in part, a reply understood in part; and what comes later would be put into memory that
+        its owner has for something else by then.
+        """
+        self._lose("interrupted")
+        with self._mutex:
+            self._lost()
 
     def _lost(self) -> ConnectionLost:
         """What is raised to others than the one who receives, once that one has stopped: with the lock held."""
@@ -279,12 +294,13 @@ class Connection:
 
     def close(self) -> None:
         """Tell the server that we go, and go."""
-        with self._changed:
+        with self._mutex:
             lost, self._failure = self._failure, self._failure or "the connection is closed"
-        if not lost:
+        if not lost and self._sending.acquire(blocking=False):  # else nothing can be said behind a part of a request
             try:
-                with self._sending:
-                    self._transport.send([format_request(Command.DISC, 0, 0, 0, extended=self._extended)])
+                self._transport.send([format_request(Command.DISC, 0, 0, 0, extended=self._extended)])
             except OSError:
                 pass
+            finally:
+                self._sending.release()
         self._transport.close()

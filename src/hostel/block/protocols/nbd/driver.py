@@ -15,12 +15,13 @@ from typing import Any, Final, Self, TypeVar
 from hostel.block import objects
 from hostel.block.driver import FormatInfo, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
+from hostel.block.interruption import breaks_in
 from hostel.block.powers import Preallocation
 from hostel.block.protocol import ProtocolDriver
 from hostel.block.protocols.nbd import address
 from hostel.block.protocols.nbd.connection import Connection, ConnectionLost, Security, negotiate
 from hostel.block.write_lock import WriteLock
-from hostel.errors import BlockError, NetworkError, NoSpace, RemoteProtocolError, UnsupportedFeature
+from hostel.errors import BlockError, NetworkError, NoSpace, Reentered, RemoteProtocolError, UnsupportedFeature
 from hostel.net.address import Address, TcpAddress
 from hostel.units import SECTOR, GiB, KiB, MiB
 from hostel.wire.nbd import protocol
@@ -61,7 +62,8 @@ class NbdDriver(ProtocolDriver):
         self._read_only = mode.read_only
         self._no_flush = mode.cache.no_flush
         self._creating = creating
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come here again
+        self._busy: set[int] = set()  # threads that have a request under way
         self._writes = WriteLock()
         self._written = 0  # writes that the server has said are done
         self._flushed = 0  # how many of them a flush has covered
@@ -268,6 +270,7 @@ class NbdDriver(ProtocolDriver):
 
     def close(self) -> None:
         """Disconnect."""
+        self._require_outside()
         self._closed = True
         self._connection.close()
 
@@ -359,6 +362,8 @@ class NbdDriver(ProtocolDriver):
                 try:
                     self._checked(what, connection.finish(cookies.popleft()))
                 except OSError as error:
+                    if breaks_in(error):
+                        raise
                     failure = failure or error
             if failure is not None:
                 raise failure
@@ -372,7 +377,24 @@ class NbdDriver(ProtocolDriver):
         return reply
 
     def _run(self, action: Callable[[Connection], Result], *, writes: bool = False) -> Result:
-        """Run an action; after a lost connection again on a new one, as long as that is wanted."""
+        """Run an action; after a lost connection again on a new one, as long as that is wanted.
+
+        Raises:
+            Reentered: in a signal handler, of a thread that runs one: it would wait for itself to receive.
+        """
+        self._require_outside()
+        me = threading.get_ident()
+        try:
+            self._busy.add(me)
+            return self._repeat(action, writes=writes)
+        finally:
+            self._busy.discard(me)
+
+    def _require_outside(self) -> None:
+        if threading.get_ident() in self._busy:
+            raise Reentered.of(self.filename)
+
+    def _repeat(self, action: Callable[[Connection], Result], *, writes: bool) -> Result:
         while True:
             connection = self._connection
             try:
@@ -380,6 +402,10 @@ class NbdDriver(ProtocolDriver):
             except ConnectionLost as error:
                 self._reconnect(connection, str(error))
                 continue
+            except BaseException as error:
+                if breaks_in(error):
+                    connection.break_off()
+                raise
             if writes:
                 with self._lock:
                     self._written += 1

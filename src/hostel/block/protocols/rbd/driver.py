@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import errno
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
@@ -17,6 +16,7 @@ from hostel.block.powers import Preallocation, SnapshotInfo
 from hostel.block.protocol import SIZE, Creation, ProtocolDriver, items
 from hostel.block.protocols.rbd import name as names
 from hostel.block.protocols.rbd.library import Cluster, Encryption, Image
+from hostel.block.write_lock import WriteLock
 from hostel.errors import BlockError, ReadOnly
 from hostel.units import SECTOR, GiB
 
@@ -77,7 +77,7 @@ class RbdDriver(ProtocolDriver):
         self._image = image
         self._encrypted = encrypted
         self._no_flush = no_flush
-        self._growing = threading.Lock()
+        self._growing = WriteLock()
         self._size = image.size()
 
     @classmethod
@@ -147,7 +147,7 @@ class RbdDriver(ProtocolDriver):
     def _grow(self, end: int) -> None:
         """See that the image has so many bytes: the library writes no further."""
         if end > self._size:
-            with self._growing:
+            with self._growing.alone():
                 if end > self._size:
                     self._resize(end)
 
@@ -209,7 +209,7 @@ class RbdDriver(ProtocolDriver):
         """
         if preallocation is not Preallocation.OFF:
             raise BlockError(f"Unsupported preallocation mode '{preallocation.value}'", errno=errno.ENOTSUP)
-        with self._growing:
+        with self._growing.alone():
             if size != self._size:
                 self._resize(size)
 
@@ -243,7 +243,7 @@ class RbdDriver(ProtocolDriver):
 
     def snapshot_apply(self, id_or_name: str) -> None:
         """Go back to a snapshot's state."""
-        with self._growing:
+        with self._growing.alone():
             self._image.snapshot_rollback(id_or_name)
             self._size = self._image.size()
 

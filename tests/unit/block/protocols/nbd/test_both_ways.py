@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hostel.block.protocols.nbd.connection import Connection, ConnectionLost, negotiate
+from hostel.block.protocols.nbd.driver import NbdDriver
 from hostel.errors import BlockError
 from hostel.net.address import UnixAddress
 from hostel.wire.nbd import protocol
@@ -89,17 +90,18 @@ def test_nothing_is_sent_behind_a_part_of_a_request(tmp_path: Path) -> None:
             while sock.recv(1 << 20):
                 pass
 
-    with played(tmp_path, Slow(8 * MIB, 0)) as path, contextlib.closing(connected(path)) as connection:
+    with played(tmp_path, Slow(8 * MIB, 0)) as path, opened(path) as node:
+        assert isinstance(node.driver, NbdDriver)
 
         def interrupt() -> None:
             raise KeyboardInterrupt
 
-        connection._make_way = interrupt  # type: ignore[method-assign]
+        node.driver._connection._make_way = interrupt  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):
-            connection.start(Command.WRITE, 0, 8 * MIB, payload=b"w" * 8 * MIB)
+            node.pwrite(0, b"w" * 4 * MIB)
         taken.set()
-        with pytest.raises(ConnectionLost, match="interrupted"):
-            connection.start(Command.FLUSH, 0, 0)
+        with pytest.raises(BlockError, match="interrupted"):
+            node.pwrite(0, b"w" * 512)
 
 
 class Starting(Scripted):
