@@ -244,6 +244,8 @@ def create(plan: Plan, *, cache: Cache = WRITEBACK, refuse: Callable[[str], None
             plan.driver.check_creation(size, values)
         with contextlib.ExitStack() as held:
             # What holds data is emptied when everything else is there; QEMU's order where nothing can be lost.
+            if not (held_nothing and held_no_data):
+                _require_room(plan, data_file or plan.filename, size, values)
             if not held_nothing:
                 held.enter_context(_held_data_file(data_file))
                 around.check()
@@ -282,6 +284,36 @@ def _reported_size(plan: Plan) -> Iterator[None]:
         if error.errno == errno.EFBIG:
             raise _too_large(plan, error.hint) from None
         raise
+
+
+def _require_room(plan: Plan, name: str, size: int, values: Mapping[str, Value]) -> None:
+    """Refuse a size that the host has no room for: nobody knows before a file is tried to be given it.
+
+    Args:
+        plan: what is created.
+        name: the file that the disk's bytes will lie in, which keeps what it holds.
+        size: bytes.
+        values: the options.
+
+    Raises:
+        BlockError: the host refuses.
+    """
+    is_reserved = values.get("preallocation") in ("falloc", "full")  # of which the latter takes time
+    mode = Preallocation.FALLOC if is_reserved else Preallocation.OFF
+    takes_all = plan.is_unformatted or plan.format == "luks" or (plan.format == "qcow2" and is_reserved)
+    path = host_path(name)
+    if path is None or is_device(path) or not takes_all:
+        return
+    is_there = os.path.lexists(path)
+    with creating.create(name, emptied=False) as file:
+        held = file.length
+        try:
+            if size > held:
+                file.resize(size, mode)
+        finally:
+            file.resize(held)
+            if not is_there:
+                os.unlink(path)
 
 
 def _new_file(plan: Plan, values: Mapping[str, Value], cache: Cache) -> BlockNode:

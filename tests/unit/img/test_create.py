@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -266,6 +268,35 @@ def test_an_image_is_not_emptied_where_one_of_its_parts_cannot_be_made(tmp_path:
     create(planned)
     with graph.open(str(image), "vmdk") as node:
         assert node.length == 3 << 30
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("raw", "preallocation=off"),
+        ("raw", "preallocation=full"),
+        ("qcow2", "preallocation=falloc"),
+        ("qcow2", "preallocation=falloc,data_file=data"),
+        ("qcow2", "preallocation=full,data_file=new"),
+        ("luks", "preallocation=falloc,key-secret=s,iter-time=10"),
+    ],
+)
+def test_an_image_is_not_emptied_where_the_host_has_no_room_for_another(
+    tmp_path: Path, format: str, options: str
+) -> None:
+    for name in ("image", "data"):
+        (tmp_path / name).write_bytes(b"x" * 5000)
+    create = (
+        f"'{sys.executable}' -m hostel qemu-img create --object secret,id=s,data=x -q -f {format} -o {options} image"
+    )
+    for limit, refused in ((2048, True), (32768, False)):
+        command = ["sh", "-c", f"ulimit -f {limit}; {create} 8M"]  # of 512 bytes or 1 KiB, as shells have it
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, "too large" in done.stderr) == (int(refused), refused), done.stderr
+        if refused:
+            assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == dict.fromkeys(
+                ("image", "data"), b"x" * 5000
+            )
 
 
 def test_an_image_is_not_emptied_where_its_parent_cannot_be_opened(tmp_path: Path) -> None:
