@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -103,8 +104,8 @@ class LoneRequests:
         kind, flags, cookie, offset, length, payload = request
         if flags or kind > _WRITE or offset + length > self._size or not 0 < length <= _SMALL:
             return False
-        gate, view = file.gate, self._view
-        gate.come(None)  # as a with statement does, without its calls
+        gate, view, me = file.gate, self._view, threading.get_ident()
+        gate.come(me)  # as a with statement does, without its calls
         try:
             if gate.holder or generation != BYPASS.generation:
                 return False
@@ -121,7 +122,7 @@ class LoneRequests:
         except OSError:
             return False  # whoever answers instead meets it too, and says so
         finally:
-            gate.go()
+            gate.go(me)
             if gate.holder:
                 gate.left()
         if kind == _READ:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -156,10 +157,10 @@ class BlkDevice:
         """
         way = self._present_way()
         if (gate := way.gate) is not None:
-            direct, memory, done = way.direct, ring.memory, []
-            gate.come(None)  # as a with statement does, without its calls
+            direct, memory, done, me = way.direct, ring.memory, [], threading.get_ident()
+            gate.come(me)  # as a with statement does, without its calls
             if gate.holder:
-                gate.go()
+                gate.go(me)
                 gate.__enter__()
             try:
                 if way.generation == BYPASS.generation:
@@ -168,7 +169,7 @@ class BlkDevice:
                         done.append((head, self._answer(*ring.buffers(table)) if written == UNUSUAL else written))
                     return done
             finally:
-                gate.go()
+                gate.go(me)
                 if gate.holder:
                     gate.left()
         # The nodes keep an account of who is in them. A limit or a lost server may hold a request up for long there,
