@@ -282,15 +282,20 @@ class NodeTable(Mapping[str, BlockNode]):
             OSError: the first failure to write what was held back; everything is closed nevertheless.
         """
         failure: OSError | None = None
-        for node in reversed(self._owned.values()):
+        for node in self.take_owned():
             try:
                 node.close()
             except OSError as error:
                 failure = failure or error
-        self._owned.clear()
         self.forget_closed()
         if failure is not None:
             raise failure
+
+    def take_owned(self) -> list[BlockNode]:
+        """All that :meth:`add` opened, what stands on others first: from now on the caller's to close."""
+        with self._changing:
+            owned, self._owned = self._owned, {}
+        return list(reversed(owned.values()))
 
     def hold(self, node: BlockNode, use: Use | Layer, *, reopened: bool = False) -> None:
         """Let somebody who is no node use a node, or put a job's filter over it, until :meth:`release`.

@@ -26,6 +26,11 @@ def forget(node: BlockNode) -> None:
     _NODES.pop(id(node), None)
 
 
+def forget_all() -> None:
+    """Close nothing at the end of the program: something hangs."""
+    _NODES.clear()
+
+
 def _close() -> None:
     """Close what is left, as a file object would; it is too late to raise, so what fails is a warning."""
     told: list[tuple[str, type[Warning]]] = []
@@ -45,4 +50,4 @@ def _close() -> None:
 
 
 atexit.register(_close)
-in_child(_NODES.clear)  # they are the parent's
+in_child(forget_all)  # they are the parent's

@@ -53,22 +53,36 @@ class Server:
             listener.setblocking(False)
 
     def run(self) -> None:
-        """Accept and serve until :meth:`stop`, then end every connection; callable once.
+        """Do :meth:`accept`, then :meth:`end`; callable once.
 
         Raises:
             NetworkError: a connection's thread does not end.
         """
+        try:
+            self.accept()
+        finally:
+            self.end()
+
+    def accept(self) -> None:
+        """Accept and serve until :meth:`stop`, to be followed by :meth:`end`."""
         try:
             with self._waker.woken_by_signals():
                 self._accept_all()
         finally:
             for listener in self._listeners:
                 listener.close()
-            self._end_connections()
-            self._waker.close()
+
+    def end(self) -> None:
+        """End every connection.
+
+        Raises:
+            NetworkError: a connection's thread does not end.
+        """
+        self._end_connections()
+        self._waker.close()
 
     def stop(self) -> None:
-        """Make :meth:`run` return; may be called from any thread, and from a signal handler."""
+        """Make :meth:`run` and :meth:`accept` return; may be called from any thread, and from a signal handler."""
         self._stopping = True
         self._waker.wake()
 

@@ -7,7 +7,7 @@ import errno
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, ValuesView
 from typing import Final
 
 from hostel.block.jobs.job import Job
@@ -33,6 +33,10 @@ class JobTable(Mapping[str, Job]):
 
     def __len__(self) -> int:
         return len(self._present())
+
+    def values(self) -> ValuesView[Job]:
+        """The jobs of this moment: one that Mapping found by its name could have gone in between."""
+        return self._present().values()
 
     def _present(self) -> dict[str, Job]:
         with self._lock:
@@ -73,16 +77,13 @@ class JobTable(Mapping[str, Job]):
             self._jobs[identifier] = job
         return job
 
-    def close(self) -> None:
-        """Cancel all jobs and wait for their ends.
+    def end(self, job: Job) -> None:
+        """Cancel a job and wait for its end.
 
         Raises:
-            BlockError: one does not come to its end.
+            BlockError: it does not come to its end.
         """
-        until = time.monotonic() + _END_TIMEOUT
-        for job in self._present().values():
-            with contextlib.suppress(BlockError):  # it has come to its end, or is about to
-                job.cancel(force=True)
-        for job in self._present().values():
-            if not job.join(max(0.0, until - time.monotonic())):
-                raise BlockError(f"Job '{job.id}' does not come to its end", errno=errno.ETIMEDOUT)
+        with contextlib.suppress(BlockError):  # it has come to its end, or is about to
+            job.cancel(force=True)
+        if not job.join(_END_TIMEOUT):
+            raise BlockError(f"Job '{job.id}' does not come to its end", errno=errno.ETIMEDOUT)

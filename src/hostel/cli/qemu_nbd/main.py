@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from hostel.block import notice, objects
 from hostel.block.restraint import unrestrained
 from hostel.cli.qemu import pidfile
+from hostel.cli.qemu.ending import Ending
 from hostel.cli.qemu.failure import Answered, Failure, HelpAsked, VersionAsked
 from hostel.cli.qemu.output import Output
 from hostel.cli.qemu.release import QEMU_VERSION
@@ -28,6 +29,7 @@ from hostel.net.server import Server
 from hostel.wire.nbd.protocol import DEFAULT_PORT
 
 if TYPE_CHECKING:
+    from hostel.block.node import BlockNode
     from hostel.cli.qemu_nbd.disk import Disk
 
 _EVERYWHERE: Final = "0.0.0.0"
@@ -178,7 +180,8 @@ def _serve(
         if path is not None:
             stack.callback(address.remove_unix, path)
         node = open_image(settings, output)
-        stack.callback(node.close)
+        ending = Ending(output.error)
+        stack.callback(_close, ending, node)
         export = NbdExport(
             node,
             settings.get("export-name") or "",
@@ -193,6 +196,7 @@ def _serve(
         disk = _disk(settings, output)
 
         def end(*_: object) -> None:
+            ending.give_up()
             stack.enter_context(unrestrained(node))  # what is under way is done at once
             if disk is None:
                 server.stop()
@@ -211,8 +215,16 @@ def _serve(
             disk.start(lambda: _tell_of_disk(settings, output, background), server.stop)
         elif background is not None:
             background.ready()
-        server.run()
+        try:
+            server.accept()
+        finally:
+            ending.begin({"a connection": server.end})
         return 0 if disk is None else disk.wait()
+
+
+def _close(ending: Ending, node: BlockNode) -> None:
+    ending.close({"the image": node})
+    ending.finish()
 
 
 def _hear() -> list[int]:

@@ -6,12 +6,14 @@ import contextlib
 import select
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block import incident, sizes
 from hostel.block.jobs.table import JobTable
 from hostel.block.nodes import NodeTable
 from hostel.block.restraint import unrestrained
+from hostel.cli.qemu.ending import Ending
 from hostel.cli.storage_daemon.pacing import Pacing
 from hostel.net.waker import Waker
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from hostel.cli.storage_daemon.exports import Export
     from hostel.cli.storage_daemon.monitor.server import MonitorServer
     from hostel.cli.storage_daemon.nbd import NbdServing
+
+_CHANGE: Final = 5.0  # seconds for a command or job to end that may be changing what is to be closed next
 
 
 class Daemon:
@@ -37,7 +41,6 @@ class Daemon:
         nbd: the NBD server; None where there is none.
         devices: character devices by their ids.
         monitors: the QMP monitors.
-        closers: called in reverse when the daemon ends, before the nodes are closed: what other modules have running.
         serving: all that the command line asks for is made.
         stopping: the end was asked for.
         closed: everything is being ended, or has been: commands are refused.
@@ -52,7 +55,6 @@ class Daemon:
         self.nbd: NbdServing | None = None
         self.devices: dict[str, CharacterDevice] = {}
         self.monitors: list[MonitorServer] = []
-        self.closers: list[Callable[[], None]] = []
         self.serving = False
         self.stopping = False
         self.closed = False
@@ -62,6 +64,7 @@ class Daemon:
         self._hearing.callback(pacing.close)
         self._hearing.enter_context(incident.listening(pacing.tell))
         self._waker = Waker()
+        self._ending = Ending(report)
 
     def emit(self, *events: tuple[str, Mapping[str, Any]]) -> None:
         """Send events, their names and members, to all monitors, with nothing between them; any thread may."""
@@ -76,8 +79,9 @@ class Daemon:
                 self.nbd.start()
 
     def stop(self) -> None:
-        """Make :meth:`wait` return; any thread and a signal handler may."""
+        """Make :meth:`wait` return, and :meth:`close` wait no more; any thread and a signal handler may."""
         self.stopping = True
+        self._ending.give_up()
         self.wake()
 
     def wake(self) -> None:
@@ -96,26 +100,35 @@ class Daemon:
     def close(self) -> None:
         """End everything, in an order in which nothing is used that is gone; the monitors hear of it.
 
+        What hangs holds up nothing that does not need it, and all is waited for until one moment: see :class:`Ending`.
+
         Raises:
-            OSError: an image's held-back metadata could not be written. Everything is ended nevertheless.
+            BlockError: something failed, or did not end; the text names what.
         """
-        with self.lock:
-            self.closed = True
+        self.closed = True
+        ending = self._ending
         with contextlib.ExitStack() as stack:
             stack.callback(self._hearing.close)
             stack.enter_context(unrestrained(*self.nodes.values()))
             for device in self.devices.values():
                 stack.callback(device.close)
-            for monitor in self.monitors:
-                stack.callback(monitor.stop)
-            stack.callback(self.nodes.close)
+            ending.begin({"a monitor's command": self._wait_for_command}, turn=_CHANGE)
+            ending.begin({f"job '{job.id}'": partial(self.jobs.end, job) for job in self.jobs.values()}, turn=_CHANGE)
+            # A command that hangs may be ending one.
+            exports = [export for export in list(self.exports.values())[::-1] if not export.shutting_down]
+            ending.begin({f"export '{export.id}'": partial(self.remove_export, export) for export in exports})
             if self.nbd is not None:
-                stack.callback(self.nbd.close)
-            for export in self.exports.values():
-                stack.callback(self.remove_export, export)
-            stack.callback(self.jobs.close)
-            for closer in self.closers:
-                stack.callback(closer)
+                ending.begin({"the NBD server": self.nbd.close})
+            ending.close({f"node '{node.name}'": node for node in self.nodes.take_owned()})
+            try:
+                ending.finish()
+            finally:
+                ending.begin({f"monitor '{monitor.label}'": monitor.stop for monitor in self.monitors})
+
+    def _wait_for_command(self) -> None:
+        """Wait for the command that runs, where one does; there are no more after it."""
+        with self.lock:
+            pass
 
     def _resized(self) -> None:
         for export in list(self.exports.values()):

@@ -282,12 +282,12 @@ def test_a_job_in_a_thread_ends_and_is_joined(source: BlockNode, target: BlockNo
     assert jobs.content(source) == jobs.content(target)
 
 
-def test_closing_the_table_ends_what_runs(source: BlockNode, target: BlockNode) -> None:
+def test_the_table_ends_what_runs(source: BlockNode, target: BlockNode) -> None:
     table = JobTable()
     how = BackupSettings(sync=BackupSync.NONE)
     job = table.add(lambda: BackupJob(jobs.settings(), source, target, how), "job0")
     job.launch()
-    table.close()
+    table.end(job)
     assert job.is_over
     assert source.format == "qcow2"
 
