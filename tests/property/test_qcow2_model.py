@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections import Counter
 
 import pytest
@@ -71,3 +72,20 @@ def test_a_refcount_table_that_grows_out_of_its_place(seed: int, tried: Counter[
         workload.content[start : start + len(data)] = data
     run(workload, 15, tried, check_each=seed % 2 == 0)
     assert workload.image._image.header.refcount_table_offset != before
+
+
+@pytest.mark.parametrize("seed", range(8 * SOAK))
+def test_what_is_freed_is_used_again_before_the_file_grows(seed: int, tried: Counter[str]) -> None:
+    """Refcount blocks that are left behind made others' files grow to twice what they held, and check was clean."""
+    workload = Workload(random.Random(f"growth {seed}"), preallocate=False)
+    in_use = longest = 0
+    for _ in range(250):
+        workload.step()
+        workload.node.flush()
+        tried["operations after which the file's length was looked at"] += 1
+        refcounts = workload.image._image.refcounts
+        in_use = max(in_use, refcounts.count_used(refcounts.end(), sys.maxsize))
+        longest = max(longest, -(-len(workload.driver.data) // workload.cluster_size))
+    workload.verify()
+    workload.node.close()
+    assert longest <= 1.5 * in_use + 16, f"options {workload.options}"
