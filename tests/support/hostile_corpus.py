@@ -42,6 +42,7 @@ class Case(NamedTuple):
         make: its bytes.
         refusal: words of why it is not opened; empty where it is.
         mends: a check opens it all the same, and repairs it.
+        checks: a check opens it all the same, and cannot repair it.
         fails: of one that opens, words of the command lines that find out what is wrong; all others may succeed.
     """
 
@@ -50,6 +51,7 @@ class Case(NamedTuple):
     make: Callable[[], bytes]
     refusal: str = ""
     mends: bool = False
+    checks: bool = False
     fails: tuple[str, ...] = ()
 
 
@@ -101,6 +103,14 @@ def _bitmap(**fields: int) -> Callable[[], bytes]:
         return data[:at] + entry.pack() + data[at + entry.SIZE :]
 
     return make
+
+
+def _stale_directory() -> bytes:
+    """A bitmap directory that goes on with what was there before."""
+    data = _without_backing(qcow2_hostile.sound(qcow2_hostile.BITMAPS))
+    found = headers.parse(data[:65536]).extension(ExtensionType.BITMAPS) or b""
+    extension = bitmap_directory.Extension.unpack(found)
+    return data.replace(found, extension.replace(directory_size=extension.directory_size + 24).pack(), 1)
 
 
 def _allocates_the_header() -> bytes:
@@ -216,7 +226,8 @@ _WHERE_IT_GROWS: Final = ("check -f", "--add", "write", "snapshot -c")
 _IN_SNAPSHOT: Final = ("check -f", "snapshot -a one", "snapshot -d one")
 CORPUS: Final = (
     # qcow2
-    Case("CVE-2014-0143 snapshots", "qcow2", _qcow2(snapshots=_MOST), "Snapshot table too large", mends=True),
+    Case("CVE-2014-0143 snapshots", "qcow2", _qcow2(snapshots=_MOST), "Snapshot table too large", checks=True),
+    Case("iotest 080 snapshots", "qcow2", _place("nb_snapshots", _MOST), "Snapshot table too large", mends=True),
     Case("CVE-2014-0143 refcount table", "qcow2", _qcow2(refcount_clusters=_MOST), "too large"),
     Case("CVE-2014-0144 cluster bits", "qcow2", _qcow2(cluster_bits=64), "luster size"),
     Case("CVE-2014-0144 L1 size", "qcow2", _qcow2(l1_size=_MOST), "L1 table"),
@@ -225,11 +236,14 @@ CORPUS: Final = (
     Case("CVE-2014-0144 backing name", "qcow2", _qcow2(backing_offset=512, backing_size=_MOST), "acking file"),
     Case("CVE-2014-0144 header length", "qcow2", _qcow2(header_length=_MOST), "eader"),
     Case("CVE-2014-0145 snapshot's L1 size", "qcow2", _place("snapshot L1 size", _MOST), fails=_IN_SNAPSHOT),
-    Case("CVE-2014-0146 snapshots' offset", "qcow2", _place("snapshots_offset", 1 << 63), "napshot", mends=True),
+    Case("CVE-2014-0146 snapshots' offset", "qcow2", _place("snapshots_offset", 1 << 63), "napshot"),
     Case("CVE-2014-0147 snapshot's L1 offset", "qcow2", _place("snapshot L1 offset", _ODD), fails=_IN_SNAPSHOT),
     Case("multipass 2321 extra data", "qcow2", _place("snapshot extra data", _MOST), "napshot", mends=True),
     Case("QEMU-GL 3516 bitmap without a name", "qcow2", _bitmap(name_length=0), "satisfy the constraints", mends=True),
     Case("QEMU-GL 3516 bitmap's table", "qcow2", _bitmap(table_size=_MOST), "satisfy the constraints", mends=True),
+    Case("QEMU-GL 3516 stale directory", "qcow2", _stale_directory, "More bitmaps found", mends=True),
+    Case("iotest 080 snapshot's id", "qcow2", _place("snapshot id length", _MOST), "beyond the end", mends=True),
+    Case("iotest 080 L1 table of none", "qcow2", _place("l1_size", 0), "L1 table is too small"),
     Case("CH 8261 backing name outside", "qcow2", _qcow2(backing_offset=0x20000, backing_size=10), "acking file"),
     Case("CH 8679 refcount table", "qcow2", _qcow2(refcount_clusters=1 << 20), "too large"),
     Case("commit 6bf45d59 cluster 0 is free", "qcow2", _allocates_the_header, fails=_WHERE_IT_GROWS),
@@ -243,6 +257,7 @@ CORPUS: Final = (
     Case("qed L1 offset", "qed", _with("qed", QedHeader, l1_table_offset=2**64 - 4096), "table offset"),
     # parallels
     Case("CVE-2014-0142 tracks", "parallels", _with("parallels", ParallelsHeader, tracks=0), "Zero sectors per track"),
+    Case("iotest 076 tracks", "parallels", _with("parallels", ParallelsHeader, tracks=_MOST), "Too big cluster"),
     Case("CVE-2014-0143 catalog", "parallels", _with("parallels", ParallelsHeader, bat_entries=_MOST), "Catalog too"),
     Case("iotest 076 sectors", "parallels", _with("parallels", ParallelsHeader, nb_sectors=2**64 - 1), "too big"),
     Case("QEMU 4156 extension", "parallels", _parallels_extension, fails=("check -f", "convert")),
@@ -260,6 +275,9 @@ CORPUS: Final = (
     # vhdx
     Case("CVE-2014-0148 block size", "vhdx", _vhdx_item(0, 0, 4), "block size"),
     Case("CVE-2014-0148 sector size", "vhdx", _vhdx_item(3, 0, 4), "sector size"),
+    Case("CVE-2014-0148 huge blocks", "vhdx", _vhdx_item(0, _MOST, 4), "block size"),
+    Case("CVE-2014-0148 huge sectors", "vhdx", _vhdx_item(3, _MOST, 4), "sector size"),
+    Case("QEMU-GL 4470 over 64 TiB", "vhdx", _vhdx_item(1, (64 << 40) + 512, 8), "disk size"),
     Case("QEMU-GL 4033 size", "vhdx", _vhdx_item(1, ((1 << 32) + 25) * MIB, 8), "disk size"),
     Case("QEMU-GL 3860 descriptors", "vhdx", _vhdx_log),
     Case("Disk2VHD headers", "vhdx", _same_headers),

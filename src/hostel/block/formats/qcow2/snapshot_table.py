@@ -20,6 +20,8 @@ _AHEAD: Final = 64 * KiB  # bytes of a table that are read at once
 KNOWN_EXTRA_DATA: Final = 24  # bytes: VM state size, disk size, instruction count
 REQUIRED_EXTRA_DATA: Final = 16  # bytes that every version 3 entry must have
 _NO_ICOUNT: Final = (1 << 64) - 1
+_ID_LENGTH: Final = 10  # bytes of the longest id that is given, a decimal number of 32 bits
+_LONGEST: Final = MAX_EXTRA_DATA + 2 * 0xFFFF  # bytes behind the fixed part of an entry
 
 
 class TableOwner(Protocol):
@@ -128,7 +130,8 @@ def read(file: BlockNode, offset: int, count: int, disk_size: int, *, repair: Re
         count: entries; validated.
         disk_size: what an entry without a disk size stands for, bytes.
         repair: cut off what exceeds the limits instead of refusing it, and say so here. What of the last entry lies
-            beyond the end of the file is zeroes, as for QEMU: its L1 table is worth more than its name.
+            beyond the end of the file is zeroes, as for QEMU: its L1 table is worth more than its name. Of another one
+            that lies there, the lengths are wrong: it ends where the next one is found.
 
     Raises:
         InvalidImage: an entry is out of its limits, or lies beyond the end of the file.
@@ -148,7 +151,8 @@ def read(file: BlockNode, offset: int, count: int, disk_size: int, *, repair: Re
         snapshot, end = reader.entry(index, start, repair)
         if end > file.length and repair is not None:
             repair(f"Repairing snapshot table entry {index}, whose end lies beyond the end of the file")
-            snapshot, end = _recovered(snapshot, index, snapshots), file.length
+            snapshot, end = reader.entry_before_next(start) if index + 1 < count else (snapshot, file.length)
+            snapshot = _recovered(snapshot, index, snapshots)
             shortened += snapshot.extra_data_size <= MAX_EXTRA_DATA
         stored = -(-stored // 8) * 8 + _stored_size(snapshot)
         if stored > layout.MAX_SNAPSHOT_TABLE_SIZE or end - offset > 0x7FFFFFFF:
@@ -221,7 +225,51 @@ class _Reader:
             repair(
                 f"Discarding too much extra metadata in snapshot table entry {index} ({extra_size} > {MAX_EXTRA_DATA})"
             )
-        padded = repair is not None
+        return self._entry(header, offset, padded=repair is not None)
+
+    def entry_before_next(self, start: int) -> tuple[Snapshot, int]:
+        """Read the entry at byte ``start``, of which a length is wrong, and which ends where the next one begins.
+
+        Raises:
+            InvalidImage: no entry is found after it.
+        """
+        header = SnapshotHeader.unpack(self._take(start, SnapshotHeader.SIZE))
+        first = start + SnapshotHeader.SIZE
+        for end in range(-(-first // 8) * 8, min(first + _LONGEST, self._file.length - SnapshotHeader.SIZE) + 1, 8):
+            if self._is_entry(end) and (lengths := self._lengths(header, first, end - first)) is not None:
+                return self._entry(header.replace(**lengths), first)[0], end
+        raise InvalidImage("Failed to read snapshot table: it lies beyond the end of the file")
+
+    def _is_entry(self, offset: int) -> bool:
+        """Whether byte ``offset`` looks like an entry's: its id is a decimal number, its L1 table lies in the file."""
+        header = SnapshotHeader.unpack(self._take(offset, SnapshotHeader.SIZE))
+        words = offset + SnapshotHeader.SIZE + header.extra_data_size
+        return (
+            header.l1_table_offset % 512 == 0
+            and 0 < header.l1_table_offset < self._file.length
+            and header.extra_data_size <= MAX_EXTRA_DATA
+            and 0 < header.id_length <= _ID_LENGTH
+            and words + header.id_length + header.name_length <= self._file.length
+            and self._take(words, header.id_length).isdigit()
+        )
+
+    def _lengths(self, header: SnapshotHeader, offset: int, space: int) -> dict[str, int] | None:
+        """The lengths of an entry's extra data, id and name that make them fill ``space`` bytes; None without any."""
+        words = header.id_length + header.name_length
+        if words <= space:
+            extra = (space - words) // 8 * 8
+            return {"extra_data_size": extra} if extra <= MAX_EXTRA_DATA else None
+        extra = header.extra_data_size
+        if extra + min(header.id_length, header.name_length) > space:
+            return None
+        length = len(self._take(offset + extra, space - extra).rstrip(b"\0"))
+        if header.id_length <= length:
+            return {"name_length": length - header.id_length}
+        return {"id_length": max(0, length - header.name_length)}
+
+    def _entry(self, header: SnapshotHeader, offset: int, *, padded: bool = False) -> tuple[Snapshot, int]:
+        """The entry of a header, and the offset of its end; what follows the header begins at byte ``offset``."""
+        extra_size = header.extra_data_size
         extra = self._take(offset, min(extra_size, MAX_EXTRA_DATA), padded=padded)
         offset += extra_size
         texts = self._take(offset, header.id_length + header.name_length, padded=padded)

@@ -8,7 +8,7 @@ import pytest
 
 from hostel.block.driver import OpenMode
 from hostel.block.formats.qcow2.driver import Qcow2Driver
-from hostel.block.formats.qcow2.layout import COPIED, OFFSET_MASK, Header
+from hostel.block.formats.qcow2.layout import COPIED, OFFSET_MASK, Header, SnapshotHeader
 from hostel.block.node import BlockNode
 from hostel.block.options import Value
 from hostel.block.powers import Repair
@@ -92,6 +92,55 @@ def test_repairing_a_wrong_number_of_snapshots_keeps_those_that_are_there(count:
         assert [each.name for each in qcow2.driver_of(node).snapshots()] == ["one", "two"]
         qcow2.driver_of(node).snapshot_apply("one")
         assert bytes(node.read(0, 8)) == b"datadata"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("id_length", 0xFFFF), ("name_length", 0xFFFF), ("extra_data_size", 0xFFFFFFFF)]
+)
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_repairing_a_snapshot_that_reaches_beyond_the_file_keeps_it_and_all_others(
+    field: str, value: int, index: int
+) -> None:
+    driver, names = written(), ["one", "two words", "three"]
+    with qcow2.attach(driver) as node:
+        for name in names:
+            qcow2.driver_of(node).snapshot_create(name, date=(0, 0))
+            node.pwrite(0, name.encode() * 1000)
+        entry = int(qcow2.driver_of(node)._image.header.snapshots_offset)
+    for _ in range(index):
+        header = SnapshotHeader.unpack(driver.data[entry : entry + SnapshotHeader.SIZE])
+        entry += -(-(SnapshotHeader.SIZE + header.extra_data_size + header.id_length + header.name_length) // 8) * 8
+    poke(driver, entry + SnapshotHeader.OFFSET[field], value, 4 if field == "extra_data_size" else 2)
+    with pytest.raises(InvalidImage, match=r"Too much extra metadata|table: it lies beyond the end of the file"):
+        qcow2.attach(driver)
+    result, lines, repaired = qcow2.check(driver.data, Repair.ALL)
+    assert f"Repairing snapshot table entry {index}, whose end lies beyond the end of the file" in lines
+    assert (result.corruptions, result.leaks, result.check_errors) == (0, 0, 0), lines
+    driver.data[:] = repaired
+    with qcow2.attach(driver) as node:
+        assert bytes(node.read(0, 10)) == b"threethree"
+        found = qcow2.driver_of(node).snapshots()
+        assert len(found) == 3
+        if index < 2:  # of the last one nothing says where its words end
+            assert [each.name for each in found] == names
+        qcow2.driver_of(node).snapshot_apply(found[1].id)
+        assert bytes(node.read(0, 6)) == b"oneone"
+
+
+def test_a_snapshot_behind_which_no_other_one_is_found_is_left_as_it_is() -> None:
+    driver = written()
+    with qcow2.attach(driver) as node:
+        for name in ("one", "two"):
+            qcow2.driver_of(node).snapshot_create(name, date=(0, 0))
+        entry = int(qcow2.driver_of(node)._image.header.snapshots_offset)
+    second = entry + 72  # 40 bytes, 24 of extra data, an id of 1 and a name of 3
+    assert bytes(driver.data[second + 64 : second + 68]) == b"2two"
+    poke(driver, entry + SnapshotHeader.OFFSET["name_length"], 0xFFFF, 2)
+    driver.data[second : second + 8] = bytes(8)  # nor does the other one's L1 table lie anywhere
+    before = bytes(driver.data)
+    with pytest.raises(InvalidImage, match="table: it lies beyond the end of the file"):
+        qcow2.check(driver.data, Repair.ALL)
+    assert bytes(driver.data) == before
 
 
 @pytest.mark.parametrize(
