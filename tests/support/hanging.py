@@ -28,6 +28,11 @@ class HangingDisk:
         """What ``blockdev-add`` takes for it."""
         return {"driver": "nbd", "server": {"type": "unix", "path": str(self._sock)}}
 
+    def die(self) -> None:
+        """Be gone, and not come back."""
+        self._process.kill()
+        self._process.wait(20)
+
     def hang(self) -> None:
         """Answer nothing any more."""
         self._process.send_signal(signal.SIGSTOP)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from hostel.block import unclosed
+from hostel.block.powers import Patient
+from hostel.block.restraint import below
 from hostel.cause import hint_of
 from hostel.cli.qemu.output import reason
 from hostel.errors import BlockError, HostelError
@@ -51,6 +53,7 @@ class Ending:
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
         self._steps: list[_Step] = []
+        self._nodes: list[BlockNode] = []
         self._began: float | None = None
         self._told = self._given_up = False
 
@@ -81,7 +84,11 @@ class Ending:
         self._wait(steps, time.monotonic() + turn)
 
     def close(self, nodes: Mapping[str, BlockNode]) -> None:
-        """Close nodes, which the keys name; what hangs, or is in use by what hangs, is flushed at least."""
+        """Close nodes, which the keys name; what hangs, or is in use by what hangs, is flushed at least.
+
+        No request to them waits for a server to come back any more: nobody wants what that brings.
+        """
+        self._nodes += nodes.values()
         self.begin({what: node.close for what, node in nodes.items()})
         busy = {step.what for step in self._steps if step.is_alive()}
         self.begin(
@@ -111,7 +118,13 @@ class Ending:
                 if left <= 0 or self._given_up:
                     return False
                 step.join(min(left, _GLANCE))
+                self._lose_patience()
         return True
+
+    def _lose_patience(self) -> None:
+        for node in below(self._nodes):
+            if isinstance(node.driver, Patient):
+                node.driver.lose_patience()
 
     def _require_success(self, seconds: float) -> None:
         lines: list[str] = []
