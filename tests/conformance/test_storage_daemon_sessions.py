@@ -34,7 +34,8 @@ IMAGES = {
     "other.qed": ("qed", ""),
     "over.qcow2": ("qcow2", "other.qed"),
 }
-KEPT = ("node-name", "drv", "ro", "dirty-bitmaps", "detect_zeroes")
+KEPT = ("node-name", "drv", "ro", "dirty-bitmaps", "detect_zeroes", "cache")
+CACHES = ({"direct": True}, {"no-flush": True}, {"direct": True, "no-flush": True})
 
 
 class Session:
@@ -47,9 +48,9 @@ class Session:
 
     def commands(self) -> Iterator[Command]:
         """One after the other."""
-        kinds = (self.add, self.remove, self.bitmap, self.overlay, self.job, self.resize, self.bitmaps)
+        kinds = (self.add, self.remove, self.bitmap, self.overlay, self.job, self.resize, self.bitmaps, self.snapshot)
         for number in range(STEPS):
-            kind = self.add if len(self.open) < 3 else self.rng.choices(kinds, (5, 3, 5, 2, 8, 2, 3))[0]
+            kind = self.add if len(self.open) < 3 else self.rng.choices(kinds, (5, 3, 5, 2, 8, 2, 3, 3))[0]
             yield kind(number)
 
     def node(self) -> str:
@@ -66,6 +67,10 @@ class Session:
         options: dict[str, Any] = {"file": {"driver": "file", "filename": filename}}
         if format == "qcow2":
             options["backing"] = self.rng.choice([None, *self.open])
+        if self.rng.random() < 0.2:
+            options["read-only"] = True
+        if self.rng.random() < 0.2:
+            options["cache"] = self.rng.choice(CACHES)
         name = f"n{number}"
         self.open[name] = filename
         return run("blockdev-add", driver=format, node_name=name, **options)
@@ -91,6 +96,12 @@ class Session:
     def overlay(self, number: int) -> Command:
         """One node on another."""
         return run("blockdev-snapshot", node=self.node(), overlay=self.node())
+
+    def snapshot(self, number: int) -> Command:
+        """A new overlay of a node, which may be below another one."""
+        below, name = self.node(), f"n{number}"
+        self.open[name] = f"{name}.qcow2"
+        return run("blockdev-snapshot-sync", node_name=below, snapshot_file=f"{name}.qcow2", snapshot_node_name=name)
 
     def resize(self, number: int) -> Command:
         """To one of two sizes."""

@@ -436,6 +436,23 @@ def test_a_file_is_not_emptied_for_a_transaction_that_is_aborted(
     assert precious.read_bytes() == b"precious data"
 
 
+def test_an_overlay_is_opened_as_the_node_is_whose_place_it_takes(tmp_path: Path) -> None:
+    def snapshot(node: str, name: str) -> Command:
+        return run("blockdev-snapshot-sync", node_name=node, snapshot_file=f"{name}.new", snapshot_node_name=name)
+
+    steps: list[Step] = [
+        add("base", cache={"direct": True}),
+        snapshot("base", "above"),
+        FLAT,
+        snapshot("base", "beside"),  # what is below an overlay is only read
+        run("block-export-add", type="nbd", id="e", node_name="beside", writable=True),
+        add("other", read_only=True, cache={"no-flush": True}),
+        snapshot("other", "reading"),
+        FLAT,
+    ]
+    compare(tmp_path, IMAGES, NBD, steps)
+
+
 def test_each_overlay_says_that_what_is_below_it_cannot_be_opened(tmp_path: Path) -> None:
     prepare = (*IMAGES, "qemu-img create -q -f qcow2 -b top.qcow2 -F qcow2 new.qcow2", "rm base.qcow2")
     steps: list[Step] = [

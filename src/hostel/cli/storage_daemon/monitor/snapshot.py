@@ -51,7 +51,7 @@ def make_overlay(
             if emptying is not None:
                 emptying(given["snapshot-file"])
             _create(given["snapshot-file"], given.get("format", "qcow2"), unfiltered(below))
-        return _open(daemon, given["snapshot-file"], given.get("format", "qcow2"), name)
+        return _open(daemon, given["snapshot-file"], given.get("format", "qcow2"), name, below)
 
     return Overlay(daemon.nodes, node, make, owned=True)
 
@@ -70,11 +70,12 @@ def _create(filename: str, format: str, below: BlockNode) -> None:
     create.create(plan)
 
 
-def _open(daemon: Daemon, filename: str, format: str, name: str) -> BlockNode:
+def _open(daemon: Daemon, filename: str, format: str, name: str, below: BlockNode) -> BlockNode:
+    """Open an overlay as the node is open whose place it takes."""
     from hostel.block import blockdev, graph
 
     blockdev.check_node_name(name)
-    overlay = graph.open(filename, format, read_only=False, no_backing=True)
+    overlay = graph.open(filename, format, read_only=below.read_only, no_backing=True, cache=below.cache)
     try:
         overlay.name = name
         daemon.nodes.adopt(overlay)
