@@ -18,7 +18,7 @@ from hostel.errors import BlockError, HostelError
 if TYPE_CHECKING:
     from hostel.block.node import BlockNode
 
-PATIENCE: Final = 60.0  # seconds for the whole end
+PATIENCE: Final = 600.0  # seconds for the whole end: a healthy disk may have minutes of cached data to write out
 _TURN: Final = 1.0  # seconds after which what comes next is ended, though what came before has not
 _QUIET: Final = 5.0  # seconds after which it is told what is waited for; until then signals are one and the same wish
 _GLANCE: Final = 0.2  # seconds after which one who waits looks whether it was told to give up
