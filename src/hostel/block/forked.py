@@ -11,6 +11,8 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from hostel.block.powers import Divisible
+
 if TYPE_CHECKING:
     from hostel.block.node import BlockNode
 
@@ -39,9 +41,7 @@ def in_child(act: Callable[[], object]) -> None:
 
 def _is_shareable(node: BlockNode) -> bool:
     """Whether two processes can use a node without knowing of each other."""
-    from hostel.block.protocols.file import FileDriver
-
-    if isinstance(node.driver, FileDriver):
+    if isinstance(node.driver, Divisible):
         return True
     if not (node.read_only or node.format == "raw"):
         return False
@@ -51,11 +51,9 @@ def _is_shareable(node: BlockNode) -> bool:
 
 def _divide(node: BlockNode) -> bool:
     """Let the child go on with a node by itself; False where a request is under way, which nobody ends there."""
-    from hostel.block.protocols.file import FileDriver
-
     if not node.divide():
         return False
-    if isinstance(node.driver, FileDriver):
+    if isinstance(node.driver, Divisible):
         node.driver.divide()
     return True
 

@@ -114,52 +114,63 @@ class Gate:
             if self.holder and time.monotonic() >= until:
                 raise BlockError("The block graph is being changed, and that does not end", errno=errno.EBUSY)
 
-    def close(self, seconds: float) -> bool:
-        """Close the gate and wait until nobody is inside; False, and the gate is open, where that takes too long.
+    def close(self, seconds: float) -> int:
+        """Close the gate and wait until nobody is inside.
 
         The thread that has closed it may do so again, and opens it as often.
+
+        Returns:
+            How often we have closed it; 0, and the gate is open, where it takes too long.
 
         Raises:
             Reentered: by a signal handler, of a thread that is inside: it would wait for itself.
         """
         until, me = time.monotonic() + seconds, threading.get_ident()
-        closed = False
+        closed = 0
         try:
             with self._mutex:
                 closed = self._close(me, until)
         except BaseException:  # an interruption, also of the last step, when the gate is closed already
             if closed:
-                self.open()
+                self.open(closed)
             raise
         return closed
 
-    def _close(self, me: int, until: float) -> bool:
+    def _close(self, me: int, until: float) -> int:
         if me in self._inside:
             raise Reentered("A signal handler cannot keep others out of what its own thread is in the middle of using")
         if self.holder == me:
             self._depth += 1
-            return True
+            return self._depth
         while self.holder:
             if not self._changed.wait(max(0.0, until - time.monotonic())) and time.monotonic() >= until:
-                return False
+                return 0
         try:
             self.holder, self._depth = me, 1
             while self._inside:
                 if time.monotonic() >= until:
                     self._let_in()
-                    return False
+                    return 0
                 self._changed.wait(_GLANCE)
         except BaseException:
             self._let_in()
             raise
-        return True
+        return 1
 
-    def open(self) -> None:
-        """Let everyone in again, once it was opened as often as closed."""
+    def open(self, closed: int = 0) -> None:
+        """Let everyone in again, once it was opened as often as closed.
+
+        Args:
+            closed: what :meth:`close` gave: an interruption may have come before or after that was undone, and it may
+                be undone once more; what was closed since is undone with it. 0 for what was closed last.
+        """
+        if closed and (self.holder != threading.get_ident() or self._depth < closed):
+            return
+        self._depth = (closed or self._depth) - 1
+        if not self._depth:  # no interruption comes in between, for nothing is called
+            self.holder = 0
         with self._mutex:
-            self._depth -= 1
-            if not self._depth:
-                self._let_in()
+            self._changed.notify_all()
 
     def _let_in(self) -> None:
         self.holder = 0

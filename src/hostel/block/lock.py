@@ -119,10 +119,13 @@ class Lockable:
                     self._stepwise = gate
         return gate
 
-    def drain(self, seconds: float) -> bool:
-        """Keep the requests of other threads out and wait for those inside; False where that takes too long.
+    def drain(self, seconds: float) -> int:
+        """Keep the requests of other threads out and wait for those inside.
 
-        Calls nest; see :func:`hostel.block.rewiring.drained`.
+        Calls nest; see :func:`hostel.block.draining.drained`.
+
+        Returns:
+            How often we have drained it; 0, and it is as it was, where it takes too long.
 
         Raises:
             Reentered: in a signal handler, of a thread that is in the middle of a call to the driver.
@@ -132,50 +135,69 @@ class Lockable:
         except Reentered:
             raise Reentered.of(self.filename) from None
 
-    def _drain(self, seconds: float) -> bool:
+    def _drain(self, seconds: float) -> int:
         until = time.monotonic() + seconds
         while True:
             gate, lock = self._stepwise, self._lock
+            held = Held(lock)
             # Before the lock, which those inside need to get on.
-            if gate is not None and not gate.close(max(0.0, until - time.monotonic())):
-                return False
-            held = drained = False
+            closed = gate.close(max(0.0, until - time.monotonic())) if gate is not None else 0
+            if gate is not None and not closed:
+                return 0
             try:
-                held = _hold(lock, max(0.0, until - time.monotonic()))
-                if held and self._busy:
+                taken = held.take(max(0.0, until - time.monotonic()))
+                if taken and self._busy:
                     raise Reentered.of(self.filename)
-                if held and lock is self._lock and gate is self._stepwise:
+                if taken and lock is self._lock and gate is self._stepwise:
                     self._drained += 1
-                    drained = True
-                    return True
-            finally:
-                if not drained:
-                    self._let_in(lock if held else None, gate)
-            if not held:
-                return False
+                    return self._drained
+                held.release()
+                if gate is not None:
+                    gate.open(closed)
+            except BaseException:  # also an interruption of what was to be undone anyway
+                held.release()
+                if gate is not None:
+                    gate.open(closed)
+                raise
+            if not taken:
+                return 0
 
-    def resume(self) -> None:
-        """Let requests in again; once for each :meth:`drain`."""
-        self._drained -= 1
-        self._let_in(self._lock, self._stepwise)
+    @property
+    def drains(self) -> int:
+        """How often this thread has drained it."""
+        return self._drained if _is_held(_behind(self._lock)) else 0
 
-    @staticmethod
-    def _let_in(lock: Lock | None, gate: Gate | None) -> None:
-        try:
-            if lock is not None:
-                _release(lock)
-        finally:
-            if gate is not None:
-                gate.open()
+    def resume(self, drained: int = 0) -> None:
+        """Let requests in again; once for each :meth:`drain`.
+
+        Args:
+            drained: what that gave: an interruption may have come before or after it was undone, and it may be undone
+                once more. 0 for the last one.
+        """
+        lock = _behind(self._lock)
+        release = None if isinstance(lock, Gate) else lock.release
+        drained = drained or self._drained
+        if _is_held(lock):
+            while self._drained >= drained > 0:  # what was drained within that too, where it was not undone
+                self._drained -= 1
+                if release is not None:  # no interruption comes in between, for nothing is called
+                    release()
+        if isinstance(lock, Gate):
+            lock.open(drained)
+        if (gate := self._stepwise) is not None:
+            gate.open(drained)
 
     def exchange(self, driver: BlockDriver) -> None:
         """Put another driver in the place of the present one, which stays open; only while the node is drained."""
-        old, new = self._lock, _lock_for(driver)
+        old, new = Held(self._lock, self._drained), _lock_for(driver)
         for _ in range(self._drained):
-            _hold(new, 0.0)
+            Held(new).take(0.0)
         self.driver, self._lock = driver, new
-        for _ in range(self._drained):
-            _release(old)
+        try:
+            old.release()
+        except BaseException:  # an interruption
+            old.release()
+            raise
 
     def divide(self) -> bool:
         """Go on in a forked child with a lock that no other thread has; False where a request is under way."""
@@ -195,16 +217,49 @@ class Lockable:
         if not isinstance(self._lock, Wall):
             self._lock = Wall(reason, self._lock)
 
-    def _break_off(self) -> None:
+    def break_off(self) -> None:
         """Do what an interruption that has left the driver in the middle of a change calls for: the node knows."""
+
+
+class Held:
+    """A lock that is held, or a gate that is closed, a number of times, and how much of that is left to be undone."""
+
+    __slots__ = ("_count", "_depth", "_lock")
+
+    def __init__(self, lock: Lock, count: int = 0) -> None:
+        self._lock = _behind(lock)
+        self._depth = self._count = count
+
+    def take(self, seconds: float) -> bool:
+        """Hold it once more."""
+        lock = self._lock
+        if isinstance(lock, Gate):
+            self._depth = lock.close(seconds)
+            self._count = 1 if self._depth else 0
+        else:
+            self._count = 1 if _take(lock, seconds) else 0
+        return self._count > 0
+
+    def release(self) -> None:
+        """Give it free; who is interrupted may begin that anew."""
+        lock = self._lock
+        while self._count:
+            if isinstance(lock, Gate):
+                lock.open(self._depth)
+                self._depth -= 1
+                self._count -= 1
+            else:
+                self._count -= 1  # no interruption comes in between, for nothing is called
+                lock.release()
 
 
 class Entry:
     """One passage through a node's lock; ``nests``: for requests, of which each is in the driver by itself."""
 
-    __slots__ = ("_lock", "_nests", "_node")
+    __slots__ = ("_inside", "_lock", "_nests", "_node")
 
     def __init__(self, node: Lockable, *, nests: bool = False) -> None:
+        self._inside = False
         self._node = node
         self._nests = nests
 
@@ -215,6 +270,7 @@ class Entry:
             if isinstance(lock, (Gate, Wall)):
                 lock.__enter__()
                 if lock is node._lock:
+                    self._inside = True
                     return
             else:
                 _take(lock)
@@ -223,6 +279,7 @@ class Entry:
                     raise Reentered.of(node.filename)
                 if lock is node._lock:
                     node._busy = not self._nests
+                    self._inside = True
                     return
             lock.__exit__(None, None, None)
 
@@ -234,11 +291,33 @@ class Entry:
             if error is not None and (isinstance(error, INTERRUPTIONS) if self._nests else breaks_in(error)):  # noqa: SIM102
                 # A driver that takes any number of threads has nothing that could be half changed.
                 if not isinstance(self._lock, Gate):
-                    self._node._break_off()
+                    self._node.break_off()
         finally:
-            if not isinstance(self._lock, Gate):
-                self._node._busy = False
-            self._lock.__exit__(kind, error, trace)
+            try:
+                self._leave()
+            except BaseException:  # an interruption
+                self._leave()
+                raise
+
+    def __del__(self) -> None:
+        # An interruption may come before the first step of __exit__, or of __init__.
+        if getattr(self, "_inside", False):
+            self._leave()
+
+    def _leave(self) -> None:
+        """Leave, unless one has left; nothing is called between the two steps, so that no interruption comes."""
+        lock, me = self._lock, threading.get_ident()
+        if isinstance(lock, Gate):
+            if self._inside:
+                self._inside = False
+                lock.go(me)
+                if lock.holder:
+                    lock.left()
+        elif isinstance(lock, Wall):
+            self._inside = False
+        elif self._inside:
+            self._node._busy = self._inside = False
+            lock.release()
 
 
 def _take(lock: threading.RLock, seconds: float = -1.0) -> bool:
@@ -262,16 +341,10 @@ def _lock_for(driver: BlockDriver) -> Lock:
     return Wall(driver.interrupted, lock) if driver.interrupted else lock
 
 
-def _hold(lock: Lock, seconds: float) -> bool:
-    if isinstance(lock, Wall):
-        lock = lock.behind
-    return lock.close(seconds) if isinstance(lock, Gate) else _take(lock, seconds)
+def _behind(lock: Lock) -> threading.RLock | Gate:
+    return lock.behind if isinstance(lock, Wall) else lock
 
 
-def _release(lock: Lock) -> None:
-    if isinstance(lock, Wall):
-        lock = lock.behind
-    if isinstance(lock, Gate):
-        lock.open()
-    else:
-        lock.release()
+def _is_held(lock: threading.RLock | Gate) -> bool:
+    """Whether this thread keeps others out."""
+    return lock.holder == threading.get_ident() if isinstance(lock, Gate) else _is_ours(lock)

@@ -6,12 +6,12 @@ import contextlib
 import errno
 import itertools
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self, TypeGuard
 
 from hostel.block import forked, sizes, unclosed
+from hostel.block.draining import ATTEMPT, DRAIN_TIMEOUT, drained, insist
 from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, Supports
 from hostel.block.extent import Extent, Status, merge
 from hostel.block.gate import Gate
@@ -30,10 +30,7 @@ _WRITES_ZEROES, _DISCARDS = int(Supports.ZEROES), int(Supports.DISCARD)
 _numbers = itertools.count(100)
 _resizable: dict[type[BlockDriver], bool] = {}
 
-_END_TIMEOUT: Final = 60.0  # seconds for requests under way when a node is closed
 _HASTE: Final = 2.0  # seconds likewise, after an interruption: one of them may be what was interrupted
-_ATTEMPT: Final = 0.25  # seconds of it after which it is looked anew whether they wait in vain
-_PAUSE: Final = 0.005  # seconds that others are let in between two attempts
 _counting: Final = threading.RLock()  # of every node's users; a signal handler may come here again
 forked.in_child(_counting._at_fork_reinit)  # type: ignore[attr-defined]
 
@@ -230,7 +227,7 @@ class BlockNode(Lockable):
                         self.driver.pread(offset, buf)
                     except BaseException as error:
                         if breaks_in(error):
-                            self._break_off()
+                            self.break_off()
                         raise
                     finally:
                         self._busy = False
@@ -283,7 +280,7 @@ class BlockNode(Lockable):
                         self.driver.pwrite(offset, view)
                     except BaseException as error:
                         if breaks_in(error):
-                            self._break_off()
+                            self.break_off()
                         raise
                     finally:
                         self._busy = False
@@ -382,21 +379,15 @@ class BlockNode(Lockable):
         sizes.tell()
 
     def _shrink(self, size: int, preallocation: Preallocation) -> None:
-        until = time.monotonic() + _END_TIMEOUT
-        with unrestrained(self):
-            while not self.drain(_ATTEMPT):
-                if time.monotonic() >= until:
-                    raise BlockError(f"Requests to '{self.filename}' do not come to an end", errno=errno.EBUSY)
-                time.sleep(_PAUSE)
-        try:
-            with Entry(self):
-                driver = self.driver
-                assert _is_resizable(driver)
-                driver.resize(size, preallocation)
-        finally:
-            if not isinstance(self._lock, Wall):
-                self.exchange(self.driver)  # whose size is another one: who waits for the lock looks again
-            self.resume()
+        with drained(self):
+            try:
+                with Entry(self):
+                    driver = self.driver
+                    assert _is_resizable(driver)
+                    driver.resize(size, preallocation)
+            finally:
+                if not isinstance(self._lock, Wall):
+                    self.exchange(self.driver)  # whose size is another one: who waits for the lock looks again
 
     def preallocate(self, offset: int, length: int) -> None:
         """Reserve space for a range on the host; what it reads as does not change.
@@ -436,33 +427,40 @@ class BlockNode(Lockable):
             BlockError: EBUSY: requests under way do not come to an end. Everything stays open.
             Reentered: by a signal handler, in the middle of a call. Everything stays open.
         """
-        with _counting:
-            if self._users != 1:
-                self._users = max(0, self._users - 1)
-                return
-            self._users = 0
-        if self._disowned:
-            return
-        drained = False
+        drains, ours = self.drains + 1, False
         try:
-            drained = self._drain_impatiently()
-        finally:
-            if not drained:
-                with _counting:
-                    self._users = 1
-        if not drained:
-            raise BlockError(f"Requests to '{self.filename}' do not come to an end; it stays open", errno=errno.EBUSY)
+            with _counting:
+                if self._users != 1 or self._disowned:
+                    self._users = max(0, self._users - 1)
+                    return
+                self._users, ours = 0, True
+            if not self._drain_impatiently():
+                raise BlockError(
+                    f"Requests to '{self.filename}' do not come to an end; it stays open", errno=errno.EBUSY
+                )
+        except BaseException:
+            if ours:
+                self._users = 1
+                self.resume(drains)  # where an interruption came after that was done
+            raise
+        try:
+            self._close()
+        except BaseException:  # also an interruption that has kept it from being shut
+            self._shut(drains)
+            raise
+
+    def _close(self) -> None:
         unclosed.forget(self)
         with contextlib.ExitStack() as stack:
             for child in self.driver.children.values():
                 stack.callback(child.close)
-            stack.callback(self._shut)
+            stack.callback(self._shut, self.drains)
             self._busy = True
             try:
                 self.driver.close()
             except BaseException as error:
                 if breaks_in(error):
-                    self._break_off()
+                    self.break_off()
                 raise
             finally:
                 self._busy = False
@@ -480,16 +478,14 @@ class BlockNode(Lockable):
         """
         if self.drain(0.0):
             return True
-        until = time.monotonic() + (_HASTE if is_interrupted() else _END_TIMEOUT)
         with unrestrained(self):
-            while True:
-                for node in self._own():
-                    if isinstance(node.driver, Patient):
-                        node.driver.lose_patience()
-                if self.drain(_ATTEMPT):
-                    return True
-                if time.monotonic() >= until:
-                    return False
+            return insist(self._hurry, _HASTE if is_interrupted() else DRAIN_TIMEOUT)
+
+    def _hurry(self) -> bool:
+        for node in self._own():
+            if isinstance(node.driver, Patient):
+                node.driver.lose_patience()
+        return self.drain(ATTEMPT) > 0
 
     def _own(self) -> Iterator[BlockNode]:
         """This node, and what is below it for it alone."""
@@ -498,12 +494,12 @@ class BlockNode(Lockable):
             if child._users == 1:
                 yield from child._own()
 
-    def _shut(self) -> None:
+    def _shut(self, drains: int) -> None:
         """Let nobody in any more, once the driver is closed; those who wait to get in are told."""
         self._wall_off(f"'{self.filename}' is closed")
-        self.resume()
+        self.resume(drains)
 
-    def _break_off(self) -> None:
+    def break_off(self) -> None:
         """Let nobody in any more, and the driver write nothing by closing: what it holds may be half changed."""
         if isinstance(self._lock, Wall):
             return

@@ -15,6 +15,7 @@ from hostel.block.options import Options, Value
 if TYPE_CHECKING:
     from hostel.block.bitmap import DirtyBitmap
     from hostel.block.driver import BlockDriver, OpenMode
+    from hostel.block.gate import Gate
     from hostel.block.node import BlockNode
 
 ModeChange = Callable[["OpenMode"], "OpenMode"]
@@ -361,3 +362,20 @@ class Named(Protocol):
     """
 
     called: Callable[[], str]
+
+
+@runtime_checkable
+class Bypassed(Protocol):
+    """A file that is also read and written past its node; see :class:`hostel.block.gate.Bypass`."""
+
+    @property
+    def past(self) -> Gate:
+        """The gate of those who do so."""
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """Knows nothing beyond a file's bytes: two processes can use that without knowing of each other."""
+
+    def divide(self) -> None:
+        """Go on in a forked child, whose parent has it open too."""

@@ -12,13 +12,14 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hostel.block import blockdev, notice, registry
+from hostel.block.draining import drained
 from hostel.block.driver import Cache, FilterDriver, Supports
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError, Value, as_text
 from hostel.block.permission import Permission
 from hostel.block.powers import ModeChange, Reopenable
 from hostel.block.protocols.file import FileDriver
-from hostel.block.rewiring import drained, retire, unfiltered
+from hostel.block.rewiring import retire, unfiltered
 from hostel.block.tree import tree
 from hostel.errors import BlockError
 

@@ -6,138 +6,23 @@ takes its place. So no holder has to be known, told, or waited for; only those i
 
     node [qcow2]            insert: node [mirror] -> inner [qcow2]           redirect: node [forward] -> target [raw]
 
-Nothing is changed before every node concerned is drained, and nobody waits for a node while holding another one
-closed for long: a drain that does not come to an end opens everything again, and begins anew.
+Nothing is changed before every node concerned is drained (:mod:`hostel.block.draining`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator
 
 from hostel.block import notice, sizes
+from hostel.block.draining import drained
 from hostel.block.driver import BlockDriver, FilterDriver
 from hostel.block.filters.forward import ForwardDriver
-from hostel.block.gate import BYPASS, Gate
+from hostel.block.interruption import breaks_in
 from hostel.block.node import BlockNode
 from hostel.block.powers import Reopenable
-from hostel.block.protocols.file import FileDriver
-from hostel.block.restraint import below, unrestrained
 from hostel.errors import BlockError
-
-DRAIN_TIMEOUT: Final = 60.0  # seconds
-_ATTEMPT: Final = 0.25  # seconds that everybody is kept out while waiting for those inside
-_PAUSE: Final = 0.005  # seconds
-
-
-@contextlib.contextmanager
-def drained(*nodes: BlockNode, timeout: float = DRAIN_TIMEOUT) -> Iterator[None]:
-    """Have no request of another thread in any of the nodes; theirs wait until the block is left.
-
-    Args:
-        nodes: which; each once or more.
-        timeout: seconds.
-
-    Raises:
-        BlockError: requests did not come to an end in time.
-    """
-    until = time.monotonic() + timeout
-    with unrestrained(*nodes):
-        while (gates := _drain_all(nodes)) is None:
-            if time.monotonic() >= until:
-                names = ", ".join(f"'{node.name}'" for node in nodes)
-                raise BlockError(f"Requests to {names} do not come to an end", errno=errno.EBUSY)
-            time.sleep(_PAUSE)
-        try:
-            yield
-        finally:
-            _resume(nodes, gates)
-
-
-def _drain_all(nodes: tuple[BlockNode, ...]) -> tuple[Gate, ...] | None:
-    """Drain all nodes or none: two requests may each wait for something that only the other's end gives free.
-
-    Returns:
-        The gates that were closed; None where somebody did not leave.
-    """
-    gates = _shut_out(nodes)
-    if gates is None:
-        return None
-    count = 0
-    try:
-        for node in nodes:
-            if not node.drain(_ATTEMPT):
-                break
-            count += 1
-        else:
-            return gates
-    except BaseException:
-        _resume(nodes[:count], gates)
-        raise
-    _resume(nodes[:count], gates)
-    return None
-
-
-def _resume(nodes: tuple[BlockNode, ...], gates: tuple[Gate, ...]) -> None:
-    try:
-        for node in nodes:
-            node.resume()
-    finally:
-        _let_in(gates)
-
-
-def _shut_out(nodes: tuple[BlockNode, ...]) -> tuple[Gate, ...] | None:
-    """Have nobody go past the nodes to the files below them; None where that takes too long."""
-    if not BYPASS.changing.close(_ATTEMPT):
-        return None
-    gates = [BYPASS.changing]
-    try:
-        BYPASS.changed()  # after that: who finds out too early that nothing changes has seen another number
-        for driver in [node.driver for node in below(nodes)]:
-            if isinstance(driver, FileDriver):
-                if not driver.past.close(_ATTEMPT):
-                    break
-                gates.append(driver.past)
-        else:
-            return tuple(gates)
-    except BaseException:
-        _let_in(gates)
-        raise
-    _let_in(gates)
-    return None
-
-
-def _let_in(gates: Sequence[Gate]) -> None:
-    try:
-        for gate in reversed(gates):
-            gate.open()
-    finally:
-        BYPASS.changed()  # after that: who has been told that something changes looks again
-
-
-@contextlib.contextmanager
-def bypass_closed(*nodes: BlockNode, timeout: float = DRAIN_TIMEOUT) -> Iterator[None]:
-    """Have no request go past nodes to the files below them meanwhile.
-
-    Args:
-        nodes: which.
-        timeout: seconds.
-
-    Raises:
-        BlockError: requests did not come to an end in time.
-    """
-    until = time.monotonic() + timeout
-    while (gates := _shut_out(nodes)) is None:
-        if time.monotonic() >= until:
-            raise BlockError("Requests do not come to an end", errno=errno.EBUSY)
-        time.sleep(_PAUSE)
-    try:
-        yield
-    finally:
-        _let_in(gates)
 
 
 def insert_filter(node: BlockNode, make: Callable[[BlockNode], FilterDriver]) -> BlockNode:
@@ -344,14 +229,20 @@ def reopen(node: BlockNode, *, read_only: bool) -> None:
         if read_only:
             node.flush()
         done: list[BlockNode] = []
+        fresh: BlockDriver | None = None
         try:
             if not read_only:
                 for child in parts:
                     reopen(child, read_only=False)
                     done.append(child)
-            node.exchange(_reopened(node, read_only=read_only))
+            fresh = _reopened(node, read_only=read_only)
+            node.exchange(fresh)
             node.read_only = read_only
-        except BaseException:
+        except BaseException as error:
+            if breaks_in(error):
+                node.break_off()  # one driver may be closed, and the other one in no node yet
+                if fresh not in (None, node.driver) and not fresh.children:
+                    fresh.close()
             for child in done:
                 reopen(child, read_only=True)
             raise

@@ -459,7 +459,7 @@ def test_closing_waits_for_who_goes_past_the_node(tmp_path: Path) -> None:
 
 
 def test_an_image_whose_requests_do_not_end_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node_module, "_END_TIMEOUT", 0.05)
+    monkeypatch.setattr(node_module, "DRAIN_TIMEOUT", 0.05)
     node = creating.create(str(tmp_path / "f"))
     reached, go, pwrite = threading.Event(), threading.Event(), os.pwrite
 

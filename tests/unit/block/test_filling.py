@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from hostel.block.draining import drained
 from hostel.block.driver import CACHE_MODES
 from hostel.block.filling import fill
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.jobs.bitmaps import add_bitmap
 from hostel.block.node import BlockNode
-from hostel.block.rewiring import drained
 from hostel.errors import BlockError
 from support import jobs, qcow2
 from support.memory import FaultyDriver, Kind

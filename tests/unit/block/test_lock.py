@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sys
 import threading
 from collections.abc import Callable
@@ -10,25 +12,37 @@ from types import FrameType
 
 import pytest
 
+from hostel.block.draining import drained
 from hostel.block.gate import BYPASS, Gate
 from hostel.block.node import BlockNode
-from hostel.block.rewiring import drained
+from hostel.block.rewiring import reopen
 from support import jobs
 
 
 class Interruption:
-    """Ctrl-C after the ``at``-th call of a function in C: where the interpreter looks whether there was one."""
+    """Ctrl-C after the ``at``-th call of a function in C: where the interpreter looks whether there was one.
 
-    def __init__(self, at: int) -> None:
+    Args:
+        at: see above.
+        events: where it comes: with ``call`` also where a function in Python begins.
+
+    Attributes:
+        came: whether there were so many; a callback of the interpreter's may have kept it to itself.
+    """
+
+    def __init__(self, at: int, events: tuple[str, ...] = ("c_return",)) -> None:
         self._left = at
+        self._events = events
+        self.came = False
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
-        if event == "c_return":
+        if event in self._events:
             self._left -= 1
             if not self._left:
+                self.came = True
                 raise KeyboardInterrupt
 
-    def meets(self, enter: Callable[[], None]) -> bool:
+    def meets(self, enter: Callable[[], object]) -> bool:
         """Whether what is done was interrupted before it called :func:`sys.setprofile` to end this."""
         before = sys.getprofile()
         sys.setprofile(self)
@@ -54,7 +68,7 @@ def _can_be_had(node: BlockNode) -> bool:
         had = node.drain(0.5)
         if had:
             node.resume()
-        return had
+        return bool(had)
 
     return _in_another_thread(drain)
 
@@ -64,7 +78,7 @@ def _is_open(gate: Gate) -> bool:
         had = gate.close(0.5)
         if had:
             gate.open()
-        return had
+        return bool(had)
 
     return _in_another_thread(close)
 
@@ -128,3 +142,43 @@ def test_who_is_interrupted_at_a_gate_keeps_nobody_out(way: str) -> None:
         assert _is_open(gate), f"after call {at}"
         at += 1
     assert at > 1
+
+
+def _drain_twice(node: BlockNode) -> None:
+    with drained(node, *node.driver.children.values()), drained(node):
+        pass
+
+
+def _hold(node: BlockNode) -> None:
+    with node.hold():
+        node.read(0, 512)
+
+
+USES: dict[str, Callable[[BlockNode], object]] = {
+    "drain": _drain_twice,
+    "hold": _hold,
+    "zero": lambda node: node.write_zeroes(0, 512),
+    "shrink": lambda node: node.resize(512),
+    "read-only": lambda node: reopen(node, read_only=True),
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # one that came into a callback
+@pytest.mark.parametrize("format", ["raw", "qcow2"])
+@pytest.mark.parametrize("use", USES)
+def test_who_is_interrupted_at_any_step_keeps_nobody_out(tmp_path: Path, format: str, use: str) -> None:
+    """The whole way in and out; once the interruption is dealt with, others get in, or are told, and it is closed."""
+    path, at = tmp_path / "disk", 1
+    while True:
+        node = jobs.empty(path, size=64 * 1024, format=format)
+        interruption = Interruption(at, ("c_return", "call"))
+        interruption.meets(functools.partial(USES[use], node))
+        assert _can_be_had(node), f"after step {at}"
+        assert _is_open(BYPASS.changing), f"after step {at}"
+        with contextlib.suppress(OSError):  # what was interrupted in the middle may not know whether it is open
+            node.close()
+        assert node.closed, f"after step {at}"
+        if not interruption.came:
+            break
+        at += 1
+    assert at > 10

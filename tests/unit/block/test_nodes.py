@@ -256,7 +256,7 @@ def test_jobs_take_nodes_out_while_others_are_taken_in(table: NodeTable) -> None
 def test_a_node_that_stays_open_since_requests_do_not_end_can_be_removed_later(
     table: NodeTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_module, "_END_TIMEOUT", 0.05)
+    monkeypatch.setattr(node_module, "DRAIN_TIMEOUT", 0.05)
     node = table.add(file("a.raw", "f"))
     reached, go, preadv = threading.Event(), threading.Event(), os.preadv
 

@@ -13,20 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from hostel.block.draining import drained
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.gate import BYPASS, Gate
 from hostel.block.node import BlockNode
 from hostel.block.protocols.file import FileDriver
-from hostel.block.rewiring import (
-    drained,
-    insert_filter,
-    redirect,
-    remove_filter,
-    reopen,
-    replace_backing,
-    unfiltered,
-    writable,
-)
+from hostel.block.rewiring import insert_filter, redirect, remove_filter, reopen, replace_backing, unfiltered, writable
 from hostel.errors import BlockError, ReadOnly
 from support import images, jobs
 

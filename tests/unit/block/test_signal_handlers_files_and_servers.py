@@ -15,11 +15,11 @@ from typing import Any, cast
 import pytest
 
 from hostel.block import graph
+from hostel.block.draining import drained
 from hostel.block.driver import Cache
 from hostel.block.gate import Gate
 from hostel.block.node import BlockNode
 from hostel.block.protocols.rbd.driver import RbdDriver
-from hostel.block.rewiring import drained
 from hostel.errors import BlockError, Reentered
 from hostel.export.nbd.export import NbdExport
 from support.nbd import MIB, played, raw_disk, serving

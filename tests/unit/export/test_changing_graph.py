@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from hostel.block.draining import drained
 from hostel.block.node import BlockNode
-from hostel.block.rewiring import drained, redirect
+from hostel.block.rewiring import redirect
 from hostel.export.host_file import HostFile, host_file
 from hostel.export.nbd.export import NbdExport
 from hostel.export.vhost_user_blk import device as device_module

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 from hostel.block import notice
 from hostel.block.bitmap import DirtyBitmap
+from hostel.block.draining import drained
 from hostel.block.jobs.bitmaps import RecordingBitmap, add_bitmap, find_bitmap, remove_bitmap
 from hostel.block.jobs.job import Job
 from hostel.block.node import BlockNode
-from hostel.block.rewiring import drained
 from hostel.errors import BlockError
 
 

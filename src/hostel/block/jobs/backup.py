@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from hostel.block.bitmap import DirtyBitmap
+from hostel.block.draining import drained
 from hostel.block.jobs.bitmaps import RecordingBitmap
 from hostel.block.jobs.block_copy import BlockCopy, copy_unit
 from hostel.block.jobs.copy_before_write import BackupFilter
@@ -17,7 +18,7 @@ from hostel.block.jobs.policy import SourceError
 from hostel.block.jobs.state import JobStatus
 from hostel.block.node import BlockNode
 from hostel.block.powers import Compressing
-from hostel.block.rewiring import drained, insert_filter, remove_filter
+from hostel.block.rewiring import insert_filter, remove_filter
 from hostel.block.tree import own, require_apart
 from hostel.errors import BlockError, UnsupportedFeature
 

@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
 from hostel.block.bitmap import DirtyBitmap
+from hostel.block.draining import drained
 from hostel.block.driver import FilterDriver, OpenMode
 from hostel.block.node import BlockNode
 from hostel.block.powers import BitmapStore, Preallocation
-from hostel.block.rewiring import drained, held_image, insert_filter, remove_filter, unfiltered
+from hostel.block.rewiring import held_image, insert_filter, remove_filter, unfiltered
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.units import KiB
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from hostel.block.changed_parent import committing
+from hostel.block.draining import drained
 from hostel.block.driver import FilterDriver
 from hostel.block.extent import Status
 from hostel.block.jobs.backup import BackupSettings, BackupSync, BitmapMode, settle_bitmap
@@ -28,7 +29,6 @@ from hostel.block.jobs.state import JobStatus
 from hostel.block.node import BlockNode
 from hostel.block.rewiring import (
     bottom_of_filters,
-    drained,
     end_writing,
     insert_filter,
     redirect,

@@ -5,21 +5,13 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
+from hostel.block.draining import drained
 from hostel.block.driver import FilterDriver, Supports
 from hostel.block.jobs.atomic import Action
 from hostel.block.node import BlockNode
 from hostel.block.nodes import NodeTable
 from hostel.block.permission import Permission
-from hostel.block.rewiring import (
-    bottom_of_filters,
-    drained,
-    end_writing,
-    redirect,
-    replace_backing,
-    restore,
-    retire,
-    unfiltered,
-)
+from hostel.block.rewiring import bottom_of_filters, end_writing, redirect, replace_backing, restore, retire, unfiltered
 from hostel.block.tree import tree
 from hostel.errors import BlockError, ReadOnly
 

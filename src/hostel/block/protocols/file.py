@@ -195,6 +195,14 @@ class FileDriver(BlockDriver):
             if cache.direct and error.errno == errno.EINVAL:
                 raise _no_direct(self._path) from None
             raise _open_error(self._path, error, write=not read_only) from None
+        try:
+            return self._succeeded(fd, cache, read_only=read_only)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def _succeeded(self, fd: int, cache: Cache, *, read_only: bool) -> FileDriver:
+        """The driver of a descriptor of the same file; this one is closed."""
         driver = type(self)(fd, self._path, no_flush=cache.no_flush, direct=cache.direct, locking=self._locking)
         driver._sync = self._sync
         driver.discarded = self.discarded
@@ -203,6 +211,8 @@ class FileDriver(BlockDriver):
         try:
             os.close(self._forget())
         except OSError as error:
+            if breaks_in(error):
+                raise
             # The number is free even so. What the host tells us so late it could not store must fail the next sync.
             driver._sync.fail(error)
             notice.tell(f"'{self._path}', which was opened anew, could not be closed: {error.strerror}")
@@ -220,10 +230,7 @@ class FileDriver(BlockDriver):
         try:
             driver._take_locks_of(self, used, shared)
         except OSError:
-            try:
-                self._take_locks_of(driver, *self._locked)
-            finally:
-                os.close(driver._fd)
+            self._take_locks_of(driver, *self._locked)
             raise
 
     @property
@@ -419,7 +426,7 @@ class FileDriver(BlockDriver):
             BlockError: EBUSY: a request that goes past the node does not end. The file stays open.
         """
         fd = self._forget()
-        if self._locked is not None:
+        if self._locked is not None and fd >= 0:
             # A program that another thread is starting has the file open until it is one, and the locks with it.
             with contextlib.suppress(OSError):
                 permission.unlock(fd)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from hostel.block.chain import block_status, held
+from hostel.block.draining import bypass_closed
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.powers import Preallocation
-from hostel.block.rewiring import bypass_closed
 from hostel.errors import BlockError, InvalidImage
 from hostel.units import INT64_MAX, SECTOR, MiB
 from hostel.wire.fuse import protocol

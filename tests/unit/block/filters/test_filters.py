@@ -13,6 +13,7 @@ import pytest
 
 from hostel.block import creating, graph, objects
 from hostel.block.blockdev import from_options
+from hostel.block.draining import drained
 from hostel.block.extent import Status
 from hostel.block.filters.compress import write_compressed
 from hostel.block.filters.forward import ForwardDriver
@@ -22,7 +23,7 @@ from hostel.block.node import BlockNode
 from hostel.block.options import OptionError
 from hostel.block.protocols.file import FileDriver
 from hostel.block.restraint import unrestrained
-from hostel.block.rewiring import drained, insert_filter
+from hostel.block.rewiring import insert_filter
 from hostel.errors import ReadOnly, UnsupportedFeature
 
 KiB = 1024

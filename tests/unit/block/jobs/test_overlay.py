@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from hostel.block import rewiring
+from hostel.block import draining, rewiring
 from hostel.block.jobs import atomic, mirror, overlay
 from hostel.block.jobs.bitmaps import add_bitmap, all_bitmaps
 from hostel.block.jobs.mirror import CopyMode, MirrorJob, MirrorSettings, Sync
@@ -224,7 +224,7 @@ def _hanging_request(module: ModuleType, node: BlockNode, monkeypatch: pytest.Mo
         return rewiring.redirect(former, to)
 
     monkeypatch.setattr(module, "redirect", redirect)
-    monkeypatch.setitem(rewiring.drained.__wrapped__.__kwdefaults__, "timeout", 0.5)  # type: ignore[attr-defined]
+    monkeypatch.setitem(draining.drained.__wrapped__.__kwdefaults__, "timeout", 0.5)  # type: ignore[attr-defined]
     timer = threading.Timer(5, go.set)
     timer.start()
     try:

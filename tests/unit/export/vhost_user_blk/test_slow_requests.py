@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
+from hostel.block.draining import drained
 from hostel.block.driver import FilterDriver, OpenMode
 from hostel.block.node import BlockNode
-from hostel.block.rewiring import drained, insert_filter
+from hostel.block.rewiring import insert_filter
 from support.vhost import IN, MIB, driver, serving
 
 

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hostel.block import objects
+from hostel.block.draining import bypass_closed
 from hostel.block.driver import FilterDriver
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.node import BlockNode
 from hostel.block.nodes import JobFilter
 from hostel.block.permission import Permission
 from hostel.block.powers import BackingStore
-from hostel.block.rewiring import bypass_closed, unfiltered, writable
+from hostel.block.rewiring import unfiltered, writable
 from hostel.block.tree import layers
 from hostel.block.uses import by_device
 from hostel.cli.storage_daemon.monitor.command import Command

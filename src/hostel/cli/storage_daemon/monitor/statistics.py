@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from hostel.block.draining import bypass_closed
 from hostel.block.driver import FilterDriver
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.node import BlockNode
 from hostel.block.protocols.file import FileDriver
-from hostel.block.rewiring import bypass_closed, unfiltered
+from hostel.block.rewiring import unfiltered
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, generic, needed
 
