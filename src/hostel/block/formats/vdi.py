@@ -16,7 +16,17 @@ from typing import Annotated, Final, Self
 from hostel.block.driver import FormatInfo, OpenMode, Reference
 from hostel.block.extent import Extent
 from hostel.block.formats.block_mapped import BlockMappedDriver
-from hostel.block.formats.block_table import ABSENT, PAGE, ZEROES, BlockMap, BlockTable, claim, make_room, with_holes
+from hostel.block.formats.block_table import (
+    ABSENT,
+    PAGE,
+    ZEROES,
+    BlockMap,
+    BlockTable,
+    Run,
+    claim,
+    make_room,
+    with_holes,
+)
 from hostel.block.formats.findings import Findings
 from hostel.block.formats.preallocation import preallocation_of
 from hostel.block.node import BlockNode
@@ -96,6 +106,7 @@ class VdiDriver(BlockMappedDriver):
         self._table = BlockTable(file, header.offset_bmap, header.blocks_in_image, "I", "little")
         self._map = BlockMap(self._table, header.block_size, self._place)
         self._is_header_dirty = False
+        self._file_end = 0  # as far as the file is known to reach
         # Places of the file for new blocks, counted in blocks; not known before the first is wanted.
         self._next: int | None = None
         self._lost: list[int] = []  # below it, and of nobody: a crash left them
@@ -246,6 +257,28 @@ class VdiDriver(BlockMappedDriver):
             self.flush()
         return _Check(self._header, report).run(self._table)
 
+    def _runs(self, offset: int, length: int) -> Iterator[Run]:
+        for run in super()._runs(offset, length):
+            if run.host >= 0:
+                last = run.host + run.length - 1
+                self._require_inside(last - (last - self._data) % self._map.block_size)
+            yield run
+
+    def _require_inside(self, last: int) -> None:
+        """Refuse blocks, of which the last is at byte ``last``, that do not even begin in the file: it was cut off.
+
+        Raises:
+            CorruptImage: one does not; QEMU reads it as zeroes.
+        """
+        if last < self._file_end:
+            return
+        self._file_end = self._file.length
+        if last >= self._file_end:
+            raise CorruptImage(
+                f"A block at offset {last} lies beyond the file's end, at {self._file_end}: the image was cut off",
+                hint="Copy what is left of the disk with qemu-img convert --salvage.",
+            )
+
     def _place(self, entry: int) -> int:
         if entry < DISCARDED:
             return self._data + entry * self._map.block_size
@@ -272,7 +305,10 @@ class VdiDriver(BlockMappedDriver):
     def _find_room(self, wanted: int) -> tuple[int, int]:
         """The first of the places for new blocks, and how many of those that are wanted lie there in a row."""
         if self._next is None:
-            self._next, self._lost = _room(self._table)
+            following, lost = _room(self._table)
+            if following:  # behind a block that is lost the file would grow beyond it: it would read as zeroes then
+                self._require_inside(self._data + (following - 1) * self._map.block_size)
+            self._next, self._lost = following, lost
         if self._lost:
             return self._lost[-1], 1
         return self._next, wanted

@@ -6,14 +6,16 @@ import struct
 
 import pytest
 
+from hostel.block.driver import OpenMode
 from hostel.block.formats.qcow import Header, QcowDriver
+from hostel.block.formats.vdi import VdiDriver
 from hostel.block.node import BlockNode
 from hostel.block.powers import Repair
 from hostel.errors import CorruptImage
 from support import vmdk
 from support.bounded import MIB
 from support.format_subjects import SUBJECTS
-from support.memory import MemoryDriver
+from support.memory import MemoryDriver, memory_node
 from support.vmdk import GRAIN, attach
 
 QCOW, QED = SUBJECTS["qcow"], SUBJECTS["qed"]
@@ -173,3 +175,18 @@ def test_a_vmware_stream_that_lacks_a_part_of_a_grain_gets_no_new_ones(cut: int)
             node.pwrite(2 * GRAIN, b"n" * GRAIN)
         assert node.read(0, GRAIN) == b"a" * GRAIN
     assert len(driver.data) == length - cut
+
+
+def test_a_vdi_image_that_lacks_blocks_reads_none_of_them_as_zeroes() -> None:
+    driver = MemoryDriver()
+    VdiDriver.create(memory_node(driver), 64 * CLUSTER, {"cluster_size": CLUSTER})
+    with BlockNode(VdiDriver.open(memory_node(driver), OpenMode(read_only=False)), "d", read_only=False) as node:
+        node.pwrite(0, b"a" * CLUSTER + b"b" * CLUSTER + b"c" * CLUSTER)
+    del driver.data[-CLUSTER - 512 :]
+    with BlockNode(VdiDriver.open(memory_node(driver), OpenMode(read_only=False)), "d", read_only=False) as node:
+        assert node.read(0, 2 * CLUSTER) == b"a" * CLUSTER + b"b" * (CLUSTER - 512) + bytes(512)
+        for offset, length in ((2 * CLUSTER, 1), (CLUSTER, 2 * CLUSTER), (3 * CLUSTER - 1, 1)):
+            with pytest.raises(CorruptImage, match="cut off"):
+                node.read(offset, length)
+        refuse(node, 2 * CLUSTER, CLUSTER)
+        refuse(node, 3 * CLUSTER, CLUSTER)
