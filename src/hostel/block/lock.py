@@ -332,6 +332,16 @@ def _take(lock: threading.RLock, seconds: float = -1.0) -> bool:
         raise
 
 
+def require_free(lock: threading.RLock) -> None:
+    """Refuse a signal handler a lock that its own thread has: what that keeps others from seeing is half changed.
+
+    Raises:
+        Reentered: the thread has it.
+    """
+    if _is_ours(lock):
+        raise Reentered("A signal handler cannot use what its own thread is in the middle of changing")
+
+
 def _is_ours(lock: threading.RLock) -> bool:
     return bool(lock._is_owned())  # type: ignore[attr-defined]
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from hostel.block.lock import require_free
 from hostel.units import MiB
 
 _KEPT: Final = 16 * MiB  # bytes; the part used last always is
@@ -21,13 +22,16 @@ class Unpacked:
 
     def __init__(self, limit: int = _KEPT) -> None:
         self._limit = limit
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._kept: dict[int, bytes] = {}  # the one used last behind the others
-        self._lanes = [threading.Lock() for _ in range(_LANES)]
+        self._lanes = [threading.RLock() for _ in range(_LANES)]
 
     def part(self, index: int, unpack: Callable[[], bytes]) -> bytes:
         """A part, which ``unpack`` makes where it is not kept; where several threads want it one does."""
-        with self._lanes[index % _LANES]:
+        lane = self._lanes[index % _LANES]
+        require_free(lane)
+        require_free(self._lock)
+        with lane:
             with self._lock:
                 data = self._kept.pop(index, None)
                 if data is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -15,11 +16,14 @@ from typing import Any, cast
 import pytest
 
 from hostel.block import graph
+from hostel.block.blockdev import from_options
 from hostel.block.draining import drained
 from hostel.block.driver import Cache
+from hostel.block.filters.packed.spool import Spool
 from hostel.block.gate import Gate
 from hostel.block.node import BlockNode
 from hostel.block.protocols.rbd.driver import RbdDriver
+from hostel.block.unpacked import Unpacked
 from hostel.errors import BlockError, Reentered
 from hostel.export.nbd.export import NbdExport
 from support.nbd import MIB, played, raw_disk, serving
@@ -239,3 +243,39 @@ def test_growing_image_is_not_cut_off_by_the_growth_a_handler_came_into() -> Non
     assert len(refused) == 1
     node.pwrite(4096, b"h" * 512)
     assert image.bytes == 4608
+
+
+@pytest.mark.parametrize("name", ["preallocate", "blklogwrites"])
+def test_filter_that_keeps_account_of_writes_is_not_waited_for_by_its_own_thread(tmp_path: Path, name: str) -> None:
+    for each in ("disk", "log"):
+        (tmp_path / each).write_bytes(b"")
+    options = {"driver": name, "file.driver": "file", "file.filename": str(tmp_path / "disk")}
+    if name == "blklogwrites":
+        options |= {"log.driver": "file", "log.filename": str(tmp_path / "log")}
+    with graph.open(from_options(options), read_only=False) as node:
+        step = {"preallocate": "def zeroes_fast", "blklogwrites": "def _make_room"}[name]
+        Handler(step, lambda: _refused(USES["write"], node)).comes_into(lambda: node.pwrite(0, b"x" * 512))
+        assert node.read(0, 512) == b"x" * 512
+        node.pwrite(MIB, b"w" * 512)
+
+
+def test_part_is_not_unpacked_in_the_middle_of_unpacking_it() -> None:
+    unpacked = Unpacked()
+
+    def unpack() -> bytes:
+        with pytest.raises(Reentered):
+            unpacked.part(3, lambda: b"")
+        return b"part"
+
+    assert unpacked.part(3, unpack) == b"part"
+
+
+def test_stream_is_not_unpacked_further_in_the_middle_of_that() -> None:
+    def pieces() -> Iterator[bytes]:
+        with pytest.raises(Reentered):
+            spool.fill()
+        yield b"piece"
+
+    spool = Spool(pieces(), MIB)
+    with contextlib.closing(spool):
+        assert spool.fill() == 5

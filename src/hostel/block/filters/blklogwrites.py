@@ -15,6 +15,7 @@ from hostel.block.driver import FilterDriver, OpenMode, Supports
 from hostel.block.extent import Extent
 from hostel.block.filters.fitting import Fitting, Limits
 from hostel.block.filters.option import settle
+from hostel.block.lock import require_free
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options
 from hostel.units import SECTOR
@@ -29,7 +30,11 @@ _KNOWN: Final = 15
 
 
 class _Log:
-    """The log's end, and what its superblock says."""
+    """The log's end, and what its superblock says.
+
+    Attributes:
+        lock: to be had while it is appended to.
+    """
 
     def __init__(self, node: BlockNode, sector_size: int, interval: int, entries: int, end: int) -> None:
         self._node = node
@@ -37,13 +42,13 @@ class _Log:
         self._interval = interval
         self._entries = entries
         self._end = end  # sectors
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
 
     def record(self, offset: int, length: int, flags: int, data: memoryview | None, *, zeroes: bool = False) -> None:
         """Append an entry; one for a flush makes the log safe as well."""
         size = self.sector_size
         entry = _ENTRY.pack(offset // size, length // size, flags, 0).ljust(size, b"\0")
-        with self._lock:
+        with self.lock:
             place = self._end * size
             stored = length if zeroes or data is not None else 0
             self._entries += 1
@@ -160,6 +165,7 @@ class BlklogwritesDriver(FilterDriver):
 
     def _then(self, request: Callable[[], None], record: Callable[[], None]) -> None:
         """What failed may have been done in part, and is recorded as well."""
+        require_free(self._log.lock)
         try:
             request()
         finally:

@@ -12,6 +12,7 @@ from typing import Final, Self
 
 from hostel.block.driver import FilterDriver, OpenMode, Supports
 from hostel.block.filters.option import settle
+from hostel.block.lock import require_free
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options
 from hostel.block.powers import ModeChange, Preallocation
@@ -34,7 +35,7 @@ class PreallocateDriver(FilterDriver):
         # Where the written data ends, and where the file does; not known before the first write.
         self._data_end: int | None = None
         self._file_end = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     @classmethod
     def open(cls, children: Mapping[str, BlockNode], mode: OpenMode) -> Self:
@@ -72,6 +73,7 @@ class PreallocateDriver(FilterDriver):
     def _reserve(self, end: int) -> None:
         if not self.child.driver.supports & Supports.GROWS:
             return
+        require_free(self._lock)
         with self._lock:
             if self._data_end is None:
                 self._data_end = self._file_end = self.child.length
@@ -90,6 +92,7 @@ class PreallocateDriver(FilterDriver):
 
     def resize(self, size: int, preallocation: Preallocation) -> None:
         """Give up what was reserved, then resize."""
+        require_free(self._lock)
         with self._lock:
             self._cut()
             self.child.resize(size, preallocation)
@@ -108,5 +111,6 @@ class PreallocateDriver(FilterDriver):
         Raises:
             OSError: the file cannot be cut: it is longer than its data.
         """
+        require_free(self._lock)
         with self._lock:
             self._cut()

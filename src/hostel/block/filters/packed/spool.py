@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
+from hostel.block.lock import require_free
 from hostel.block.node import is_zero
 from hostel.errors import CorruptImage, NoSpace
 from hostel.units import KiB
@@ -27,7 +28,7 @@ class Spool:
     def __init__(self, pieces: Iterator[bytes], limit: int) -> None:
         self._pieces = pieces
         self._limit = limit
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._filled = 0
         self._file = tempfile.TemporaryFile(prefix="hostel-")  # noqa: SIM115
 
@@ -38,6 +39,7 @@ class Spool:
             CorruptImage: the stream is broken.
             NoSpace: it is longer than allowed, or the temporary file has no room.
         """
+        require_free(self._lock)
         with self._lock:
             while until is None or self._filled < until:
                 piece = next(self._pieces, None)
