@@ -277,7 +277,7 @@ class SparseExtent(MappedExtent):
             table = self.tables[index]
             if table is not None:
                 last = max(last, max(table) * SECTOR)
-            index += max(1, self.directory.absent(index))
+            index += 1 if self.directory[index] else max(1, self.directory.absent(index))
         end = last and self.grain_end(last)
         if last >= self.file_end or end is None:
             raise CorruptImage(
