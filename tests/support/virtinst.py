@@ -1,6 +1,7 @@
 """The real virt-install, virt-xml and virt-clone, without their start: one process has them loaded, and forks for each.
 
-Loading them takes most of half a second, which a few hundred command lines would spend again and again.
+Loading them and libosinfo's database takes most of a second, which a few hundred command lines would spend again and
+again.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ from functools import cache
 from typing import Any
 
 _SERVER = """
-import io, json, os, sys, tempfile
+import io, json, logging.handlers, os, sys, tempfile
 
 sys.path.insert(0, "/usr/share/virt-manager")
 from virtinst import virtclone, virtinstall, virtxml
-from virtinst import cli
+from virtinst import OSDB, cli
+
+# What the user has added to the database is not for tests, which have a home of their own.
+home, os.environ["HOME"] = os.environ.get("HOME", "/"), "/nonexistent"
+OSDB.list_os()
+os.environ["HOME"] = home
 
 TOOLS = {"virt-install": virtinstall, "virt-clone": virtclone, "virt-xml": virtxml}
 
