@@ -152,6 +152,15 @@ def test_a_vmware_disk_that_lacks_grains_gets_no_new_ones(cut: int) -> None:
             node.read(GRAIN, 1)
 
 
+def test_a_lost_grain_is_found_among_tables_that_follow_each_other() -> None:
+    driver = MemoryDriver(vmdk.create(4096 * MIB))
+    with attach(driver) as node:
+        node.pwrite(3072 * MIB, b"a" * GRAIN)
+    del driver.data[-GRAIN:]
+    with attach(driver) as node, pytest.raises(CorruptImage, match="cut off"):
+        node.pwrite(0, b"n")
+
+
 def test_a_vmware_disk_whose_last_grain_is_there_in_part_is_written_behind_it() -> None:
     driver = MemoryDriver(vmdk.create(MIB))
     with attach(driver) as node:

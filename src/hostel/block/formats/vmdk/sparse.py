@@ -272,12 +272,7 @@ class SparseExtent(MappedExtent):
         Raises:
             CorruptImage: a grain lies beyond the file's end: it is lost, and would show what is written there.
         """
-        last, index = 0, 0
-        while index < self.directory.entries:
-            table = self.tables[index]
-            if table is not None:
-                last = max(last, max(table) * SECTOR)
-            index += 1 if self.directory[index] else max(1, self.directory.absent(index))
+        last = max((max(entries) for entries in self.tables.stored(SECTOR)), default=0) * SECTOR
         end = last and self.grain_end(last)
         if last >= self.file_end or end is None:
             raise CorruptImage(

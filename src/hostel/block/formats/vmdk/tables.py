@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.codec.table import pack_table, unpack_table, zero_table
 from hostel.errors import CorruptImage, InvalidImage
@@ -57,6 +58,13 @@ class Directory:
         chunk, within = self._chunk(index)
         rest = chunk[within:]
         return next((at for at, entry in enumerate(rest) if entry), len(rest)) if any(rest) else len(rest)
+
+    def in_a_row(self, index: int, step: int) -> tuple[int, bool]:
+        """How many entries from this one on are read at once, and whether each is ``step`` more than the one before."""
+        chunk, within = self._chunk(index)
+        rest = chunk[within:]
+        top = rest[0] + (len(rest) - 1) * step
+        return len(rest), rest[-1] == top and rest == array(self._typecode, range(rest[0], top + 1, step))
 
     def _chunk(self, index: int) -> tuple[array[int], int]:
         per_chunk = _CHUNK // self._width
@@ -130,6 +138,42 @@ class GrainTables:
                 f"The grain table {index} of '{self._file.filename}' at offset {offset} lies beyond the file's end"
             )
         return offset
+
+    def stored(self, unit: int) -> Iterator[array[int]]:
+        """The entries as they are on the disk, in portions: all but some zeroes. Nothing is kept of them.
+
+        Args:
+            unit: bytes by which the directory counts places.
+
+        Raises:
+            CorruptImage: a table lies beyond the file's end, or there are more than it has room for.
+        """
+        index, room = 0, self._file.length
+        while index < self._directory.entries:
+            if absent := self._directory.absent(index):
+                index += absent
+                continue
+            count, is_run = self._directory.in_a_row(index, self.size // unit)
+            runs = [(index, count)] if is_run else [(each, 1) for each in range(index, index + count)]
+            for first, tables in runs:
+                room -= tables * self.size if self._directory[first] else 0
+                if room < 0:  # a hostile table could be read a million times
+                    raise CorruptImage(f"The grain tables of '{self._file.filename}' lie on each other")
+                if self.place(first) and self.place(first + tables - 1):
+                    yield from self._stored(self.place(first), tables * self.size)
+            index += count
+
+    def _stored(self, place: int, length: int) -> Iterator[array[int]]:
+        if length == self.size:
+            yield unpack_table(self._file.read(place, length), self._typecode, "little")
+            return
+        for extent in self._file.extents(place, length):
+            if extent.status & Status.ZERO:
+                continue
+            start, end = extent.offset - (extent.offset - place) % self.size, extent.end
+            end += -(end - place) % self.size
+            for offset in range(start, end, MiB):
+                yield unpack_table(self._file.read(offset, min(MiB, end - offset)), self._typecode, "little")
 
     @property
     def dirty_length(self) -> int:

@@ -52,6 +52,23 @@ def test_a_directory_of_millions_is_walked_in_bounded_memory_and_time(tmp_path: 
     assert bounded(walk, memory=64 * MIB, seconds=60) == (1 << 50, 1, 0)
 
 
+def test_grain_tables_that_lie_on_each_other_are_not_read_for_each_entry(tmp_path: Path) -> None:
+    path = tmp_path / "d.vmdk"
+    data = patched(vmdk.create(MIB), 12, "Q", 1 << 41)
+    path.write_bytes(patched(data, 48, "4Q", 0, 1 << 20, 1 << 19, 128))
+    with path.open("r+b") as file:
+        file.seek(1 << 29)
+        file.write(struct.pack("<I", 4096) * (1 << 20))
+        file.truncate((1 << 29) + (128 << 20))
+
+    def write() -> str:
+        with opened(path, read_only=False) as node, pytest.raises(CorruptImage) as caught:
+            node.pwrite(0, b"n")
+        return str(caught.value)
+
+    assert "lie on each other" in bounded(write, memory=64 * MIB, seconds=60)
+
+
 def test_zeroing_terabytes_holds_back_few_tables(tmp_path: Path) -> None:
     path = tmp_path / "d.vmdk"
     make(path, 1 << 40, "zeroed_grain=on")
