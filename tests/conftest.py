@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from support import answers
+
 # The Debian package that brings each tool, so that a skip says what to install.
 PACKAGES = {
     "qemu-img": "qemu-utils",
@@ -98,6 +100,14 @@ def reachable() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="hostel-test-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the workers share what they find out about QEMU; whoever starts them comes first."""
+    if not hasattr(config, "workerinput"):
+        folder = tempfile.mkdtemp(prefix="hostel-answers-")
+        os.environ[answers.FOLDER] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -14,31 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from support.answers import remembered
+
 NOBODY = 65534
 RECORDED = "9.0"
-
-
-_probed: dict[str, dict[str, bytes]] = {}  # by kind of daemon, then by name of the file
-
-
-@contextlib.contextmanager
-def probed(folder: Path, kind: str) -> Iterator[None]:
-    """Give a daemon what one before it has found out about QEMU, which takes libvirt two seconds a program.
-
-    It holds that against the programs and itself, and asks again where they are others.
-
-    Args:
-        folder: where it keeps what it found.
-        kind: of daemon: what one of root's finds is not what one of another user's does.
-    """
-    known = _probed.setdefault(kind, {})
-    folder.mkdir(parents=True)
-    for name, content in known.items():
-        (folder / name).write_bytes(content)
-    try:
-        yield
-    finally:
-        known.update((path.name, path.read_bytes()) for path in folder.glob("*.xml"))
 
 
 class Libvirtd:
@@ -88,7 +67,7 @@ def running() -> Iterator[Libvirtd]:
     directory = Path(tempfile.mkdtemp(prefix="lv-"))
     directory.chmod(0o755)
     try:
-        with probed(directory / "cache/libvirt/qemu/cache/capabilities", "session"), _running(directory) as served:
+        with remembered(directory / "cache/libvirt/qemu/cache/capabilities", "session"), _running(directory) as served:
             yield served
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from support.libvirtd import probed
+from support.answers import remembered
 
 # A system's daemon keeps its files where a host has them: each place is one of ours, for this daemon alone.
 _PRIVATE = """
@@ -157,7 +157,7 @@ def apart(
     """
     directory = Path(tempfile.mkdtemp(prefix="lv-"))
     try:
-        with probed(directory / "cache/libvirt/qemu/capabilities", "system"):
+        with remembered(directory / "cache/libvirt/qemu/capabilities", "system"):
             (directory / "etc/nwfilter").mkdir(parents=True)
             for name, xml in (filters or {}).items():
                 (directory / f"etc/nwfilter/{name}.xml").write_text(xml)
