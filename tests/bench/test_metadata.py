@@ -105,6 +105,21 @@ def test_check_of_1_tib_with_all_its_metadata(report: Report, folder: Path) -> N
     path.unlink()
 
 
+def test_snapshots_of_100_gib_with_all_their_metadata(report: Report, folder: Path) -> None:
+    path = folder / "snapshots.qcow2"
+    names, tools, options = ("ours", "theirs"), (OURS, THEIRS), ("-c", "-a", "-d")
+    taken: dict[tuple[str, str], list[Cost]] = {}
+    for number in range(ROUNDS):
+        for name, tool in list(zip(names, tools, strict=True))[:: 1 if number % 2 else -1]:
+            create(path, "100G", "preallocation=metadata")
+            for option in options:
+                found = cost(folder, [*tool, "snapshot", option, "moment", str(path)], rounds=1)
+                taken.setdefault((option, name), []).append(found)
+            path.unlink()
+    for option in options:
+        report.add(f"snapshot {option}, 100 GiB of metadata", *(min(taken[option, name]) for name in names))
+
+
 def test_map_of_a_million_extents(report: Report, folder: Path) -> None:
     path = folder / "fragmented.qcow2"
     create(path, "64G", "preallocation=metadata")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,45 @@ def test_created_applied_and_deleted_snapshots_are_what_qemu_expects(tmp_path: P
         assert image.snapshots() == []
     assert_clean(path)
     reads(path, 3, "512k 1M")
+
+
+@pytest.mark.parametrize(
+    "options", ["cluster_size=4096", "cluster_size=16384,extended_l2=on", "cluster_size=512,refcount_bits=32"]
+)
+def test_snapshots_of_a_fragmented_image_leave_refcounts_and_flags_as_qemu_expects(
+    tmp_path: Path, options: str
+) -> None:
+    path = tmp_path / "disk.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, str(path), "8M")
+    rng = random.Random(options)
+
+    def scatter(turn: int) -> None:
+        kinds, end = ["write -q -P {}", "write -q -P {}", "write -q -z", "discard -q"], 96 + 8 * turn
+        parts = [f"{rng.choice(kinds).format(rng.randrange(1, 200))} {rng.randrange(end) << 16} 64k" for _ in range(60)]
+        parts.append(f"write -q -P 7 {rng.randrange(2, 4)}M 1M")
+        # Where nothing has been written yet: QEMU compresses nowhere else.
+        parts += [f"write -q -c -P {at} {at << 16} 64k" for at in rng.sample(range(end, end + 8), 5)]
+        run("qemu-io", "-t", "unsafe", "-f", "qcow2", *(word for part in parts for word in ("-c", part)), str(path))
+
+    kept = {}
+    for turn, name in enumerate(("first", "second")):
+        scatter(turn)
+        kept[name] = tmp_path / name
+        run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(path), str(kept[name]))
+        with opened(path) as image:
+            image.snapshot_create(name, date=(1, 0))
+        assert_clean(path)
+    scatter(2)
+    for name in ("first", "second", "first"):
+        with opened(path) as image:
+            image.snapshot_apply(name)
+        assert_clean(path)
+        run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", str(path), str(kept[name]))
+    scatter(3)
+    for name in ("first", "second"):
+        with opened(path) as image:
+            image.snapshot_delete(name)
+        assert_clean(path)
 
 
 def test_apply_brings_a_version_3_image_back_to_its_size(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.refcount_block import NARROW, Block, NegativeCount
-from hostel.block.formats.qcow2.reference_count import WIDE, unpack_refcounts
+from hostel.block.formats.qcow2.reference_count import WIDE, has_above, unpack_refcounts
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError, CorruptImage, NoSpace
 
@@ -148,21 +148,26 @@ class Allocator:
             while count > 0:
                 index, slot = divmod(first, self._geometry.block_entries)
                 length = min(count, self._geometry.block_entries - slot)
-                self._file.debug_event("refblock_alloc")
-                block = self._block(index)
-                if block is None:
-                    block = self._add_block(index)
-                if self.recording:
-                    block.record()
-                done.append((block, slot, bytes(block.values[slot : slot + length]), dict(block.wide)))
+                block = self._counting_block(index)
+                if count > 1:  # else there is nothing that only some have got
+                    done.append((block, slot, bytes(block.values[slot : slot + length]), dict(block.wide)))
                 self._add(block, index, slot, length, delta)
                 first += length
                 count -= length
         except BaseException:
             for block, slot, values, wide in done:
-                block.values[slot : slot + len(values)] = values
-                block.wide = wide
+                block.put_back(slot, values, wide)
             raise
+
+    def _counting_block(self, index: int) -> Block:
+        """The block of this index, made where there is none, to change what it counts."""
+        self._file.debug_event("refblock_alloc")
+        block = self._block(index)
+        if block is None:
+            block = self._add_block(index)
+        if self.recording:
+            block.record()
+        return block
 
     def require_countable(self, first: int, count: int) -> None:
         """Refuse what :meth:`update` by one would refuse, and to count what no refcount block counts.
@@ -179,7 +184,7 @@ class Allocator:
             hint = "It refers to clusters that it does not count: repair it with qemu-img check -r all."
             raise BlockError("Resource temporarily unavailable", errno=errno.EAGAIN, hint=hint)
         values, wide = self.counts(first, count)
-        if max(values) >= min(self._geometry.refcount_max, WIDE) and (
+        if has_above(values, min(self._geometry.refcount_max, WIDE) - 1) and (
             not wide or max(wide.values()) >= self._geometry.refcount_max
         ):
             raise BlockError("Invalid argument", errno=errno.EINVAL, hint=NARROW)
@@ -419,12 +424,12 @@ class Allocator:
         runs: list[tuple[int, int]] = []
         for index, block in sorted(self.blocks.items()):
             base = index * self._geometry.block_entries
-            for slot in block.freed():
+            for slot, length in block.freed():
                 first, count = runs[-1] if runs else (0, 0)
                 if count and first + count == base + slot:
-                    runs[-1] = (first, count + 1)
+                    runs[-1] = (first, count + length)
                 else:
-                    runs.append((base + slot, 1))
+                    runs.append((base + slot, length))
         return runs
 
     def _end(self) -> None:

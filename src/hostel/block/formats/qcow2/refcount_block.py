@@ -6,10 +6,11 @@ So looking for free clusters is ``bytes.find``, and counting a run is ``bytes.tr
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from typing import Final
 
-from hostel.block.formats.qcow2.reference_count import WIDE, pack_counts
+from hostel.block.formats.qcow2.reference_count import WIDE, has_above, pack_counts
 from hostel.errors import BlockError
 
 NARROW: Final = "The refcounts are too narrow for it."
@@ -37,7 +38,7 @@ class Block:
         before: what ``values`` were when the transaction began; None outside one or where nothing changed.
     """
 
-    __slots__ = ("_wide_before", "before", "high", "low", "values", "wide")
+    __slots__ = ("_usable", "_wide_before", "before", "high", "low", "values", "wide")
 
     def __init__(self, values: bytearray, wide: dict[int, int]) -> None:
         self.values = values
@@ -46,6 +47,7 @@ class Block:
         self.high = 0
         self.before: bytes | None = None
         self._wide_before: dict[int, int] = {}
+        self._usable: bytes | None = None  # what usable() said, while that holds
 
     def get(self, slot: int) -> int:
         """A refcount."""
@@ -66,11 +68,14 @@ class Block:
             NegativeCount: a refcount would get negative.
         """
         self.touch(slot, slot + length)
+        if length == 1 and (value := self.values[slot]) != WIDE and 0 <= value + delta <= min(most, WIDE - 1):
+            self.values[slot] = value + delta
+            return
         part = self.values[slot : slot + length]
-        if delta == 1 and max(part) < min(most, WIDE - 1):
+        if delta == 1 and not has_above(part, min(most, WIDE - 1) - 1):
             self.values[slot : slot + length] = part.translate(_INCREMENT)
             return
-        if delta == -1 and min(part) and WIDE not in part:
+        if delta == -1 and 0 not in part and WIDE not in part:
             self.values[slot : slot + length] = part.translate(_DECREMENT)
             return
         for at in range(slot, slot + length):
@@ -84,12 +89,19 @@ class Block:
                 self.wide[at] = value
             self.values[at] = min(value, WIDE)
 
+    def put_back(self, slot: int, values: bytes, wide: dict[int, int]) -> None:
+        """Undo :meth:`add`: the values from ``slot`` on, and all wide refcounts, are what they were."""
+        self.touch(slot, slot + len(values))
+        self.values[slot : slot + len(values)] = values
+        self.wide = wide
+
     # ---- what differs from the disk
 
     def touch(self, low: int, high: int) -> None:
         """Slots ``low`` to ``high`` changed."""
         self.low = min(self.low, low)
         self.high = max(self.high, high)
+        self._usable = None
 
     @property
     def dirty(self) -> bool:
@@ -116,27 +128,29 @@ class Block:
         """Zeroes for the clusters that are free; in a transaction, what is free must have been free before as well."""
         if self.before is None:
             return self.values
-        both = int.from_bytes(self.values, "little") | int.from_bytes(self.before, "little")
-        return both.to_bytes(len(self.before), "little")
+        if self._usable is None:
+            both = int.from_bytes(self.values, "little") | int.from_bytes(self.before, "little")
+            self._usable = both.to_bytes(len(self.before), "little")
+        return self._usable
 
-    def freed(self) -> Iterator[int]:
-        """The slots that were in use before and are free now."""
-        if self.before is None:
+    def freed(self) -> Iterator[tuple[int, int]]:
+        """The runs of slots that were in use before and are free now: the first of each, and how many."""
+        if self.before is None or self.before == self.values:
             return
         # Quicker than looking at each.
         used, still = (int.from_bytes(values.translate(_USED), "little") for values in (self.before, self.values))
-        if used & ~still:
-            for slot, (before, now) in enumerate(zip(self.before, self.values, strict=True)):
-                if before and not now:
-                    yield slot
+        if gone := used ^ used & still:
+            for run in re.finditer(rb"\x01+", gone.to_bytes(len(self.before), "little")):
+                yield run.start(), len(run[0])
 
     def roll_back(self) -> None:
         """Be what was kept, if anything was."""
         if self.before is not None:
             self.values[:] = self.before
             self.wide = self._wide_before
+            self._usable = None
 
     def end(self) -> None:
         """Keep nothing any more; the disk has what is here."""
-        self.before, self._wide_before = None, {}
+        self.before, self._wide_before, self._usable = None, {}, None
         self.clean()

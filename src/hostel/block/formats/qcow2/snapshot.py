@@ -9,18 +9,29 @@ from __future__ import annotations
 import errno
 from array import array
 from collections.abc import Iterator
+from typing import Final
 
 from hostel.block.formats.qcow2 import layout, snapshot_table
 from hostel.block.formats.qcow2.header_limits import validate_table
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.layout import SnapshotHeader
+from hostel.block.formats.qcow2.neighbours import Neighbours
+from hostel.block.formats.qcow2.reference_count import has_above
 from hostel.block.formats.qcow2.snapshot_table import Snapshot
 from hostel.block.formats.qcow2.transaction import Transaction, adopt_l1, in_place, replace_l1
 from hostel.block.powers import SnapshotInfo
 from hostel.codec.table import pack_table, unpack_table
 from hostel.errors import BlockError, CorruptImage, InvalidImage, ReadOnly, UnsupportedFeature
 from hostel.units import SECTOR
+
+_FEW: Final = 8  # clusters whose refcounts are looked at one by one
+# For the leading bytes of L2 entries, which have the COPIED flag, and for refcounts of one byte each.
+_COPIED: Final = layout.COPIED >> 56
+_WITHOUT_COPIED: Final = bytes(value & ~_COPIED for value in range(256))
+_ONLY_COPIED: Final = bytes(value & _COPIED for value in range(256))
+_AS_COUNT: Final = bytes(value >> 7 for value in range(256))
+_FLAG_OF_ONE: Final = bytes(_COPIED if value == 1 else 0 for value in range(256))
 
 
 def snapshots(image: Qcow2Image) -> list[SnapshotInfo]:
@@ -48,21 +59,21 @@ def create_snapshot(image: Qcow2Image, name: str, date: tuple[int, int], icount:
     shared = [
         index
         for index, offset in table_offsets(image, image.l1)
-        if image.l1[index] & layout.COPIED and any(entry & layout.COPIED for entry in read_l2(image, offset).entries)
+        if image.l1[index] & layout.COPIED and _has_copied(image, offset)
     ]
     room = sum(map(image.geometry.clusters, (len(image.l1) * 8, len(snapshot_table.serialise([*table, snapshot])))))
     with in_place(image, shared, room) as transaction:
         _count(image, image.l1, 1)
         l1 = array("Q", image.l1)
         for index, offset in table_offsets(image, l1):
-            active = read_l2(image, offset)
-            if _clear_copied(active.entries):
+            active = _read_raw(image, offset)
+            if _clear_copied(image, active):
                 # The active state and the snapshot share the new table.
                 image.refcounts.free(offset, image.geometry.cluster_size)
                 image.refcounts.free(offset, image.geometry.cluster_size)
                 offset = transaction.allocate(image.geometry.cluster_size, ("L2 table", index))
                 image.refcounts.update(offset >> image.geometry.cluster_bits, 1, 1)
-                transaction.write(offset, active.pack())
+                transaction.write(offset, bytes(active))
             l1[index] = offset
         kept = transaction.allocate(len(l1) * 8)
         transaction.write(kept, pack_table(l1))
@@ -239,35 +250,28 @@ def table_offsets(image: Qcow2Image, l1: array[int]) -> Iterator[tuple[int, int]
 
 def read_l2(image: Qcow2Image, offset: int) -> L2Table:
     """Read an L2 table of the active state or of a snapshot, beside the tables in memory."""
-    return L2Table.unpack(offset, image.file.read(offset, image.geometry.cluster_size), image.geometry)
+    return L2Table.unpack(offset, _read_raw(image, offset), image.geometry)
+
+
+def _read_raw(image: Qcow2Image, offset: int) -> bytearray:
+    return image.file.read(offset, image.geometry.cluster_size)
 
 
 def _runs(image: Qcow2Image, l1: array[int]) -> Iterator[tuple[int, int]]:
     """All clusters that an L1 table refers to, once for each reference: first cluster and number."""
     geometry = image.geometry
     bits = geometry.cluster_bits
+    neighbours = Neighbours(geometry)
     for _, l2_offset in table_offsets(image, l1):
-        first = count = 0
-        for entry in read_l2(image, l2_offset).entries:
-            if not entry:
-                continue
+        for entry, count in neighbours.runs(read_l2(image, l2_offset).entries):
             if entry & layout.COMPRESSED:
                 where, length = geometry.compressed_range(entry & ~(layout.COMPRESSED | layout.COPIED))
                 yield where >> bits, ((where + length - 1) >> bits) - (where >> bits) + 1
                 continue
             offset = entry & layout.OFFSET_MASK
-            if not offset:
-                continue
             if geometry.in_cluster(offset):
                 raise CorruptImage(f"Cluster allocation offset {offset:#x} unaligned (L2 offset: {l2_offset:#x})")
-            if count and offset >> bits == first + count:
-                count += 1
-                continue
-            if count:
-                yield first, count
-            first, count = offset >> bits, 1
-        if count:
-            yield first, count
+            yield offset >> bits, count
         yield l2_offset >> bits, 1
 
 
@@ -276,42 +280,57 @@ def _count(image: Qcow2Image, l1: array[int], delta: int) -> None:
         image.refcounts.update(first, count, delta)
 
 
-def _clear_copied(entries: array[int]) -> bool:
+def _has_copied(image: Qcow2Image, offset: int) -> bool:
+    """Whether an L2 table has an entry with the COPIED flag."""
+    return has_above(_read_raw(image, offset)[:: image.geometry.entry_size], _COPIED - 1)
+
+
+def _clear_copied(image: Qcow2Image, raw: bytearray) -> bool:
     """Drop all COPIED flags of a table; whether there were any."""
-    found = False
-    for index, entry in enumerate(entries):
-        if entry & layout.COPIED:
-            entries[index] = entry & ~layout.COPIED
-            found = True
-    return found
+    leading = raw[:: image.geometry.entry_size]
+    raw[:: image.geometry.entry_size] = cleared = leading.translate(_WITHOUT_COPIED)
+    return cleared != leading
 
 
 def _with_copied(image: Qcow2Image, transaction: Transaction, l1: array[int]) -> array[int]:
     """An L1 table that maps the same, its tables' COPIED flags set exactly where a refcount is one."""
     refcounts, bits = image.refcounts, image.geometry.cluster_bits
+    neighbours = Neighbours(image.geometry)
     result = array("Q", l1)
+    replaced = []
     for index, offset in table_offsets(image, l1):
-        table = read_l2(image, offset)
-        if _set_copied(image, table.entries):
-            refcounts.free(offset, image.geometry.cluster_size)
+        raw = _read_raw(image, offset)
+        if _set_copied(image, neighbours, raw):
+            replaced.append(offset)
             offset = transaction.allocate(image.geometry.cluster_size)
-            transaction.write(offset, table.pack())
+            transaction.write(offset, bytes(raw))
         result[index] = offset | (layout.COPIED if refcounts.get(offset >> bits) == 1 else 0)
+    for offset in replaced:  # only now: after each of them the search for room would begin anew
+        refcounts.free(offset, image.geometry.cluster_size)
     return result
 
 
-def _set_copied(image: Qcow2Image, entries: array[int]) -> bool:
+def _set_copied(image: Qcow2Image, neighbours: Neighbours, raw: bytearray) -> bool:
     """Make a table's COPIED flags right; whether any was wrong."""
-    get, bits = image.refcounts.get, image.geometry.cluster_bits
-    changed = False
-    for index, entry in enumerate(entries):
-        host = entry & layout.OFFSET_MASK
-        if not host or entry & layout.COMPRESSED:
+    refcounts, bits = image.refcounts, image.geometry.cluster_bits
+    leading = raw[:: image.geometry.entry_size]
+    entries = L2Table.unpack(0, raw, image.geometry).entries
+    counts = leading.translate(_AS_COUNT)  # an entry without a place, or of a compressed cluster, stays what it is
+    for index, end in neighbours.find(entries):
+        if entries[index] & layout.COMPRESSED:
             continue
-        if (get(host >> bits) == 1) != bool(entry & layout.COPIED):
-            entries[index] = entry ^ layout.COPIED
-            changed = True
-    return changed
+        first = (entries[index] & layout.OFFSET_MASK) >> bits
+        if end - index < _FEW:
+            for at in range(index, end):
+                counts[at] = refcounts.get(first + at - index) == 1
+        else:
+            counts[index:end], _ = refcounts.counts(first, end - index)
+    flags = counts.translate(_FLAG_OF_ONE)
+    if flags == leading.translate(_ONLY_COPIED):
+        return False
+    changed = int.from_bytes(leading.translate(_WITHOUT_COPIED), "big") | int.from_bytes(flags, "big")
+    raw[:: image.geometry.entry_size] = changed.to_bytes(len(leading), "big")
+    return True
 
 
 def replace_snapshots(image: Qcow2Image, transaction: Transaction, table: list[Snapshot]) -> dict[str, int]:
