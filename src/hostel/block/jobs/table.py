@@ -77,13 +77,13 @@ class JobTable(Mapping[str, Job]):
             self._jobs[identifier] = job
         return job
 
-    def end(self, job: Job) -> None:
-        """Cancel a job and wait for its end.
+    def end(self, job: Job, seconds: float = _END_TIMEOUT) -> None:
+        """Cancel a job and wait for its end, for so many seconds at most.
 
         Raises:
             BlockError: it does not come to its end.
         """
         with contextlib.suppress(BlockError):  # it has come to its end, or is about to
             job.cancel(force=True)
-        if not job.join(_END_TIMEOUT):
+        if not job.join(seconds):
             raise BlockError(f"Job '{job.id}' does not come to its end", errno=errno.ETIMEDOUT)

@@ -6,6 +6,7 @@ import errno
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from hostel.block import unclosed
@@ -25,12 +26,13 @@ _GLANCE: Final = 0.2  # seconds after which one who waits looks whether it was t
 
 
 class _Step(threading.Thread):
-    """Ends one thing, called ``what``, in a thread of its own."""
+    """Ends one thing, called ``what``, in a thread of its own; ``rewires``: until then it may change the graph."""
 
-    def __init__(self, what: str, end: Callable[[], object], loss: str) -> None:
+    def __init__(self, what: str, end: Callable[[], object], loss: str, rewires: bool) -> None:
         super().__init__(name=f"end of {what}", daemon=True)
         self.what = what
         self.loss = loss
+        self.rewires = rewires
         self.error: Exception | None = None
         self._end = end
 
@@ -64,17 +66,20 @@ class Ending:
         """
         self._given_up = self._told
 
-    def begin(self, ends: Mapping[str, Callable[[], object]], *, turn: float = _TURN, loss: str = "") -> None:
+    def begin(
+        self, ends: Mapping[str, Callable[[], object]], *, turn: float = _TURN, loss: str = "", rewires: bool = False
+    ) -> None:
         """End things, which the keys name, and wait for them for a short while.
 
         Args:
             ends: what ends each.
             turn: how long, in seconds.
             loss: what is lost where it does not come to its end.
+            rewires: they may change the graph until they end; nodes are closed only then.
         """
         if self._began is None:
             self._began = time.monotonic()
-        steps = [_Step(what, end, loss) for what, end in ends.items()]
+        steps = [_Step(what, end, loss, rewires) for what, end in ends.items()]
         self._steps += steps
         for step in steps:
             try:
@@ -84,17 +89,33 @@ class Ending:
         self._wait(steps, time.monotonic() + turn)
 
     def close(self, nodes: Mapping[str, BlockNode]) -> None:
-        """Close nodes, which the keys name; what hangs, or is in use by what hangs, is flushed at least.
-
-        No request to them waits for a server to come back any more: nobody wants what that brings.
-        """
+        """Close nodes, which the keys name; what hangs, or is in use by what hangs, is flushed at least."""
         self._nodes += nodes.values()
-        self.begin({what: node.close for what, node in nodes.items()})
+        self.begin({what: partial(self._close, node) for what, node in nodes.items()})
         busy = {step.what for step in self._steps if step.is_alive()}
         self.begin(
             {f"flushing {what}": _flushing(node) for what, node in nodes.items() if what in busy or not node.closed},
             loss="what was written to it since its last flush may be lost",
         )
+
+    def _close(self, node: BlockNode) -> None:
+        until = self._until()
+        for step in self._steps:
+            if step.rewires:  # else it could take the driver out of the node while that is being closed
+                step.join(2 * PATIENCE)  # all is given up before that
+                if step.is_alive():
+                    raise BlockError(f"it stays open for {step.what}", errno=errno.EBUSY)
+        while True:
+            try:
+                node.close()
+                return
+            except BlockError as error:  # requests to it take longer than it waits for them
+                if error.errno != errno.EBUSY or node.closed or time.monotonic() >= until:
+                    raise
+                time.sleep(_GLANCE)
+
+    def _until(self) -> float:
+        return (time.monotonic() if self._began is None else self._began) + PATIENCE
 
     def finish(self) -> None:
         """Wait for the end of all that was begun.
@@ -107,7 +128,8 @@ class Ending:
             self._told = True
             names = ", ".join(step.what for step in self._steps if step.is_alive())
             self._report(f"waiting for {names}; another signal, or {PATIENCE:.0f} seconds since the first, end that")
-            self._wait(self._steps, began + PATIENCE)
+            if not self._wait(self._steps, self._until()):
+                self._lose_patience()
         self._require_success(time.monotonic() - began)
 
     def _wait(self, steps: Sequence[_Step], until: float) -> bool:
@@ -118,13 +140,18 @@ class Ending:
                 if left <= 0 or self._given_up:
                     return False
                 step.join(min(left, _GLANCE))
-                self._lose_patience()
         return True
 
     def _lose_patience(self) -> None:
-        for node in below(self._nodes):
-            if isinstance(node.driver, Patient):
-                node.driver.lose_patience()
+        """Wait for no server to come back any more, so that what waits for one can say so."""
+        waiting = [node.driver for node in below(self._nodes) if isinstance(node.driver, Patient)]
+        self._given_up = False
+        until = time.monotonic() + _TURN
+        while waiting and time.monotonic() < until:
+            for driver in waiting:
+                driver.lose_patience()
+            if self._wait(self._steps, min(until, time.monotonic() + _GLANCE)):
+                return
 
     def _require_success(self, seconds: float) -> None:
         lines: list[str] = []

@@ -13,7 +13,7 @@ from hostel.block import incident, sizes
 from hostel.block.jobs.table import JobTable
 from hostel.block.nodes import NodeTable
 from hostel.block.restraint import unrestrained
-from hostel.cli.qemu.ending import Ending
+from hostel.cli.qemu.ending import PATIENCE, Ending
 from hostel.cli.storage_daemon.pacing import Pacing
 from hostel.net.waker import Waker
 
@@ -112,8 +112,9 @@ class Daemon:
             stack.enter_context(unrestrained(*self.nodes.values()))
             for device in self.devices.values():
                 stack.callback(device.close)
-            ending.begin({"a monitor's command": self._wait_for_command}, turn=_CHANGE)
-            ending.begin({f"job '{job.id}'": partial(self.jobs.end, job) for job in self.jobs.values()}, turn=_CHANGE)
+            ending.begin({"a monitor's command": self._wait_for_command}, turn=_CHANGE, rewires=True)
+            jobs = {f"job '{job.id}'": partial(self.jobs.end, job, PATIENCE) for job in self.jobs.values()}
+            ending.begin(jobs, turn=_CHANGE, rewires=True)
             # A command that hangs may be ending one.
             exports = [export for export in list(self.exports.values())[::-1] if not export.shutting_down]
             ending.begin({f"export '{export.id}'": partial(self.remove_export, export) for export in exports})

@@ -133,11 +133,13 @@ class Export:
         """Tell clients where the node has another size than they know, if they can be told; any thread may call it."""
 
     def close(self) -> None:
-        """End the export.
+        """End the export; once is enough.
 
         Raises:
             OSError: requests do not end, or what was held back could not be written.
         """
+        if self.shutting_down:
+            return
         self.shutting_down = True
         with contextlib.ExitStack() as stack:
             stack.callback(self._nodes.release, self.node, self._use)

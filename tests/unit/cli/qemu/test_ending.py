@@ -68,3 +68,28 @@ def test_who_gives_up_then_is_told_what_is_left(monkeypatch: pytest.MonkeyPatch)
     finally:
         go.set()
     assert caught.value.errno == errno.ETIMEDOUT
+
+
+class Slow:
+    """Stands for a node whose requests take longer than closing waits for them."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def close(self) -> None:
+        self.asked += 1
+        if self.asked < 3:
+            raise BlockError("Requests do not come to an end; it stays open", errno=errno.EBUSY)
+        self.closed = True
+
+    def flush(self) -> None:
+        pass
+
+
+def test_what_is_slow_is_closed_once_it_can_be() -> None:
+    end, node = Ending(lambda _: None), Slow()
+    end.close({"it": node})  # type: ignore[dict-item]
+    end.finish()
+    assert (node.closed, node.asked) == (True, 3)
