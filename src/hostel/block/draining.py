@@ -52,6 +52,21 @@ def drained(*nodes: BlockNode, timeout: float = DRAIN_TIMEOUT) -> Iterator[None]
 
 
 @contextlib.contextmanager
+def requests_ended(node: BlockNode) -> Iterator[None]:
+    """Have no request of another thread in a node, nor past it, as :func:`drained` does, while no graph changes.
+
+    So nobody who is about to change that of another disk is waited for.
+
+    Raises:
+        BlockError: requests did not come to an end in time.
+        Reentered: in a signal handler, of a thread that is in the middle of one.
+    """
+    failure = f"Requests to '{node.filename}' do not come to an end"
+    with unrestrained(node), _closed(lambda: _drain_all((node,), changes=False), failure, DRAIN_TIMEOUT):
+        yield
+
+
+@contextlib.contextmanager
 def bypass_closed(*nodes: BlockNode, timeout: float = DRAIN_TIMEOUT) -> Iterator[None]:
     """Have no request go past nodes to the files below them meanwhile.
 
@@ -97,13 +112,13 @@ def insist(attempt: Callable[[], Attempted], timeout: float) -> Attempted:
     return found
 
 
-def _drain_all(nodes: Sequence[BlockNode]) -> Undo | None:
+def _drain_all(nodes: Sequence[BlockNode], *, changes: bool = True) -> Undo | None:
     """Drain all nodes or none: two requests may each wait for something that only the other's end gives free.
 
     Returns:
         What undoes that; None where somebody did not leave.
     """
-    let_in = _shut_out(nodes)
+    let_in = _shut_out(nodes, changes=changes)
     if let_in is None:
         return None
     drains: list[tuple[BlockNode, int]] = []
@@ -128,8 +143,11 @@ def _drain_all(nodes: Sequence[BlockNode]) -> Undo | None:
     return None
 
 
-def _shut_out(nodes: Sequence[BlockNode]) -> Undo | None:
-    """Have nobody go past the nodes to the files below them; what undoes that, None where it takes too long."""
+def _shut_out(nodes: Sequence[BlockNode], *, changes: bool = True) -> Undo | None:
+    """Have nobody go past the nodes to the files below them; what undoes that, None where it takes too long.
+
+    Where the graph ``changes``, nobody finds out meanwhile what it is.
+    """
     closed: list[tuple[Gate, int]] = []
 
     def undo() -> None:
@@ -138,10 +156,11 @@ def _shut_out(nodes: Sequence[BlockNode]) -> Undo | None:
         BYPASS.changed()  # after that: who has been told that something changes looks again
 
     try:
-        count = BYPASS.changing.close(ATTEMPT)
-        if not count:
-            return None
-        closed.append((BYPASS.changing, count))
+        if changes:
+            count = BYPASS.changing.close(ATTEMPT)
+            if not count:
+                return None
+            closed.append((BYPASS.changing, count))
         BYPASS.changed()  # after that: who finds out too early that nothing changes has seen another number
         for driver in [node.driver for node in below(nodes)]:
             if isinstance(driver, Bypassed):

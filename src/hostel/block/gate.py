@@ -137,11 +137,11 @@ class Gate:
         return closed
 
     def _close(self, me: int, until: float) -> int:
-        if me in self._inside:
-            raise Reentered("A signal handler cannot keep others out of what its own thread is in the middle of using")
         if self.holder == me:
             self._depth += 1
             return self._depth
+        if me in self._inside:
+            raise Reentered("A signal handler cannot keep others out of what its own thread is in the middle of using")
         while self.holder:
             if not self._changed.wait(max(0.0, until - time.monotonic())) and time.monotonic() >= until:
                 return 0

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeGuard
 
 from hostel.block import forked, sizes, unclosed
-from hostel.block.draining import ATTEMPT, DRAIN_TIMEOUT, drained, insist
+from hostel.block.draining import ATTEMPT, DRAIN_TIMEOUT, insist, requests_ended
 from hostel.block.driver import WRITEBACK, BlockDriver, Cache, FilterDriver, Supports
 from hostel.block.extent import Extent, Status, merge
 from hostel.block.gate import Gate
@@ -379,7 +379,7 @@ class BlockNode(Lockable):
         sizes.tell()
 
     def _shrink(self, size: int, preallocation: Preallocation) -> None:
-        with drained(self):
+        with requests_ended(self):
             try:
                 with Entry(self):
                     driver = self.driver

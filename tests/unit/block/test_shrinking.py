@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.block import marks
+from hostel.block import draining, marks
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.node import BlockNode
 from hostel.block.rewiring import insert_filter
@@ -107,3 +107,22 @@ def test_a_write_that_is_in_is_waited_for(tmp_path: Path, format: str) -> None:
         assert node.length == HALF
         node.resize(jobs.SIZE)
         assert node.read(LAST, 512) == bytes(512)
+
+
+def test_nobody_who_changes_another_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draining, "DRAIN_TIMEOUT", 1.0)
+    reached, go = threading.Event(), threading.Event()
+    with (
+        jobs.empty(tmp_path / "one", format="raw") as one,
+        jobs.empty(tmp_path / "two", format="raw") as two,
+    ):
+
+        def change() -> None:
+            with draining.drained(one):
+                reached.set()
+                go.wait(20)
+
+        with _under_way(change, reached, go) as failures:
+            two.resize(HALF)
+        assert not failures
+        assert two.length == HALF
