@@ -10,6 +10,7 @@ import errno
 import functools
 import re
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS: Final = 4  # for one range, each from where the last one was cut off
 _REDIRECTS: Final = 10
+_GLANCE: Final = 0.01  # seconds after which it is looked again where nothing can be waited on
 _STEP: Final = 1.0  # seconds after which it is looked whether a transfer takes too long
 _TFTP_BLOCK: Final = 1428  # bytes: what fits into an Ethernet frame
 _CONTENT_RANGE: Final = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)")
@@ -339,7 +341,8 @@ class RemoteFile:
                 parts.clear()
                 if not active:
                     break
-                multi.select(_STEP)
+                if multi.select(_STEP) < 0:  # there is nothing to wait on yet, or only what select() has no number for
+                    time.sleep(_GLANCE)
             for _, code, text in multi.info_read()[2]:
                 return self._failure(code, text)
             return None
