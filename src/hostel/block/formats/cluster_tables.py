@@ -17,11 +17,12 @@ from hostel.block.formats.run import Kind, Run
 from hostel.block.node import BlockNode
 from hostel.codec.table import equal_entries, pack_table, unpack_table, zero_table
 from hostel.errors import CorruptImage
-from hostel.units import MiB
+from hostel.units import KiB, MiB
 
 _SLICE: Final = 8192  # entries
 _CACHE_LIMIT: Final = 32 * MiB  # bytes of L2 tables kept in memory
 _MIN_SLICES: Final = 16
+_SMALL: Final = 64 * KiB  # bytes of an L2 table that is read sooner than its holes are found
 _PART: Final = MiB  # bytes of an L2 table read at once where all of them are looked at
 
 
@@ -318,13 +319,17 @@ class ClusterTables:
                 return True
             if room < 0:  # a hostile table could be read a million times
                 raise CorruptImage(f"L2 tables lie on each other (L1 index: {index:#x})")
+            self._validate_table(table, index)
             if not all(fits(part) for part in self._parts(table, length)):
                 return True
             index = self.l1.next_used(index + 1, self.l1.entries)
         return False
 
     def _parts(self, table: int, length: int) -> Iterator[array[int]]:
-        """An L2 table as it is on the disk, without its holes."""
+        """An L2 table as it is on the disk, without its holes where it is large."""
+        if length <= _SMALL:
+            yield unpack_table(self.file.read(table, length), "Q", self.layout.order)
+            return
         for extent in self.file.extents(table, length):
             if extent.status & Status.ZERO:
                 continue

@@ -129,6 +129,18 @@ def test_a_qed_image_that_lacks_clusters_gets_no_new_ones_before_it_is_repaired(
         assert node.read(0, 3 * CLUSTER) == b"new" + b"a" * (CLUSTER - 3) + bytes(CLUSTER) + b"c" * CLUSTER
 
 
+def test_a_table_that_cannot_be_one_is_an_error_where_all_are_looked_at() -> None:
+    for driver, attached, l1, entry in (
+        (qcow(), QCOW.attach, 48, struct.pack(">Q", CLUSTER + 3)),
+        (qed(8 * MIB), QED.attach, CLUSTER, struct.pack("<Q", CLUSTER + 3)),
+    ):
+        driver.data[l1 + 16 : l1 + 24] = entry
+        with attached(driver) as node:
+            node.pwrite(0, b"n" * CLUSTER)
+            with pytest.raises(CorruptImage, match="L2 table offset 0x1003 is invalid"):
+                node.pwrite(3 * CLUSTER, b"n" * CLUSTER)
+
+
 def test_a_qed_image_that_lacks_clusters_gets_no_new_table_either() -> None:
     driver = qed(8 * MIB)
     del driver.data[-CLUSTER:]
@@ -159,6 +171,23 @@ def test_a_lost_grain_is_found_among_tables_that_follow_each_other() -> None:
     del driver.data[-GRAIN:]
     with attach(driver) as node, pytest.raises(CorruptImage, match="cut off"):
         node.pwrite(0, b"n")
+
+
+@pytest.mark.parametrize("entries", [64, 100])
+def test_a_vmware_disk_with_grain_tables_of_less_than_a_sector_is_written(entries: int) -> None:
+    driver = MemoryDriver(vmdk.patched(vmdk.create(4 * MIB), 44, "I", entries))
+    with attach(driver) as node:
+        node.pwrite(0, b"a" * GRAIN)
+        assert node.read(0, GRAIN) == b"a" * GRAIN
+
+
+def test_zeroes_in_a_vmware_stream_are_no_lost_grain() -> None:
+    driver = MemoryDriver(vmdk.create(MIB, {"subformat": "streamOptimized", "zeroed_grain": True}))
+    with attach(driver) as node:
+        node.write_zeroes(0, GRAIN)
+    with attach(driver) as node:
+        node.pwrite(GRAIN, b"a" * GRAIN)
+        assert node.read(0, 2 * GRAIN) == bytes(GRAIN) + b"a" * GRAIN
 
 
 def test_a_vmware_disk_whose_last_grain_is_there_in_part_is_written_behind_it() -> None:

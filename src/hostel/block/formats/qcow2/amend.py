@@ -142,7 +142,7 @@ def _target(image: Qcow2Image, options: Mapping[str, Value]) -> _Target:
 
 def _recorded(data_file: str) -> str:
     """A data file's name as an image records it: a path, since whoever opens the image follows no other name."""
-    if names.protocol(data_file) not in (None, "file"):
+    if names.protocol(data_file) not in (None, "file") or data_file == "file:":
         raise UntrustedReference(
             f"Could not open '{data_file}': data-file must be a plain path",
             hint=f"For a file of that name write '{names.of_path(data_file)}'.",

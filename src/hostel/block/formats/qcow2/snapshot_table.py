@@ -151,7 +151,10 @@ def read(file: BlockNode, offset: int, count: int, disk_size: int, *, repair: Re
         snapshot, end = reader.entry(index, start, repair)
         if end > file.length and repair is not None:
             repair(f"Repairing snapshot table entry {index}, whose end lies beyond the end of the file")
-            snapshot, end = reader.entry_before_next(start) if index + 1 < count else (snapshot, file.length)
+            found = reader.entry_before_next(start) if index + 1 < count else None
+            if found is None and index + 1 < count and not too_many:
+                raise InvalidImage("Failed to read snapshot table: it lies beyond the end of the file")
+            snapshot, end = found or (snapshot, file.length)
             snapshot = _recovered(snapshot, index, snapshots)
             shortened += snapshot.extra_data_size <= MAX_EXTRA_DATA
         stored = -(-stored // 8) * 8 + _stored_size(snapshot)
@@ -227,18 +230,17 @@ class _Reader:
             )
         return self._entry(header, offset, padded=repair is not None)
 
-    def entry_before_next(self, start: int) -> tuple[Snapshot, int]:
+    def entry_before_next(self, start: int) -> tuple[Snapshot, int] | None:
         """Read the entry at byte ``start``, of which a length is wrong, and which ends where the next one begins.
 
-        Raises:
-            InvalidImage: no entry is found after it.
+        None where no entry is found after it.
         """
         header = SnapshotHeader.unpack(self._take(start, SnapshotHeader.SIZE))
         first = start + SnapshotHeader.SIZE
         for end in range(-(-first // 8) * 8, min(first + _LONGEST, self._file.length - SnapshotHeader.SIZE) + 1, 8):
             if self._is_entry(end) and (lengths := self._lengths(header, first, end - first)) is not None:
                 return self._entry(header.replace(**lengths), first)[0], end
-        raise InvalidImage("Failed to read snapshot table: it lies beyond the end of the file")
+        return None
 
     def _is_entry(self, offset: int) -> bool:
         """Whether byte ``offset`` looks like an entry's: its id is a decimal number, its L1 table lies in the file."""

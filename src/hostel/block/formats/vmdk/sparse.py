@@ -272,8 +272,8 @@ class SparseExtent(MappedExtent):
         Raises:
             CorruptImage: a grain lies beyond the file's end: it is lost, and would show what is written there.
         """
-        last = max((max(entries) for entries in self.tables.stored(SECTOR)), default=0) * SECTOR
-        end = last and self.grain_end(last)
+        kind, last = self.decode(max((max(entries) for entries in self.tables.stored(SECTOR)), default=0))
+        end = self.grain_end(last) if kind in (Kind.DATA, Kind.COMPRESSED) else 0
         if last >= self.file_end or end is None:
             raise CorruptImage(
                 f"'{self.file.filename}' is cut off at byte {self.file_end}: "

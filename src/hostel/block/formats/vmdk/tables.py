@@ -64,7 +64,7 @@ class Directory:
         chunk, within = self._chunk(index)
         rest = chunk[within:]
         top = rest[0] + (len(rest) - 1) * step
-        return len(rest), rest[-1] == top and rest == array(self._typecode, range(rest[0], top + 1, step))
+        return len(rest), step > 0 and rest[-1] == top and rest == array(self._typecode, range(rest[0], top + 1, step))
 
     def _chunk(self, index: int) -> tuple[array[int], int]:
         per_chunk = _CHUNK // self._width
@@ -153,7 +153,7 @@ class GrainTables:
             if absent := self._directory.absent(index):
                 index += absent
                 continue
-            count, is_run = self._directory.in_a_row(index, self.size // unit)
+            count, is_run = self._directory.in_a_row(index, 0 if self.size % unit else self.size // unit)
             runs = [(index, count)] if is_run else [(each, 1) for each in range(index, index + count)]
             for first, tables in runs:
                 room -= tables * self.size if self._directory[first] else 0

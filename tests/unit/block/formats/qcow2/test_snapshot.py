@@ -127,6 +127,20 @@ def test_repairing_a_snapshot_that_reaches_beyond_the_file_keeps_it_and_all_othe
         assert bytes(node.read(0, 6)) == b"oneone"
 
 
+def test_the_first_snapshot_is_kept_where_the_file_ends_within_its_entry() -> None:
+    driver = written()
+    with qcow2.attach(driver) as node:
+        for name in ("one", "two", "three"):
+            qcow2.driver_of(node).snapshot_create(name, date=(0, 0))
+        entry = int(qcow2.driver_of(node)._image.header.snapshots_offset)
+    del driver.data[entry + 50 :]
+    _, lines, repaired = qcow2.check(driver.data, Repair.ALL)
+    assert any("Discarding 2 overhanging snapshots" in line for line in lines)
+    driver.data[:] = repaired
+    with qcow2.attach(driver) as node:
+        assert len(qcow2.driver_of(node).snapshots()) == 1
+
+
 def test_a_snapshot_behind_which_no_other_one_is_found_is_left_as_it_is() -> None:
     driver = written()
     with qcow2.attach(driver) as node:
