@@ -181,7 +181,7 @@ def test_a_data_file_is_recorded_as_by_creation_so_that_it_is_found(
         assert described["format-specific"]["data"]["data-file"] == recorded
 
 
-@pytest.mark.parametrize("name", ["nbd://localhost", "json:{}", "host_device:other", "bogus:other"])
+@pytest.mark.parametrize("name", ["nbd://localhost", "json:{}", "host_device:other", "bogus:other", "file:"])
 def test_a_data_file_that_could_not_be_opened_is_not_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

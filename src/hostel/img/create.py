@@ -310,6 +310,10 @@ def _require_room(plan: Plan, name: str, size: int, values: Mapping[str, Value])
         try:
             if size > held:
                 file.resize(size, mode)
+        except OSError as error:
+            # Zeroes can be written also where the host cannot reserve space.
+            if values.get("preallocation") != "full" or error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
         finally:
             file.resize(held)
             if not is_there:
