@@ -101,7 +101,7 @@ class Ending:
     def _close(self, node: BlockNode) -> None:
         until = self._until()
         for step in self._steps:
-            if step.rewires:  # else it could take the driver out of the node while that is being closed
+            if step.rewires and step.is_alive():  # it could take the driver out of the node while that is being closed
                 step.join(2 * PATIENCE)  # all is given up before that
                 if step.is_alive():
                     raise BlockError(f"it stays open for {step.what}", errno=errno.EBUSY)
