@@ -272,7 +272,7 @@ def test_a_part_ends_where_what_it_is_a_part_of_does(tmp_path: Path) -> None:
         over("raw", "part", "flat", offset=512 << 10, size=512 << 10),
         run("block-export-add", type="nbd", id="e", node_name="part", writable=True),
         qemu_io("part", "write -P 7 0 512k"),
-        run("block-export-del", id="e"),
+        run("block-export-del", id="e", mode="hard"),
         run("blockdev-reopen", options=[{**flat, "offset": 4096}]),
         FLAT,
         run("block-export-add", type="nbd", id="f", node_name="part", name="again"),
@@ -300,7 +300,7 @@ def test_a_raw_disk_that_begins_within_a_file_ends_with_it(tmp_path: Path) -> No
         FLAT,
         run("block-export-add", type="nbd", id="e", node_name="flat", writable=True),
         qemu_io("flat", "write -P 7 2093056 4k", "read -P 7 2093056 4k", "write 2M 512"),
-        run("block-export-del", id="e"),
+        run("block-export-del", id="e", mode="hard"),
         run("blockdev-reopen", options=[{"driver": "raw", "node-name": "flat", "file": "none"}]),
     ]
     compare(tmp_path, IMAGES, NBD, steps)
@@ -472,7 +472,7 @@ def test_a_bitmap_that_is_used_stays_so_where_its_node_is_opened_again(tmp_path:
         run("blockdev-reopen", options=[{**other, "discard": "unmap", "lazy-refcounts": True}]),
         run("block-dirty-bitmap-remove", node="other", name="b"),
         run("block-dirty-bitmap-clear", node="other", name="b"),
-        run("block-export-del", id="e"),
+        run("block-export-del", id="e", mode="hard"),
         Event("BLOCK_EXPORT_DELETED"),
         run("block-dirty-bitmap-remove", node="other", name="b"),
     ]
