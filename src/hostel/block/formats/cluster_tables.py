@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from hostel.block.extent import Status
+from hostel.block.formats.pieces import pieces
 from hostel.block.formats.run import Kind, Run
 from hostel.block.node import BlockNode
 from hostel.codec.table import equal_entries, pack_table, unpack_table, zero_table
@@ -23,7 +24,6 @@ _SLICE: Final = 8192  # entries
 _CACHE_LIMIT: Final = 32 * MiB  # bytes of L2 tables kept in memory
 _MIN_SLICES: Final = 16
 _SMALL: Final = 64 * KiB  # bytes of an L2 table that is read sooner than its holes are found
-_PART: Final = MiB  # bytes of an L2 table read at once where all of them are looked at
 
 
 class Layout(NamedTuple):
@@ -215,6 +215,7 @@ class ClusterTables:
         self._per_slice = min(layout.l2_entries, _SLICE)
         self._slices: dict[int, _Slice] = {}  # by number of the slice in the image, the oldest first
         self._dirty: set[int] = set()
+        self._is_whole = False  # no entry leads beyond the file's end; looked at before that moves
 
     @property
     def is_dirty(self) -> bool:
@@ -302,13 +303,29 @@ class ClusterTables:
         for number in [each for each in self._slices if each not in self._dirty][: limit // 4]:
             del self._slices[number]
 
-    def leads_beyond(self, end: int, fits: Callable[[array[int]], bool]) -> bool:
-        """Whether a table lies beyond ``end``, or has entries on the disk that do not fit; in bounded memory.
+    def require_whole(self, end: int, fits: Callable[[array[int]], bool], hint: str) -> None:
+        """Refuse new clusters at places that entries name of clusters that are lost: these would show the new data.
+
+        All tables are looked at once, before the first new cluster, in bounded memory.
+
+        Args:
+            end: where the file's clusters end, bytes.
+            fits: whether entries lead to what lies before that.
+            hint: what to do about it.
 
         Raises:
-            CorruptImage: more tables are named than the file has room for.
+            CorruptImage: the file was cut off, or the tables are not what they should be.
             OSError: a table cannot be read.
         """
+        if self._is_whole:
+            return
+        if self._leads_beyond(end, fits):
+            raise CorruptImage(
+                f"The image is cut off at byte {end}: a new cluster could lie where a lost one did", hint=hint
+            )
+        self._is_whole = True
+
+    def _leads_beyond(self, end: int, fits: Callable[[array[int]], bool]) -> bool:
         length = self.layout.l2_entries * 8
         room = self.file.length
         index = self.l1.next_used(0, self.l1.entries)
@@ -330,11 +347,8 @@ class ClusterTables:
         if length <= _SMALL:
             yield unpack_table(self.file.read(table, length), "Q", self.layout.order)
             return
-        for extent in self.file.extents(table, length):
-            if extent.status & Status.ZERO:
-                continue
-            for start in range(extent.offset - extent.offset % 8, extent.end, _PART):
-                yield unpack_table(self.file.read(start, min(_PART, table + length - start)), "Q", self.layout.order)
+        for _, entries in pieces(self.file, table, length, "Q", self.layout.order):
+            yield entries
 
     # ---- changing
 

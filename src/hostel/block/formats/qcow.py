@@ -99,7 +99,6 @@ class QcowDriver(ClusteredDriver):
         self._end = file.length  # where the next payload goes
         self._last: tuple[int, bytes] | None = None  # an L2 entry and what it decompresses to
         self._broken: str | None = None  # why it is written no more
-        self._is_whole = False  # no entry leads beyond the file's end; looked at before that moves
         self.tables = ClusterTables(
             file,
             Layout(self.cluster_size, header.l1_table_offset, 1 << header.l2_bits, "big"),
@@ -375,25 +374,12 @@ class QcowDriver(ClusteredDriver):
         return -(-self._end // self.cluster_size) * self.cluster_size
 
     def _take(self, start: int, length: int) -> int:
-        if not self._is_whole:
-            self._require_whole()
+        hint = "Copy what is left of it with qemu-img convert --salvage."
+        self.tables.require_whole(self._end, self._fits, hint)
         if start > INT64_MAX - length:
             raise NoSpace("The file cannot grow any more", errno=errno.E2BIG)
         self._end = start + length
         return start
-
-    def _require_whole(self) -> None:
-        """Refuse new clusters at places that entries name of clusters that are lost: these would show the new data.
-
-        Raises:
-            CorruptImage: the file was cut off.
-        """
-        if self.tables.leads_beyond(self._end, self._fits):
-            raise CorruptImage(
-                f"The image is cut off at byte {self._end}: a new cluster could lie where a lost one did",
-                hint="Copy what is left of it with qemu-img convert --salvage.",
-            )
-        self._is_whole = True
 
     def _fits(self, entries: array[int]) -> bool:
         top = max(entries)

@@ -11,19 +11,18 @@ from array import array
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from hostel.block.extent import Status
 from hostel.block.formats.findings import Findings
+from hostel.block.formats.pieces import pieces
 from hostel.block.formats.qcow2.reference_count import ReferenceCounts
 from hostel.block.formats.qed.layout import ZERO_CLUSTER
 from hostel.block.powers import CheckResult, Repair, Report
-from hostel.codec.table import unpack_table
 from hostel.errors import UnsupportedFeature
 from hostel.units import MiB
 
 if TYPE_CHECKING:
     from hostel.block.formats.qed.driver import QedDriver
 
-_PIECE: Final = MiB // 2  # bytes of tables read at once
+_PIECE: Final = MiB // 2  # bytes copied at once
 _PAGE: Final = 512  # clusters
 
 
@@ -79,14 +78,7 @@ class _Check:
     def _pieces(self, table: int) -> Iterator[tuple[int, array[int]]]:
         """A table in pieces, without the holes that the host's file has in it."""
         try:
-            for extent in self._file.extents(table, self._header.table_bytes):
-                if extent.status & Status.ZERO:
-                    continue
-                start = extent.offset - extent.offset % 8
-                end = -(-extent.end // 8) * 8
-                for place in range(start, end, _PIECE):
-                    data = self._file.read(place, min(_PIECE, end - place))
-                    yield place, unpack_table(data, "Q", "little")
+            yield from pieces(self._file, table, self._header.table_bytes, "Q", "little")
         except OSError as error:
             self.result.check_errors += 1
             self._findings.say(f"ERROR the table at offset {table:#x} cannot be read: {error.strerror}")

@@ -47,7 +47,6 @@ class QedDriver(ClusteredDriver):
         self.header = header
         self.backing_name = read_backing_name(file, header)
         self.end = whole_clusters(file, header)  # where the next new cluster goes
-        self._is_whole = False  # no entry leads beyond it; looked at before that moves
         self.tables = ClusterTables(
             file,
             Layout(header.cluster_size, header.l1_table_offset, header.table_entries, "little"),
@@ -264,19 +263,8 @@ class QedDriver(ClusteredDriver):
         return self.take(length)
 
     def _require_whole(self) -> None:
-        """Refuse new clusters at places that entries name of clusters that are lost: these would show the new data.
-
-        Raises:
-            CorruptImage: the file was cut off.
-        """
-        if self._is_whole:
-            return
-        if self.tables.leads_beyond(self.end, lambda entries: max(entries) + self.cluster_size <= self.end):
-            raise CorruptImage(
-                f"The image is cut off at byte {self.end}: a new cluster could lie where a lost one did",
-                hint="Use qemu-img check -r all to repair it: what is lost reads as zeroes then.",
-            )
-        self._is_whole = True
+        hint = "Use qemu-img check -r all to repair it: what is lost reads as zeroes then."
+        self.tables.require_whole(self.end, lambda entries: max(entries) + self.cluster_size <= self.end, hint)
 
     def take(self, length: int) -> int:
         """Take clusters at the end of the file, whatever entries say.

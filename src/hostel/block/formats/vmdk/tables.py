@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from hostel.block.extent import Status
+from hostel.block.formats.pieces import pieces
 from hostel.block.node import BlockNode
 from hostel.codec.table import pack_table, unpack_table, zero_table
 from hostel.errors import CorruptImage, InvalidImage
@@ -159,21 +159,13 @@ class GrainTables:
                 room -= tables * self.size if self._directory[first] else 0
                 if room < 0:  # a hostile table could be read a million times
                     raise CorruptImage(f"The grain tables of '{self._file.filename}' lie on each other")
-                if self.place(first) and self.place(first + tables - 1):
-                    yield from self._stored(self.place(first), tables * self.size)
+                place = self.place(first)
+                if place and tables == 1:  # sooner read than its holes are found
+                    yield unpack_table(self._file.read(place, self.size), self._typecode, "little")
+                elif place and self.place(first + tables - 1):
+                    for _, entries in pieces(self._file, place, tables * self.size, self._typecode, "little"):
+                        yield entries
             index += count
-
-    def _stored(self, place: int, length: int) -> Iterator[array[int]]:
-        if length == self.size:
-            yield unpack_table(self._file.read(place, length), self._typecode, "little")
-            return
-        for extent in self._file.extents(place, length):
-            if extent.status & Status.ZERO:
-                continue
-            start, end = extent.offset - (extent.offset - place) % self.size, extent.end
-            end += -(end - place) % self.size
-            for offset in range(start, end, MiB):
-                yield unpack_table(self._file.read(offset, min(MiB, end - offset)), self._typecode, "little")
 
     @property
     def dirty_length(self) -> int:
