@@ -15,7 +15,6 @@ from hostel.block.jobs.state import JobStatus
 from hostel.errors import BlockError
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
-_END_TIMEOUT: Final = 60.0  # seconds
 
 
 class JobTable(Mapping[str, Job]):
@@ -77,7 +76,7 @@ class JobTable(Mapping[str, Job]):
             self._jobs[identifier] = job
         return job
 
-    def end(self, job: Job, seconds: float = _END_TIMEOUT) -> None:
+    def end(self, job: Job, seconds: float) -> None:
         """Cancel a job and wait for its end, for so many seconds at most.
 
         Raises:

@@ -287,7 +287,7 @@ def test_the_table_ends_what_runs(source: BlockNode, target: BlockNode) -> None:
     how = BackupSettings(sync=BackupSync.NONE)
     job = table.add(lambda: BackupJob(jobs.settings(), source, target, how), "job0")
     job.launch()
-    table.end(job)
+    table.end(job, 60.0)
     assert job.is_over
     assert source.format == "qcow2"
 
