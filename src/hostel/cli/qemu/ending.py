@@ -99,7 +99,7 @@ class Ending:
         )
 
     def _close(self, node: BlockNode) -> None:
-        until = self._until()
+        until = self._after(PATIENCE)
         for step in self._steps:
             if step.rewires and step.is_alive():  # it could take the driver out of the node while that is being closed
                 step.join(2 * PATIENCE)  # all is given up before that
@@ -114,8 +114,9 @@ class Ending:
                     raise
                 time.sleep(_GLANCE)
 
-    def _until(self) -> float:
-        return (time.monotonic() if self._began is None else self._began) + PATIENCE
+    def _after(self, seconds: float) -> float:
+        """The moment so many seconds after the end began."""
+        return (time.monotonic() if self._began is None else self._began) + seconds
 
     def finish(self) -> None:
         """Wait for the end of all that was begun.
@@ -123,14 +124,13 @@ class Ending:
         Raises:
             BlockError: something failed, or has not ended; there is a line for each.
         """
-        began = time.monotonic() if self._began is None else self._began
-        if not self._wait(self._steps, began + _QUIET):
+        if not self._wait(self._steps, self._after(_QUIET)):
             self._told = True
             names = ", ".join(step.what for step in self._steps if step.is_alive())
             self._report(f"waiting for {names}; another signal, or {PATIENCE:.0f} seconds since the first, end that")
-            if not self._wait(self._steps, self._until()):
+            if not self._wait(self._steps, self._after(PATIENCE)):
                 self._lose_patience()
-        self._require_success(time.monotonic() - began)
+        self._require_success(time.monotonic() - self._after(0.0))
 
     def _wait(self, steps: Sequence[_Step], until: float) -> bool:
         """Wait for steps; False where that takes too long, or is given up."""
