@@ -20,7 +20,7 @@ from hostel.units import KiB
 from hostel.wire.nbd.protocol import Command
 from hostel.wire.nbd.request import ReplyFormat, RequestReader
 
-_SMALL: Final = 64 * KiB  # bytes up to which a request is answered here
+SMALL: Final = 64 * KiB  # bytes up to which a request is answered on the short way
 _LOOK: Final = 50e-6  # seconds for which a request is looked out for before sleeping
 _LIVELY: Final = 100e-6  # seconds; a client whose last request came sooner is expected to send another soon
 _READ, _WRITE = int(Command.READ), int(Command.WRITE)  # plain numbers: an enum's member takes longer to compare
@@ -102,7 +102,7 @@ class LoneRequests:
         if request is None:
             return False
         kind, flags, cookie, offset, length, payload = request
-        if flags or kind > _WRITE or offset + length > self._size or not 0 < length <= _SMALL:
+        if flags or kind > _WRITE or offset + length > self._size or not 0 < length <= SMALL:
             return False
         gate, view, me = file.gate, self._view, threading.get_ident()
         gate.come(me)  # as a with statement does, without its calls

@@ -19,7 +19,7 @@ from hostel.block.gate import BYPASS
 from hostel.errors import RemoteProtocolError
 from hostel.export.host_file import HostFile
 from hostel.export.nbd.export import NbdExport
-from hostel.export.nbd.lone import LoneRequests
+from hostel.export.nbd.lone import SMALL, LoneRequests
 from hostel.export.nbd.outbox import PIECE, Outbox
 from hostel.export.nbd.splice import CAPACITY, Splice
 from hostel.net.transport import SocketTransport, Transport
@@ -29,7 +29,6 @@ from hostel.wire.nbd.protocol import Command, CommandFlag, to_wire_error
 from hostel.wire.nbd.request import ReplyFormat, Request, RequestReader
 from hostel.wire.nbd.server import Chosen
 
-_SMALL: Final = 64 * KiB  # bytes up to which a request is answered on the short way
 _FIRST: Final = 32 * KiB  # bytes of the first replies, over which the client wakes up while the others are made
 _ROOM: Final = 192 * KiB  # bytes of replies that may wait when a small one is added
 _DONE: Final = 64  # bytes, and more than a reply without data has
@@ -153,7 +152,7 @@ class Transmission:
             if kind == _DISC:
                 outbox.flush()
                 return False
-            if flags or kind > _WRITE or offset + length > size or not 0 < length <= _SMALL:
+            if flags or kind > _WRITE or offset + length > size or not 0 < length <= SMALL:
                 self._answer(request)
                 continue
             try:
@@ -233,7 +232,7 @@ class Transmission:
             kind, flags, cookie, offset, length, payload = request
             if kind == _WRITE and flags == write_flag:
                 flags = 0
-            if flags or kind > _WRITE or offset + length > size or not 0 < length <= _SMALL:
+            if flags or kind > _WRITE or offset + length > size or not 0 < length <= SMALL:
                 if kind == _DISC:
                     step_out(self._answer_deferred)
                     step_out(outbox.flush)
