@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import time
@@ -36,6 +37,10 @@ class HangingDisk:
     def hang(self) -> None:
         """Answer nothing any more."""
         self._process.send_signal(signal.SIGSTOP)
+        until = time.monotonic() + 20
+        while os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOHANG) is None:  # until then threads go on
+            assert time.monotonic() < until
+            time.sleep(0.01)
 
 
 @contextlib.contextmanager
