@@ -437,10 +437,11 @@ class NbdDriver(ProtocolDriver):
                 self._connection = self._connect(time.monotonic() + delay, given_up)
             except OSError as error:
                 self._in_vain = lost
-                when = "before it was given up" if given_up.is_set() else f"within {self._reconnect_delay} seconds"
+                text = f"did not come back within {delay} seconds" if delay else "is still away"
+                if given_up.is_set():
+                    text = "did not come back before it was given up"
                 raise BlockError(
-                    f"the connection to '{self.filename}' was lost: {reason}; it did not come back {when}: {error}",
-                    errno=errno.EIO,
+                    f"the connection to '{self.filename}' was lost: {reason}; it {text}: {error}", errno=errno.EIO
                 ) from None
             finally:
                 self._waiting = None

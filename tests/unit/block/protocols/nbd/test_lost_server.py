@@ -68,13 +68,15 @@ def test_a_server_is_waited_for_once_whoever_asks(tmp_path: Path) -> None:
         served.thread.join(20)
         begun = threading.Barrier(8)
         took: list[float] = []
+        said: list[str] = []
 
         def ask() -> None:
             begun.wait(20)
             start = time.monotonic()
-            with pytest.raises(BlockError, match="did not come back"):
+            with pytest.raises(BlockError) as caught:
                 node.read(0, 512)
             took.append(time.monotonic() - start)
+            said.append(str(caught.value))
 
         threads = [threading.Thread(target=ask) for _ in range(8)]
         for thread in threads:
@@ -83,6 +85,8 @@ def test_a_server_is_waited_for_once_whoever_asks(tmp_path: Path) -> None:
             thread.join(60)
         assert len(took) == 8
         assert max(took) < 8 * 2  # what they would take one after the other
+        assert sum("; it did not come back within 2 seconds: " in text for text in said) == 1
+        assert sum("; it is still away: " in text for text in said) == 7
 
 
 @pytest.mark.parametrize("above", ["", "copy-on-read"])
