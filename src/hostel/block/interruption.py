@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Final
 
 from hostel.errors import Reentered
@@ -24,3 +26,13 @@ def breaks_in(error: BaseException) -> bool:
     That is Ctrl-C, what else a signal handler raises (``raise TimeoutError``), an error of ours, memory that is out.
     """
     return not isinstance(error, OSError) or error.errno is None or isinstance(error, Reentered)
+
+
+@contextlib.contextmanager
+def failures_ignored() -> Iterator[None]:
+    """As ``suppress(OSError)``, for a step whose failure changes nothing; what only came into it goes on."""
+    try:
+        yield
+    except OSError as error:
+        if breaks_in(error):
+            raise

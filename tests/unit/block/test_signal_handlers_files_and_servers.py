@@ -15,13 +15,14 @@ from typing import Any, cast
 
 import pytest
 
-from hostel.block import graph
+from hostel.block import graph, incident
 from hostel.block.blockdev import from_options
 from hostel.block.draining import drained
 from hostel.block.driver import Cache
 from hostel.block.filters.packed.spool import Spool
 from hostel.block.gate import Gate
 from hostel.block.node import BlockNode
+from hostel.block.powers import Preallocation
 from hostel.block.protocols.rbd.driver import RbdDriver
 from hostel.block.unpacked import Unpacked
 from hostel.errors import BlockError, Reentered
@@ -37,18 +38,22 @@ class Handler:
     """Something that comes once before a call of some function, as a signal handler does.
 
     Args:
-        before: the name of one in C, or of one in Python behind ``def``.
+        before: the name of one in C, or of one in Python behind ``def``; a number before it: the so-manieth call.
     """
 
     def __init__(self, before: str, act: Callable[[], object]) -> None:
-        self._before, self._act = before, act
+        number, _, name = before.partition(" ")
+        self._before, self._act = (name if number.isdigit() else before), act
+        self._left = int(number) if number.isdigit() else 1
         self.came = False
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
         name = getattr(argument, "__name__", "") if event == "c_call" else f"def {frame.f_code.co_name}"
         if event in ("c_call", "call") and name == self._before and not self.came:
-            self.came = True
-            self._act()
+            self._left -= 1
+            if not self._left:
+                self.came = True
+                self._act()
 
     def comes_into(self, call: Callable[[], object]) -> None:
         """Make a call, in a thread that is given up where it does not come to an end."""
@@ -257,6 +262,62 @@ def test_filter_that_keeps_account_of_writes_is_not_waited_for_by_its_own_thread
         Handler(step, lambda: _refused(USES["write"], node)).comes_into(lambda: node.pwrite(0, b"x" * 512))
         assert node.read(0, 512) == b"x" * 512
         node.pwrite(MIB, b"w" * 512)
+
+
+CHILDREN = {
+    "preallocate": ["file"],
+    "quorum": ["children.0", "children.1", "children.2"],
+    "blkverify": ["raw", "test"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "use", "step"),
+    [
+        ("preallocate", "write", "def _libc_fallocate"),
+        ("quorum", "read", "preadv"),
+        ("quorum", "write", "pwrite"),
+        ("quorum", "correct", "pwrite"),
+        ("quorum", "flush", "fdatasync"),
+        ("blkverify", "write", "2 pwrite"),
+    ],
+)
+def test_what_a_handler_raises_is_no_failure_of_what_is_below_a_filter(
+    tmp_path: Path, name: str, use: str, step: str
+) -> None:
+    options = {"driver": name} | ({"vote-threshold": "2", "rewrite-corrupted": "on"} if name == "quorum" else {})
+    for each in CHILDREN[name]:
+        (tmp_path / each).write_bytes(b"" if name == "preallocate" else b"x" * MIB)
+        options |= {f"{each}.driver": "file", f"{each}.filename": str(tmp_path / each)}
+    if use == "correct":
+        (tmp_path / "children.1").write_bytes(b"y" * MIB)
+
+    def late() -> None:
+        raise TimeoutError("too late")
+
+    told: list[str] = []
+    with (
+        incident.listening(lambda event, data: told.append(event)),
+        graph.open(from_options(options), read_only=False) as node,
+    ):
+        if use == "flush":
+            node.pwrite(0, b"w" * 512)
+        with pytest.raises(TimeoutError, match="too late"):
+            Handler(step, late).comes_into(lambda: (USES | {"correct": USES["read"]})[use](node))
+    assert told == (["QUORUM_REPORT_BAD"] if use == "correct" else [])
+
+
+def test_what_a_handler_raises_while_a_file_grows_is_raised_and_the_file_keeps_its_size(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(b"x" * MIB)
+
+    def late() -> None:
+        raise TimeoutError("too late")
+
+    with graph.open(from_options({"driver": "file", "filename": str(tmp_path / "disk")}), read_only=False) as node:
+        with pytest.raises(TimeoutError, match="too late"):
+            Handler("posix_fallocate", late).comes_into(lambda: node.resize(2 * MIB, Preallocation.FALLOC))
+        assert node.length == MIB
+    assert (tmp_path / "disk").read_bytes() == b"x" * MIB
 
 
 def test_part_is_not_unpacked_in_the_middle_of_unpacking_it() -> None:

@@ -8,6 +8,7 @@ from typing import Final, Self
 from hostel.block.driver import FilterDriver, FormatInfo, OpenMode, Supports
 from hostel.block.extent import Extent
 from hostel.block.filters.option import settle
+from hostel.block.interruption import breaks_in
 from hostel.block.node import BlockNode
 from hostel.block.options import OptionError, Options, Value
 from hostel.errors import Mismatch
@@ -126,5 +127,7 @@ def _outcome(call: Callable[[], None]) -> OSError | None:
     try:
         call()
     except OSError as error:
+        if breaks_in(error):
+            raise
         return error
     return None

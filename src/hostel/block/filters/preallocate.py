@@ -5,13 +5,13 @@ What was reserved too much is cut off when the file is closed.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Mapping
 from typing import Final, Self
 
 from hostel.block.driver import FilterDriver, OpenMode, Supports
 from hostel.block.filters.option import settle
+from hostel.block.interruption import failures_ignored
 from hostel.block.lock import require_free
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options
@@ -86,7 +86,7 @@ class PreallocateDriver(FilterDriver):
             self._file_end = max(self._file_end, end)
             # A host that reserves nothing, or has no room for it, may still have room for the write.
             if self.child.zeroes_fast():
-                with contextlib.suppress(OSError):
+                with failures_ignored():
                     self.child.write_zeroes(self._file_end, target - self._file_end)
                     self._file_end = target
 

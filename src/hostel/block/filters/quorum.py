@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from hostel.block.driver import FilterDriver, FormatInfo, OpenMode, Supports, Th
 from hostel.block.extent import Extent, Status
 from hostel.block.filters.blkverify import first_difference
 from hostel.block.filters.option import settle
+from hostel.block.interruption import breaks_in, failures_ignored
 from hostel.block.node import BlockNode
 from hostel.block.options import Kind, Option, OptionError, Options
 from hostel.block.powers import Preallocation
@@ -203,7 +203,7 @@ class QuorumDriver(FilterDriver):
     def _correct(self, offset: int, winner: bytes, lost: Iterable[BlockNode]) -> None:
         """Overwrite what lost the vote; that this fails changes nothing for who reads."""
         for copy in lost:
-            with contextlib.suppress(OSError):
+            with failures_ignored():
                 copy.pwrite(offset, winner)
 
     def pwrite(self, offset: int, data: memoryview) -> None:
@@ -256,7 +256,12 @@ class QuorumDriver(FilterDriver):
             raise BlockError(os.strerror(code), errno=code)
 
     def _bad(self, kind: str, copy: BlockNode, offset: int, length: int, error: OSError | None = None) -> int:
-        """Tell of a copy that failed, or that has something else than most; returns the errno."""
+        """Tell of a copy that failed, or that has something else than most; returns the errno.
+
+        What came into the middle from elsewhere, such as a signal handler's error, is no failure of the copy's.
+        """
+        if error is not None and breaks_in(error):
+            raise error
         code = (error.errno or errno.EIO) if error is not None else 0
         text = {"error": os.strerror(code)} if code else {}
         incident.tell("QUORUM_REPORT_BAD", {"type": kind, **text, "node-name": copy.name, **_sectors(offset, length)})

@@ -389,14 +389,15 @@ class FileDriver(BlockDriver):
             if size > old and preallocation is Preallocation.FALLOC:
                 os.posix_fallocate(self._fd, old, size - old)
             elif size > old and preallocation is Preallocation.FULL:
-                for start in range(old, size, len(_ZEROES)):
-                    self.pwrite(start, _ZEROES[: min(len(_ZEROES), size - start)])
+                self._write_zeroes_out(old, size - old)
                 os.ftruncate(self._fd, size)  # direct I/O has written whole blocks
                 self._sync(lambda: self._store(os.fsync))
             if not old and preallocation is not Preallocation.FULL:
                 self._allocate_first_block(size)
         except OSError as error:
             os.ftruncate(self._fd, old)
+            if breaks_in(error):
+                raise
             message = f"{RESIZE_FAILURES[preallocation]}: {os.strerror(error.errno or 0)}"
             hint = explain(error.errno, self._path, write=True, needed=size - old)
             raise BlockError(message, errno=error.errno, hint=hint) from None
