@@ -111,6 +111,7 @@ def test_what_cannot_be_opened_is_refused(twins: Twins, command: str) -> None:
         (40, b"\x00\x00\x00\x00\x00\x03\x00\x01"),  # L1 offset
         (72, b"\x40"),  # an incompatible feature that nobody knows
         (79, b"\x02"),  # corrupt
+        (95, b"\x02"),  # a raw data file where none is named
         (99, b"\x07"),  # refcount order
         (100, b"\x00\x00\x00\x10"),  # header length
     ],

@@ -22,7 +22,8 @@ def validate_header(header: Header, geometry: Geometry, mode: OpenMode) -> None:
     if header.crypt_method > 2:
         raise InvalidImage(f"Unsupported encryption method {header.crypt_method}")
     if (
-        header.autoclear_features & Autoclear.DATA_FILE_RAW
+        not mode.no_io
+        and header.autoclear_features & Autoclear.DATA_FILE_RAW
         and not header.incompatible_features & Incompatible.DATA_FILE
     ):
         raise InvalidImage("data-file-raw requires a data file")
