@@ -69,6 +69,20 @@ def options_of(image: str, scheme: str = "") -> tuple[str, str, str]:
     return format, first + ",".join([f"{prefix}key-secret=s", *parts]), f"driver={format},{prefix}key-secret=s"
 
 
+# Complete groups of four digits; one that is not complete; padding in the middle, alone, before other digits; lines.
+@pytest.mark.parametrize("text", ["YWJjZA==", "YWJjZA", "YWJjZ", "abc", "YQ==YWJj", "YQ=", "YQ=j", "YWJj\nZ\nGVm\n"])
+def test_a_passphrase_in_base64_is_the_one_that_qemu_decodes(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = disk(tmp_path)
+    (tmp_path / "key").write_text(text)
+    secret = "--object secret,id=s,format=base64,file=key"
+    _format, options, described = options_of("qcow2, AES")
+    real(tmp_path, f"convert {secret} -f raw -O qcow2 -o {options} disk.raw theirs.img")
+    ours(tmp_path, f"convert {secret} --image-opts -O raw {described},file.filename=theirs.img ours.raw", monkeypatch)
+    assert (tmp_path / "ours.raw").read_bytes() == content
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_each_reads_a_volume_of_the_other(tmp_path: Path, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     content = disk(tmp_path)

@@ -160,11 +160,17 @@ def _secret(given: Mapping[str, Any]) -> objects.Secret:
 
 
 def _from_base64(text: bytes) -> bytes:
-    """What is encoded; like QEMU's decoder, without a complaint about an end that is missing."""
+    """What is encoded, as QEMU decodes it: four digits after four, with padding anywhere; fewer at the end are none."""
     if _BASE64.fullmatch(text) is None:
         raise Failure("Base64 data contains invalid characters")
-    digits = text.translate(None, b"=\n")
-    return binascii.a2b_base64(digits[: len(digits) - (len(digits) % 4 == 1)] + b"==")
+    digits = text.translate(None, b"\n")
+    groups = (digits[start : start + 4] for start in range(0, len(digits) - 3, 4))
+    return b"".join(map(_from_four_digits, groups))
+
+
+def _from_four_digits(digits: bytes) -> bytes:
+    three = binascii.a2b_base64(digits.replace(b"=", b"A"))
+    return three[:1] + three[1:2] * (digits[2:3] != b"=") + three[2:] * (digits[3:] != b"=")
 
 
 def _decrypted(content: bytes, key_name: str, vector: Any) -> bytes:
