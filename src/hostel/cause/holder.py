@@ -123,13 +123,20 @@ def describe(pid: int) -> str:
         return f"process {pid}"
     what = _command(arguments) or _short_name(pid)
     for flag, value in itertools.pairwise(arguments):
-        if flag == "-name":
-            what += f", machine {value.split(',')[0].removeprefix('guest=')}"
+        if flag in ("-name", "--name") and (machine := _machine(value)):
+            what += f", machine {machine}"
     if uid != os.geteuid():
         from hostel.cause.access import user_name
 
         what += f", of {user_name(uid)}"
     return f"process {pid} ({what})"
+
+
+def _machine(value: str) -> str:
+    """The machine's name in the value of QEMU's ``-name``: ``guest=``, or the first word that is no option."""
+    first, *others = (word.replace("\0", ",") for word in value.replace(",,", "\0").split(","))
+    words = [first if "=" in first else f"guest={first}", *others]
+    return next((word.removeprefix("guest=") for word in words if word.startswith("guest=")), "")
 
 
 def _command(arguments: list[str]) -> str:

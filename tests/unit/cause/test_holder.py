@@ -52,6 +52,23 @@ def test_of_those_who_have_an_image_open_who_locks_it_is_named(tmp_path: Path) -
         assert str(reader) not in str(caught.value.hint)
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("web1", "machine web1"),
+        ("guest=web1,debug-threads=on", "machine web1"),
+        ("debug-threads=on,guest=web1", "machine web1"),
+        ("guest=a,,b,debug-threads=on", "machine a,b"),
+        ("debug-threads=on", None),
+    ],
+)
+def test_machine_is_named_as_qemu_calls_it(tmp_path: Path, words: str, shown: str | None) -> None:
+    (tmp_path / "disk").write_bytes(bytes(512))
+    with _other(_OPEN, tmp_path / "disk", "-name", words) as pid:
+        said = holder.describe(pid)
+    assert said.partition("(")[2].partition(", ")[2] == (f"{shown})" if shown else "")
+
+
 def test_lock_of_our_own_is_told_as_such(tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.write_bytes(bytes(512))
