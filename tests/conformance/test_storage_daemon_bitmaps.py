@@ -84,3 +84,41 @@ def test_the_bitmaps_of_exports_are_those_of_the_moment_and_in_use(tmp_path: Pat
     pairs = zip(BITMAPS, answers["real"], answers["ours"], strict=True)
     assert [(text, real, ours) for text, real, ours in pairs if ours != real] == []
     assert "dirty" in str(answers["ours"][BITMAPS.index("write") + 1])
+
+
+def _backup(sync: str, **more: str) -> str:
+    return ask_for("blockdev-backup", job_id="j", device="a", target="t", sync=sync, bitmap="b0", **more)
+
+
+# Disabling one, and adding one, are refused here: real ones lose what was asked for when the daemon ends.
+READ_ONLY = [
+    ask_for(
+        "blockdev-add", driver="qcow2", node_name="a", read_only=True, file={"driver": "file", "filename": "a.qcow2"}
+    ),
+    ask_for("blockdev-add", driver="file", node_name="t", filename="t.raw"),
+    ask_for("block-dirty-bitmap-add", node="a", name="te"),
+    ask_for("block-dirty-bitmap-merge", node="a", target="te", bitmaps=["b0"]),
+    ask_for("block-dirty-bitmap-clear", node="a", name="b0"),
+    ask_for("block-dirty-bitmap-enable", node="a", name="b0"),
+    ask_for("block-dirty-bitmap-merge", node="a", target="b0", bitmaps=["te"]),
+    ask_for("block-dirty-bitmap-remove", node="a", name="b0"),
+    _backup("full", bitmap_mode="always"),
+    _backup("full", bitmap_mode="on-success"),
+    _backup("bitmap", bitmap_mode="always"),
+    _backup("incremental"),
+    _backup("bitmap", bitmap_mode="never"),
+]
+
+
+def test_bitmaps_of_an_image_that_is_only_read_are_refused_before_a_backup_begins(tmp_path: Path) -> None:
+    answers: dict[str, list[object]] = {}
+    for name, tool in (("real", THEIRS), ("ours", OURS)):
+        work = tmp_path / name
+        work.mkdir()
+        for line in ("create -q -f qcow2 a.qcow2 1M", "bitmap --add a.qcow2 b0", "create -q -f raw t.raw 1M"):
+            subprocess.run(["qemu-img", *line.split()], check=True, timeout=60, cwd=work)
+        with daemon(work, tool=tool) as running:
+            answers[name] = [running.monitor.send(text) for text in READ_ONLY]
+            assert running.stop() == 0
+    pairs = zip(READ_ONLY, answers["real"], answers["ours"], strict=True)
+    assert [(text, real, ours) for text, real, ours in pairs if ours != real] == []

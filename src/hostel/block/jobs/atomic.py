@@ -149,13 +149,18 @@ class _OnBitmap(Action):
         bitmap.require_free()
         return bitmap
 
+    def _find_changeable(self) -> RecordingBitmap:
+        bitmap = find_bitmap(self._place, self._name)
+        bitmap.require_changeable()
+        return bitmap
+
 
 class RemoveBitmap(_OnBitmap):
     """Removes a bitmap."""
 
     def prepare(self) -> None:
         """See whether it can be."""
-        self._find()
+        self._find_changeable()
 
     def undo(self) -> None:
         """Nothing was done."""
@@ -170,7 +175,7 @@ class ClearBitmap(_OnBitmap):
 
     def prepare(self) -> None:
         """Clear it."""
-        bitmap = self._find()
+        bitmap = self._find_changeable()
         bits = bitmap.bits
         self._before = DirtyBitmap(bits.size, bits.granularity, bits.bits)
         bitmap.clear()
@@ -213,7 +218,7 @@ class MergeBitmaps(_OnBitmap):
 
     def prepare(self) -> None:
         """Merge them."""
-        bitmap = self._find()
+        bitmap = self._find_changeable()
         sources = [find_bitmap(node, name) for node, name in self._sources]
         for source in sources:
             source.require_free()

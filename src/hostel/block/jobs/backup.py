@@ -99,6 +99,9 @@ class BackupJob(Job):
     def _attach(self) -> None:
         """Fix the moment: from here on nothing is overwritten that was not copied."""
         how = self._how
+        if how.bitmap is not None and how.bitmap_mode is BitmapMode.ALWAYS and how.sync is not BackupSync.BITMAP:
+            # Killed, the target lacks more than what is stored of the bitmap would say.
+            how.bitmap.disown_stored()
         with drained(self._source):
 
             def make(child: BlockNode) -> BackupFilter:
@@ -110,7 +113,7 @@ class BackupJob(Job):
             insert_filter(self._source, make)
             assert self._copy is not None
             if how.bitmap is not None:
-                self._frozen = how.bitmap.freeze()
+                self._frozen = how.bitmap.freeze(to_change=how.bitmap_mode is not BitmapMode.NEVER)
             self._copy.choose(self._frozen if how.sync is BackupSync.BITMAP else None)
         self.length = self._total = self._copy.length if how.sync is BackupSync.NONE else self._copy.remaining
 

@@ -20,7 +20,7 @@ from hostel.block.driver import FilterDriver, OpenMode
 from hostel.block.node import BlockNode
 from hostel.block.powers import BitmapStore, Preallocation
 from hostel.block.rewiring import held_image, insert_filter, remove_filter, unfiltered
-from hostel.errors import BlockError, UnsupportedFeature
+from hostel.errors import BlockError, ReadOnly, UnsupportedFeature
 from hostel.units import KiB
 
 _MIN_GRANULARITY: Final = 512
@@ -76,13 +76,27 @@ class RecordingBitmap(abc.ABC):
         self.clear()
         self.merge(bits)
 
-    def freeze(self) -> DirtyBitmap:
-        """A copy of the bits for a job, which has the bitmap for itself until it is thawed; it records on.
+    def disown_stored(self) -> None:
+        """Let nobody believe what an image has stored of it, until it stores it anew: after a kill it has no bits.
 
         Raises:
-            BlockError: another job has it, or it is inconsistent.
+            BlockError: a job has it, it is inconsistent, or the image cannot be written.
         """
-        self.require_free()
+        self.require_changeable()
+
+    def freeze(self, *, to_change: bool = True) -> DirtyBitmap:
+        """A copy of the bits for a job, which has the bitmap for itself until it is thawed; it records on.
+
+        Args:
+            to_change: the job may leave other bits in it.
+
+        Raises:
+            BlockError: another job has it, it is inconsistent, or its image cannot be written and it is to change.
+        """
+        if to_change:
+            self.require_changeable()
+        else:
+            self.require_free()
         bits = self.bits
         self.busy = True
         return DirtyBitmap(bits.size, bits.granularity, bits.bits)
@@ -101,6 +115,14 @@ class RecordingBitmap(abc.ABC):
             raise BlockError(
                 f"Bitmap '{self.name}' is currently in use by another operation and cannot be used", errno=errno.EBUSY
             )
+
+    def require_changeable(self) -> None:
+        """Refuse what cannot be, or what a job on the bitmap forbids.
+
+        Raises:
+            BlockError: with QEMU's text.
+        """
+        self.require_free()
 
     def info(self) -> dict[str, Any]:
         """What ``query-block`` and ``query-named-block-nodes`` say."""
@@ -235,6 +257,20 @@ class PersistentBitmap(RecordingBitmap):
     def inconsistent(self) -> bool:
         """Whether it was not stored properly."""
         return "in-use" in self._info()[1]
+
+    def require_changeable(self) -> None:
+        """Refuse as well what is in an image that is only read."""
+        super().require_changeable()
+        if self._node.read_only:
+            raise ReadOnly(f"Bitmap '{self.name}' is readonly and cannot be modified")
+
+    def disown_stored(self) -> None:
+        """Mark it as in use in the image."""
+        super().disown_stored()
+        with self._stored() as store:
+            bits = store.bitmap(self.name)
+            # Every change marks it before, one by nothing too.
+            store.bitmap_merge(self.name, DirtyBitmap(bits.size, bits.granularity))
 
     def set_recording(self, recording: bool) -> None:
         """Let it record or not; where it does already there is nothing to be written into the image."""
@@ -387,10 +423,10 @@ def remove_bitmap(node: BlockNode, name: str) -> None:
     """Drop a bitmap, an inconsistent one as well.
 
     Raises:
-        BlockError: there is none of this name, or a job uses it.
+        BlockError: there is none of this name, a job uses it, or its image is only read.
     """
     bitmap = find_bitmap(node, name)
-    bitmap.require_free()
+    bitmap.require_changeable()
     if bitmap.persistent:
         keeper = unfiltered(node)
         assert isinstance(keeper.driver, BitmapStore)

@@ -179,7 +179,10 @@ class MirrorJob(Job):
     # ---- steps
 
     def _attach(self) -> None:
-        active = self._how.copy_mode is CopyMode.WRITE_BLOCKING
+        bitmap, active = self._how.bitmap, self._how.copy_mode is CopyMode.WRITE_BLOCKING
+        if bitmap is not None and self._how.bitmap_mode is BitmapMode.ALWAYS and self._how.sync is not Sync.BITMAP:
+            # Killed, the target lacks more than what is stored of the bitmap would say.
+            bitmap.disown_stored()
 
         def make(child: BlockNode) -> MirrorFilter:
             self._filter = MirrorFilter(child, self._target, self._granularity, self._whole)
@@ -190,8 +193,8 @@ class MirrorJob(Job):
 
         with drained(self._source):
             self._inner = insert_filter(self._source, make)
-            if self._how.bitmap is not None:
-                self._take_bits(self._how.bitmap)
+            if bitmap is not None:
+                self._take_bits(bitmap)
         if self._how.onto_source:
             # What a write to a part of a cluster leaves out comes from there.
             replace_backing(self._target, self._inner.share())
@@ -201,7 +204,7 @@ class MirrorJob(Job):
 
     def _take_bits(self, bitmap: RecordingBitmap) -> None:
         """Have the bitmap for the job; where it says what is to be copied, mark that."""
-        bits = bitmap.freeze()
+        bits = bitmap.freeze(to_change=self._how.bitmap_mode is not BitmapMode.NEVER)
         self._frozen = True
         assert self._filter is not None
         if self._how.sync is Sync.BITMAP:

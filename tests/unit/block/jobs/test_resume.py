@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 
 from hostel.block.jobs.backup import BackupJob, BackupSettings, BackupSync, BitmapMode
 from hostel.block.jobs.bitmaps import RecordingBitmap, add_bitmap, find_bitmap
+from hostel.block.jobs.job import Job
 from hostel.block.jobs.mirror import CopyMode, MirrorJob, MirrorSettings, Sync
 from hostel.block.node import BlockNode
-from hostel.errors import BlockError
+from hostel.errors import BlockError, ReadOnly
 from support import images, jobs
 
 SIZE = 24 * jobs.SIZE
@@ -87,6 +89,52 @@ def test_a_mirror_that_was_cut_off_goes_on_where_it_was(
         assert job.offset <= (left + 6) * UNIT
         assert jobs.content(source) == jobs.content(target)
         assert not _bits(find_bitmap(source, "b"))
+
+
+@pytest.mark.parametrize("sync", ["full", "top"])
+@pytest.mark.parametrize("kind", ["mirror", "backup"])
+def test_after_a_kill_no_bitmap_says_that_a_copy_has_what_it_does_not_have(
+    path: Path, target: BlockNode, kind: str, sync: str
+) -> None:
+    killed = path.with_name("killed")
+    with jobs.opened(path) as source:
+        job: Job
+        if kind == "mirror":
+            job = _mirror(source, target, Sync(sync), BitmapMode.ALWAYS)
+        else:
+            how = BackupSettings(BackupSync(sync), find_bitmap(source, "b"), BitmapMode.ALWAYS)
+            job = BackupJob(jobs.settings(), source, target, how)
+        job.start()
+        for _ in range(3):
+            job.advance()
+        shutil.copy(path, killed)
+        job.cancel(force=True)
+        jobs.step(job, lambda: job.is_over)
+    # Nobody has written: but for the job, what is stored of the bitmap would be right.
+    with jobs.opened(killed) as source, pytest.raises(BlockError, match="inconsistent"):
+        _mirror(source, target, Sync.BITMAP, BitmapMode.ALWAYS).start()
+
+
+@pytest.mark.parametrize("mode", BitmapMode)
+@pytest.mark.parametrize("kind", ["mirror", "backup"])
+def test_a_bitmap_that_cannot_be_written_is_refused_before_the_copy(
+    path: Path, target: BlockNode, kind: str, mode: BitmapMode
+) -> None:
+    with jobs.opened(path, read_only=True) as source:
+        job: Job
+        if kind == "mirror":
+            job = _mirror(source, target, Sync.BITMAP, mode)
+        else:
+            how = BackupSettings(BackupSync.BITMAP, find_bitmap(source, "b"), mode)
+            job = BackupJob(jobs.settings(), source, target, how)
+        if mode is BitmapMode.NEVER:
+            job.start()
+            job.cancel(force=True)
+            jobs.step(job, lambda: job.is_over)
+        else:
+            with pytest.raises(ReadOnly, match="Bitmap 'b' is readonly and cannot be modified"):
+                job.start()
+        find_bitmap(source, "b").require_free()
 
 
 @pytest.mark.parametrize("mode", BitmapMode)
