@@ -128,3 +128,10 @@ def test_progress_goes_from_nothing_to_all(images: Twins) -> None:
     assert found.out.endswith("    (100.00/100%)\rImages are identical.\n\n")
     assert images.run_real(["compare", "-p", "raw", "qcow2"]).out.endswith("Images are identical.\n\n")
     assert images.same("compare -p -q raw qcow2").out == ""
+
+
+@pytest.mark.parametrize("second", ["empty", "larger"])
+def test_progress_comes_to_its_end_over_zeroes_that_need_no_reading(twins: Twins, second: str) -> None:
+    twins.prepare("qemu-img create -q -f qcow2 empty 1M")
+    twins.prepare("qemu-img create -q -f qcow2 larger 3M")
+    assert "(100.00/100%)" in twins.same(f"compare -U -p empty {second}").out

@@ -100,7 +100,7 @@ def first_difference(
         CompareError: an image could not be looked at.
     """
     end = min(rounded_length(first), rounded_length(second))
-    return _Comparison(first, second, progress).run(_chunks(first, second, end, strict=strict))
+    return _Comparison(first, second, progress).run(_chunks(first, second, end, strict=strict), end)
 
 
 def first_data(node: BlockNode, start: int, *, progress: Progress | None = None) -> Difference | None:
@@ -109,7 +109,7 @@ def first_data(node: BlockNode, start: int, *, progress: Progress | None = None)
     Raises:
         CompareError: the image could not be looked at.
     """
-    return _Comparison(node, node, progress).run(_chunks_beyond(node, start))
+    return _Comparison(node, node, progress).run(_chunks_beyond(node, start), rounded_length(node))
 
 
 class _Comparison:
@@ -120,20 +120,27 @@ class _Comparison:
         self._nodes = first, second
         self._total = max(rounded_length(first), rounded_length(second))
         self._progress = progress
+        self._reached = 0
 
-    def run(self, chunks: Iterator[_Chunk]) -> Difference | None:
+    def run(self, chunks: Iterator[_Chunk], end: int) -> Difference | None:
+        """Compare chunks; ``end`` is how far both are known once all of them are equal, for the progress."""
         team = Team(self._portions(chunks), self._nodes, _buffers, lambda: self._compare_all)
         try:
             team.run_unordered(worker_count(_WORKERS) if self._total > _CHUNK else 1)
         except _Found as found:
             return found.difference
+        self._report(end)
         return None
 
     def _portions(self, chunks: Iterator[_Chunk]) -> Iterator[list[_Chunk]]:
         for portion in portions(chunks, _CHUNK, lambda chunk: chunk.length):
-            if self._progress is not None:
-                self._progress(portion[-1].offset + portion[-1].length, self._total)
+            self._report(portion[-1].offset + portion[-1].length)
             yield portion
+
+    def _report(self, place: int) -> None:
+        if self._progress is not None and place > self._reached:
+            self._reached = place
+            self._progress(place, self._total)
 
     def _compare_all(self, portion: list[_Chunk], buffers: tuple[bytearray, bytearray]) -> None:
         for chunk in portion:
