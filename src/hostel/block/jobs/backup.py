@@ -165,15 +165,24 @@ class BackupJob(Job):
     def _clean(self) -> None:
         if self._filter is None:
             return
+        left = self._left()
         with drained(self._source):
-            copy = self._copy
-            assert copy is not None
-            left = copy.remaining_bits()
             remove_filter(self._source, self._filter)
             if self._how.bitmap is not None and self._frozen is not None:
                 self._settle_bits(self._how.bitmap, left)
         self._filter.children.pop("target").close()
         self._filter = None
+
+    def _left(self) -> DirtyBitmap:
+        """What the target may not have: where it cannot be synced, and a bitmap is to say what it has, that is all."""
+        assert self._copy is not None
+        left = self._copy.remaining_bits()
+        if self._how.bitmap_mode is BitmapMode.ALWAYS:
+            try:
+                flush_last(self._target)
+            except OSError:
+                left.mark(0, left.size)
+        return left
 
     def _settle_bits(self, bitmap: RecordingBitmap, left: DirtyBitmap) -> None:
         """Leave in the bitmap what the next backup needs: what was written since the start, and was not copied."""

@@ -115,6 +115,24 @@ def test_after_a_kill_no_bitmap_says_that_a_copy_has_what_it_does_not_have(
         _mirror(source, target, Sync.BITMAP, BitmapMode.ALWAYS).start()
 
 
+def test_what_a_bitmap_says_a_cancelled_backup_has_is_in_its_target_for_good(path: Path, target: BlockNode) -> None:
+    killed = path.with_name("killed")
+    with jobs.opened(path) as source:
+        how = BackupSettings(BackupSync.FULL, find_bitmap(source, "b"), BitmapMode.ALWAYS)
+        job = BackupJob(jobs.settings(), source, target, how)
+        job.start()
+        for _ in range(5):
+            job.advance()
+        job.cancel(force=True)
+        jobs.step(job, lambda: job.is_over)
+    # The source has stored its bitmap by now, and the target's process is killed.
+    shutil.copy(path.with_name("copy"), killed)
+    with jobs.opened(path) as source, jobs.opened(killed) as copy:
+        had = [each for each in find_bitmap(source, "b").ranges(0, SIZE) if not each[2]]
+        assert had
+        assert all(source.read(offset, length) == copy.read(offset, length) for offset, length, _ in had)
+
+
 @pytest.mark.parametrize("mode", BitmapMode)
 @pytest.mark.parametrize("kind", ["mirror", "backup"])
 def test_a_bitmap_that_cannot_be_written_is_refused_before_the_copy(
