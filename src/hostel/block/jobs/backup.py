@@ -174,10 +174,13 @@ class BackupJob(Job):
         self._filter = None
 
     def _left(self) -> DirtyBitmap:
-        """What the target may not have: where it cannot be synced, and a bitmap is to say what it has, that is all."""
+        """What the target may not have: where it cannot be synced, and a bitmap is to say what it has, that is all.
+
+        One that has succeeded has synced it; one that is taken back has copied nothing.
+        """
         assert self._copy is not None
         left = self._copy.remaining_bits()
-        if self._how.bitmap_mode is BitmapMode.ALWAYS:
+        if self._how.bitmap_mode is BitmapMode.ALWAYS and self.error is not None and not self._taken_back:
             try:
                 flush_last(self._target)
             except OSError:

@@ -213,15 +213,22 @@ class MirrorJob(Job):
                     self._filter.mark(offset, length)
             self._scanned = self._source.length
 
+    @property
+    def _keeps_bits(self) -> bool:
+        """Whether the bitmap is to say where source and target differ."""
+        is_equal = self.error is None and self.status is not JobStatus.CREATED
+        return self._how.bitmap_mode is BitmapMode.ALWAYS or (
+            self._how.bitmap_mode is BitmapMode.ON_SUCCESS and is_equal
+        )
+
     def _give_bits_back(self, mirror: MirrorFilter) -> None:
         """Leave in the bitmap where source and target differ; where that is not asked for, what it has recorded."""
-        bitmap, mode = self._how.bitmap, self._how.bitmap_mode
+        bitmap = self._how.bitmap
         if bitmap is None or not self._frozen:
             return
         self._frozen = False
         try:
-            is_equal = self.error is None and self.status is not JobStatus.CREATED
-            if mode is BitmapMode.ALWAYS or (mode is BitmapMode.ON_SUCCESS and is_equal):
+            if self._keeps_bits:
                 if self._scanned < self._source.length:
                     mirror.mark(self._scanned, self._source.length - self._scanned)
                 bitmap.become(mirror.differing())
@@ -341,7 +348,20 @@ class MirrorJob(Job):
         self._filter = None
 
     def _clean(self) -> None:
+        has_copied = self.status is not JobStatus.CREATED and not self._taken_back
+        if self._filter is not None and self._frozen and self._keeps_bits and has_copied:
+            self._sync_target(self._filter)
         self._take_out()
+
+    def _sync_target(self, mirror: MirrorFilter) -> None:
+        """Sync what the bitmap will say that the target has; the guest goes on, and what it writes now is marked."""
+        self._copier.close()
+        with drained(self._source):
+            mirror.active = False
+        try:
+            flush_last(self._target)
+        except OSError:
+            mirror.mark(0, self._source.length)
 
     def _measure(self) -> None:
         found = self._filter
