@@ -133,10 +133,11 @@ def describe(pid: int) -> str:
 
 
 def _machine(value: str) -> str:
-    """The machine's name in the value of QEMU's ``-name``: ``guest=``, or the first word that is no option."""
+    """The machine's name in the value of QEMU's ``-name``: the last ``guest=``, or the first word that is no option."""
     first, *others = (word.replace("\0", ",") for word in value.replace(",,", "\0").split(","))
-    words = [first if "=" in first else f"guest={first}", *others]
-    return next((word.removeprefix("guest=") for word in words if word.startswith("guest=")), "")
+    is_option = "=" in value.partition(",")[0]
+    words = [first if is_option else f"guest={first}", *others]
+    return next((word.removeprefix("guest=") for word in reversed(words) if word.startswith("guest=")), "")
 
 
 def _command(arguments: list[str]) -> str:

@@ -59,6 +59,8 @@ def test_of_those_who_have_an_image_open_who_locks_it_is_named(tmp_path: Path) -
         ("guest=web1,debug-threads=on", "machine web1"),
         ("debug-threads=on,guest=web1", "machine web1"),
         ("guest=a,,b,debug-threads=on", "machine a,b"),
+        ("a,guest=b", "machine b"),
+        ("a,,b=c", "machine a,b=c"),
         ("debug-threads=on", None),
     ],
 )
