@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.jobs.backup import BackupJob, BackupSettings, BackupSync, BitmapMode
 from hostel.block.jobs.bitmaps import RecordingBitmap, add_bitmap, find_bitmap
 from hostel.block.jobs.job import Job
 from hostel.block.jobs.mirror import CopyMode, MirrorJob, MirrorSettings, Sync
 from hostel.block.node import BlockNode
+from hostel.block.rewiring import unfiltered
 from hostel.errors import BlockError, ReadOnly
 from support import images, jobs
 
@@ -91,6 +93,13 @@ def test_a_mirror_that_was_cut_off_goes_on_where_it_was(
         assert not _bits(find_bitmap(source, "b"))
 
 
+def _always(source: BlockNode, target: BlockNode, kind: str, sync: str = "full") -> Job:
+    if kind == "mirror":
+        return _mirror(source, target, Sync(sync), BitmapMode.ALWAYS)
+    how = BackupSettings(BackupSync(sync), find_bitmap(source, "b"), BitmapMode.ALWAYS)
+    return BackupJob(jobs.settings(), source, target, how)
+
+
 @pytest.mark.parametrize("sync", ["full", "top"])
 @pytest.mark.parametrize("kind", ["mirror", "backup"])
 def test_after_a_kill_no_bitmap_says_that_a_copy_has_what_it_does_not_have(
@@ -98,12 +107,7 @@ def test_after_a_kill_no_bitmap_says_that_a_copy_has_what_it_does_not_have(
 ) -> None:
     killed = path.with_name("killed")
     with jobs.opened(path) as source:
-        job: Job
-        if kind == "mirror":
-            job = _mirror(source, target, Sync(sync), BitmapMode.ALWAYS)
-        else:
-            how = BackupSettings(BackupSync(sync), find_bitmap(source, "b"), BitmapMode.ALWAYS)
-            job = BackupJob(jobs.settings(), source, target, how)
+        job = _always(source, target, kind, sync)
         job.start()
         for _ in range(3):
             job.advance()
@@ -115,13 +119,15 @@ def test_after_a_kill_no_bitmap_says_that_a_copy_has_what_it_does_not_have(
         _mirror(source, target, Sync.BITMAP, BitmapMode.ALWAYS).start()
 
 
-def test_what_a_bitmap_says_a_cancelled_backup_has_is_in_its_target_for_good(path: Path, target: BlockNode) -> None:
+@pytest.mark.parametrize(("kind", "steps"), [("mirror", 2), ("mirror", 3), ("backup", 5)])
+def test_what_a_bitmap_says_a_cancelled_copy_has_is_in_its_target_for_good(
+    path: Path, target: BlockNode, kind: str, steps: int
+) -> None:
     killed = path.with_name("killed")
     with jobs.opened(path) as source:
-        how = BackupSettings(BackupSync.FULL, find_bitmap(source, "b"), BitmapMode.ALWAYS)
-        job = BackupJob(jobs.settings(), source, target, how)
+        job = _always(source, target, kind)
         job.start()
-        for _ in range(5):
+        for _ in range(steps):
             job.advance()
         job.cancel(force=True)
         jobs.step(job, lambda: job.is_over)
@@ -131,6 +137,42 @@ def test_what_a_bitmap_says_a_cancelled_backup_has_is_in_its_target_for_good(pat
         had = [each for each in find_bitmap(source, "b").ranges(0, SIZE) if not each[2]]
         assert had
         assert all(source.read(offset, length) == copy.read(offset, length) for offset, length, _ in had)
+
+
+@pytest.mark.parametrize("kind", ["mirror", "backup"])
+def test_a_copy_that_is_taken_back_does_not_wait_for_its_target(
+    path: Path, target: BlockNode, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with jobs.opened(path) as source:
+        before = _bits(find_bitmap(source, "b"))
+        job = _always(source, target, kind)
+        flushed: list[object] = []
+        monkeypatch.setattr(target.driver, "flush", lambda: flushed.append(None))
+        job.attach()
+        job.take_back()
+        assert job.is_over
+        assert not flushed
+        monkeypatch.undo()
+        assert before <= _bits(find_bitmap(source, "b"))
+
+
+@pytest.mark.parametrize("kind", ["mirror", "backup"])
+def test_an_image_opened_again_under_a_job_says_of_its_bitmap_no_more_than_before(
+    path: Path, target: BlockNode, kind: str
+) -> None:
+    killed = path.with_name("killed")
+    with jobs.opened(path) as source:
+        job = _always(source, target, kind)
+        job.start()
+        job.advance()
+        node = unfiltered(source)
+        assert isinstance(node.driver, Qcow2Driver)
+        node.driver = node.driver.reopened(lambda mode: mode)
+        shutil.copy(path, killed)
+        job.cancel(force=True)
+        jobs.step(job, lambda: job.is_over)
+    with jobs.opened(killed) as source, pytest.raises(BlockError, match="inconsistent"):
+        _mirror(source, target, Sync.BITMAP, BitmapMode.ALWAYS).start()
 
 
 @pytest.mark.parametrize("mode", BitmapMode)

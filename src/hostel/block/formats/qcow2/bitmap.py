@@ -169,6 +169,11 @@ class Bitmaps:
 
     # ---- recording
 
+    @property
+    def in_use(self) -> bool:
+        """Whether they are marked on disk as not to be believed, until they are stored."""
+        return self._begun
+
     def begin(self) -> None:
         """Before the first write: load what records writes, and mark all bitmaps IN_USE on disk; stale ones go."""
         self.drop_stale()

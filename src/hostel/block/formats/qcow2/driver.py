@@ -235,11 +235,14 @@ class Qcow2Driver(FormatDriver):
 
     def reopened(self, change: ModeChange) -> Qcow2Driver:
         """Write out what is held back and open the image anew; see :class:`hostel.block.powers.Reopenable`."""
+        in_use = self._image.bitmaps.in_use
         self._image.close()
         driver = Qcow2Driver.open(self.children["file"], change(self._image.mode))
         driver.children.update(self.children)
         driver.called = self.called
         driver._busy_bitmaps = self._busy_bitmaps
+        if in_use and driver._busy_bitmaps and not driver._image.mode.read_only:
+            driver._image.begin_write()  # a job may have marked them: killed, it leaves none that is believed
         return driver
 
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
