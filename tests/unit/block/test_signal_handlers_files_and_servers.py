@@ -38,7 +38,7 @@ class Handler:
     """Something that comes once before a call of some function, as a signal handler does.
 
     Args:
-        before: the name of one in C, or of one in Python behind ``def``; a number before it: the so-manieth call.
+        before: the name of one in C, or of one in Python behind ``def``; with a number before it, of that call.
     """
 
     def __init__(self, before: str, act: Callable[[], object]) -> None:
@@ -264,6 +264,10 @@ def test_filter_that_keeps_account_of_writes_is_not_waited_for_by_its_own_thread
         node.pwrite(MIB, b"w" * 512)
 
 
+def _late() -> None:
+    raise TimeoutError("too late")
+
+
 CHILDREN = {
     "preallocate": ["file"],
     "quorum": ["children.0", "children.1", "children.2"],
@@ -292,9 +296,6 @@ def test_what_a_handler_raises_is_no_failure_of_what_is_below_a_filter(
     if use == "correct":
         (tmp_path / "children.1").write_bytes(b"y" * MIB)
 
-    def late() -> None:
-        raise TimeoutError("too late")
-
     told: list[str] = []
     with (
         incident.listening(lambda event, data: told.append(event)),
@@ -303,19 +304,16 @@ def test_what_a_handler_raises_is_no_failure_of_what_is_below_a_filter(
         if use == "flush":
             node.pwrite(0, b"w" * 512)
         with pytest.raises(TimeoutError, match="too late"):
-            Handler(step, late).comes_into(lambda: (USES | {"correct": USES["read"]})[use](node))
+            Handler(step, _late).comes_into(lambda: (USES | {"correct": USES["read"]})[use](node))
     assert told == (["QUORUM_REPORT_BAD"] if use == "correct" else [])
 
 
 def test_what_a_handler_raises_while_a_file_grows_is_raised_and_the_file_keeps_its_size(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(b"x" * MIB)
 
-    def late() -> None:
-        raise TimeoutError("too late")
-
     with graph.open(from_options({"driver": "file", "filename": str(tmp_path / "disk")}), read_only=False) as node:
         with pytest.raises(TimeoutError, match="too late"):
-            Handler("posix_fallocate", late).comes_into(lambda: node.resize(2 * MIB, Preallocation.FALLOC))
+            Handler("posix_fallocate", _late).comes_into(lambda: node.resize(2 * MIB, Preallocation.FALLOC))
         assert node.length == MIB
     assert (tmp_path / "disk").read_bytes() == b"x" * MIB
 
