@@ -31,10 +31,10 @@ from hostel.errors import ErrorDomain
 _OURS: Final = " is tainted: "  # of lines that we write into a log while QEMU does, too
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
-# $1 is the run directory. Descriptor 9 is the lock, which QEMU does not get.
+# It stands in the run's directory, and names what is there by that: a later run of the machine has another at the same
+# path, where what this one writes late must not be found. Descriptor 9 is the lock, which QEMU does not get.
 # A helper's process id may be another's once it has ended: what is not our child is left alone.
 _FUNCTIONS: Final = """
-run=$1; shift
 helpers=
 # A socket is there before its owner listens, and refuses who comes then. Connecting would be a client, of which some
 # helpers have one and then end.
@@ -50,14 +50,14 @@ is_open() {
 ours() { read -r one name state parent rest 2>/dev/null < "/proc/$1/stat" && [ "$parent" = $$ ]; }
 helper() {
     failed=$1 socket=$2 owner=$3 context=$4 turn=0; shift 4
-    "$@" 9>&- & pid=$!
+    { cd / && exec "$@"; } 9>&- & pid=$!
     helpers="$helpers $pid"
     until [ -S "$socket" ] && is_open "$socket"; do
-        ours $pid && [ $turn -lt 200 ] || { echo "$failed" > "$run/failed"; end_helpers; exit 1; }
+        ours $pid && [ $turn -lt 200 ] || { echo "$failed" > failed; end_helpers; exit 1; }
         sleep 0.05; turn=$((turn + 1))
     done
-    [ -z "$owner" ] || chown -h "$owner" "$socket" || { echo "$failed" > "$run/failed"; end_helpers; exit 1; }
-    [ -z "$context" ] || chcon -h "$context" "$socket" || { echo "$failed" > "$run/failed"; end_helpers; exit 1; }
+    [ -z "$owner" ] || chown -h "$owner" "$socket" || { echo "$failed" > failed; end_helpers; exit 1; }
+    [ -z "$context" ] || chcon -h "$context" "$socket" || { echo "$failed" > failed; end_helpers; exit 1; }
 }
 end_helpers() {
     for signal in TERM KILL; do
@@ -70,11 +70,11 @@ end_helpers() {
 }
 """
 _SUPERVISOR: Final = """
-"$@" 9>&- &
-echo $! > "$run/pid.new" && mv -f "$run/pid.new" "$run/pid"
+{ cd / && exec "$@"; } 9>&- &
+echo $! > pid.new && mv -f pid.new pid
 wait $!; status=$?
 end_helpers
-echo $status > "$run/exit.new" && mv -f "$run/exit.new" "$run/exit"
+echo $status > exit.new && mv -f exit.new exit
 """
 # Arguments: files, an empty word, a command. Who writes 0 into such a file is put into its group.
 _ENTER: Final = """
@@ -247,11 +247,11 @@ def spawn(
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             closing.callback(os.close, output)
         launcher = subprocess.Popen(
-            ["sh", "-c", _OUTER, "start", body, str(run), *argv],
+            ["sh", "-c", _OUTER, "start", body, *argv],
             stdin=lock,
             stdout=output,
             stderr=output,
-            cwd="/",
+            cwd=run,
             start_new_session=True,
             pass_fds=files,
             env=environment,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -21,6 +22,23 @@ def test_exit_status_and_signal_are_recorded(tmp_path: Path) -> None:
     pid = process.spawn(["sleep", "60"], again, tmp_path / "log")
     os.kill(pid, signal.SIGKILL)
     assert process.describe(process.exit_status(again, 10)) == "QEMU was killed by SIGKILL"
+
+
+def test_what_a_supervisor_writes_late_is_not_found_by_the_next_run_at_its_path(tmp_path: Path) -> None:
+    (run := tmp_path / "run").mkdir()
+    pid = process.spawn(["sleep", "60"], run, tmp_path / "log")
+    supervisor = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    started = process.start_time(supervisor)
+    assert started is not None
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        shutil.rmtree(run)
+        run.mkdir()
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    assert process.ended(supervisor, started, 60)
+    assert list(run.iterdir()) == []
 
 
 def test_program_inherits_no_descriptor_even_when_ours_are_high(tmp_path: Path) -> None:
