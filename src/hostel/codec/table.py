@@ -10,6 +10,7 @@ from array import array
 from typing import Final
 
 _CHUNK: Final = 4096  # entries compared at once
+_FIRST: Final = 64  # entries, where they may soon be others
 
 
 def unpack_table(data: bytes | bytearray | memoryview, typecode: str = "Q", order: str = "big") -> array[int]:
@@ -47,6 +48,8 @@ def drop_zeroes_at_end(table: array[int]) -> None:
 def equal_entries(table: array[int], index: int, end: int) -> int:
     """The index after the entries that equal the one at ``index``, at most ``end``."""
     one = table[index : index + 1]
+    if not one[0]:
+        return _after_zeroes(table, index, end)
     index += 1
     step, growing = 1, True
     # Ever longer stretches at once while they are equal, then ever shorter ones down to the entry that is not.
@@ -58,4 +61,17 @@ def equal_entries(table: array[int], index: int, end: int) -> int:
         else:
             growing = False
             step //= 2
+    return index
+
+
+def _after_zeroes(table: array[int], index: int, end: int) -> int:
+    """The index after the entries from ``index`` on that are 0: most of a table is, so that this is done by bytes."""
+    step = _FIRST
+    while index < end:
+        step = min(step, end - index)
+        rest = table[index : index + step].tobytes().lstrip(b"\0")
+        if rest:
+            return index + step - -(-len(rest) // table.itemsize)
+        index += step
+        step = min(step * 8, _CHUNK)
     return index

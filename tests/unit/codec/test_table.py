@@ -13,7 +13,8 @@ def test_equal_entries_stop_where_one_by_one_they_would(typecode: str) -> None:
     chance = random.Random(1)
     table = array(typecode)
     for _ in range(60):
-        table.extend([chance.randrange(3)] * chance.choice((1, 1, 2, 3, 64, 65, 4096, 4097, 9000)))
+        value = chance.choice((0, 0, 1, 2, 0x100, 1 << 31))  # of which any byte may be the first that is not 0
+        table.extend([value] * chance.choice((1, 1, 2, 3, 63, 64, 65, 575, 576, 577, 4096, 4097, 9000)))
     for _ in range(400):
         index = chance.randrange(len(table))
         end = chance.randrange(index + 1, len(table) + 1)

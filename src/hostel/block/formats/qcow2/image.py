@@ -564,9 +564,10 @@ class Qcow2Image:
         for first, count in self.refcounts.unused(offset >> bits, length >> bits):
             self.file.discard(first << bits, count << bits)
 
-    def settle(self) -> None:
-        """Keep what is waiting bounded."""
-        if self._released.are_many or self._holes.are_many:
+    def settle(self, *, reuse: bool = True) -> None:
+        """Keep what is waiting bounded; without ``reuse``, for one who allocates nothing, only what memory it takes."""
+        many = self._released.are_many if reuse else self._released.are_scattered
+        if many or self._holes.are_many:
             self.write_metadata()
 
     def close(self) -> None:

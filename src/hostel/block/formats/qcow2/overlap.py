@@ -81,7 +81,7 @@ class MetadataMap:
                 if first in clusters:
                     return name
             elif count <= _FEW or count <= len(clusters):
-                if any(cluster in clusters for cluster in range(first, end)):
+                if clusters and not clusters.isdisjoint(range(first, end)):
                     return name
             elif any(first <= cluster < end for cluster in clusters):
                 return name

@@ -51,8 +51,12 @@ class Released:
     @property
     def are_many(self) -> bool:
         """Whether it is time to write what is held back, so that they can be used again."""
-        lately = sum(run.length for run in self._runs[-_LATELY:])
-        return len(self._runs) > _MAX_RUNS or lately >= _MAX_BYTES
+        return self.are_scattered or sum(run.length for run in self._runs[-_LATELY:]) >= _MAX_BYTES
+
+    @property
+    def are_scattered(self) -> bool:
+        """Whether they are too many to keep, however large they are."""
+        return len(self._runs) > _MAX_RUNS
 
 
 class Holes:

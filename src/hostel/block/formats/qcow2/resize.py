@@ -302,8 +302,9 @@ def _drop_beyond(guest: Guest, size: int) -> None:
         if table is not None:
             guest.release(table.entries)
             image.drop_l2(index)
-            image.settle()
+            image.settle(reuse=False)
         index += 1
+    image.settle()
 
 
 def _truncate_file(image: Qcow2Image) -> None:

@@ -243,12 +243,18 @@ class Guest:
     def release(self, entries: array[int]) -> None:
         """Give up what L2 entries referred to."""
         geometry, image = self.image.geometry, self.image
+        size, start, end = geometry.cluster_size, 0, 0  # whole clusters, together where they are neighbours
         for entry in filter(None, entries):
             if entry & layout.COMPRESSED:
-                offset, length = geometry.compressed_range(entry & ~layout.COMPRESSED)
-                image.release(offset, length)
-            elif entry & layout.OFFSET_MASK:
-                image.release_data(entry & layout.OFFSET_MASK)
+                image.release(*geometry.compressed_range(entry & ~layout.COMPRESSED))
+            elif (offset := entry & layout.OFFSET_MASK) and not image.external:
+                if offset != end or geometry.in_cluster(offset):
+                    if start:
+                        image.release(start, end - start)
+                    start = end = offset
+                end += size
+        if start:
+            image.release(start, end - start)
 
     def _fill(self, offset: int, data: memoryview, host: int, *, old_is_zero: bool) -> None:
         """Write whole clusters at ``host``: the data, and around it what the guest had there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -179,3 +180,20 @@ def test_all_that_an_overlay_grows_by_has_a_place_and_reads_as_zeroes(
         if not extended:
             assert sum(extent.length for extent in placed) == (128 << 10) - first
     assert qcow2.faults(qcow2.check(driver.data)[0]) == (0, 0)
+
+
+@pytest.mark.parametrize("what", ["empty", "shrink"])
+def test_a_large_image_loses_its_data_with_no_more_syncs_than_a_small_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def syncs(size: int) -> int:
+        path = tmp_path / str(size)
+        qcow2.create_file(path, size, {"preallocation": "metadata"})
+        with graph.open(str(path), "qcow2", read_only=False) as node, monkeypatch.context() as patch:
+            calls: list[int] = []
+            patch.setattr(os, "fdatasync", calls.append)
+            qcow2.driver_of(node).make_empty() if what == "empty" else node.resize(CLUSTER)
+        assert qcow2.check_file(path)[0].leaks == 0
+        return len(calls)
+
+    assert syncs(16 << 30) == syncs(4 << 30)
