@@ -6,9 +6,11 @@ from the low end, of byte ``n // 8``.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 
-from hostel.errors import OutOfRange
+from hostel.errors import BlockError, OutOfRange
+from hostel.units import SECTOR
 
 
 class DirtyBitmap:
@@ -100,6 +102,30 @@ class DirtyBitmap:
         self.bits.extend(bytes(length - len(self.bits)))
         self._size = size
         self._trim()
+
+    def copy(self) -> DirtyBitmap:
+        """One with the same bits."""
+        return DirtyBitmap(self._size, self.granularity, self.bits)
+
+    def require_size_of(self, other: DirtyBitmap) -> None:
+        """Refuse to take bits of an image of another size, in whole sectors.
+
+        Raises:
+            BlockError: EINVAL, with QEMU's text.
+        """
+        mine, theirs = (-(-size // SECTOR) * SECTOR for size in (self._size, other._size))
+        if mine != theirs:
+            raise BlockError(
+                f"Bitmaps are of different sizes (destination size is {mine}, source size is {theirs}) "
+                "and can't be merged",
+                errno=errno.EINVAL,
+            )
+
+    def fitted(self, size: int, granularity: int) -> DirtyBitmap:
+        """A bitmap of another size and granularity in which all is dirty that is in this one."""
+        fitting = DirtyBitmap(size, granularity)
+        fitting.merge(self)
+        return fitting
 
     def merge(self, other: DirtyBitmap) -> None:
         """Mark all that is dirty in ``other``, whatever its granularity."""

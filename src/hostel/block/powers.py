@@ -263,8 +263,11 @@ class BitmapStore(Protocol):
     """
 
     @property
-    def busy_bitmaps(self) -> set[str]:
-        """The names of those that jobs or exports use, and nobody else may change; it outlasts a reopening."""
+    def busy_bitmaps(self) -> dict[str, bool]:
+        """Those that jobs or exports use, and nobody else may change; it outlasts a reopening.
+
+        By each name, whether it will be written in the end: the image cannot be made read-only before.
+        """
 
     @property
     def keeps_bitmaps(self) -> bool:
@@ -290,6 +293,9 @@ class BitmapStore(Protocol):
 
     def bitmap_merge(self, name: str, source: DirtyBitmap) -> None:
         """Mark in one what is dirty in another."""
+
+    def bitmap_replace(self, name: str, source: DirtyBitmap) -> None:
+        """Let one be dirty where another is, and nowhere else; where that fails it is as it was."""
 
 
 @runtime_checkable

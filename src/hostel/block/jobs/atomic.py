@@ -144,30 +144,37 @@ class _OnBitmap(Action):
         self._place = node
         self._name = name
 
-    def _find(self) -> RecordingBitmap:
+    def _find(self, *, to_change: bool = False) -> RecordingBitmap:
         bitmap = find_bitmap(self._place, self._name)
-        bitmap.require_free()
-        return bitmap
-
-    def _find_changeable(self) -> RecordingBitmap:
-        bitmap = find_bitmap(self._place, self._name)
-        bitmap.require_changeable()
+        bitmap.require_free(to_change=to_change)
         return bitmap
 
 
 class RemoveBitmap(_OnBitmap):
-    """Removes a bitmap."""
+    """Removes a bitmap.
+
+    Args:
+        find: the node that has it; asked again in the end, when another action may have put an overlay on its image.
+        name: its name.
+    """
+
+    def __init__(self, find: Callable[[], BlockNode], name: str) -> None:
+        super().__init__(find(), name)
+        self._find_place = find
 
     def prepare(self) -> None:
-        """See whether it can be."""
-        self._find_changeable()
+        """See whether it can be, and let no other action have it."""
+        self._bitmap = self._find(to_change=True)
+        self._bitmap.hold(to_change=True)
 
     def undo(self) -> None:
-        """Nothing was done."""
+        """Let others have it again."""
+        self._bitmap.thaw()
 
     def commit(self) -> None:
         """Remove it."""
-        remove_bitmap(self._place, self._name)
+        self._bitmap.thaw()
+        remove_bitmap(self._find_place(), self._name)
 
 
 class ClearBitmap(_OnBitmap):
@@ -175,14 +182,13 @@ class ClearBitmap(_OnBitmap):
 
     def prepare(self) -> None:
         """Clear it."""
-        bitmap = self._find_changeable()
-        bits = bitmap.bits
-        self._before = DirtyBitmap(bits.size, bits.granularity, bits.bits)
+        bitmap = self._find(to_change=True)
+        self._before = bitmap.bits.copy()
         bitmap.clear()
 
     def undo(self) -> None:
         """Put back what was in it."""
-        self._find().merge(self._before)
+        self._find().become(self._before)
 
 
 class SetRecording(_OnBitmap):
@@ -217,22 +223,25 @@ class MergeBitmaps(_OnBitmap):
         self._sources = sources
 
     def prepare(self) -> None:
-        """Merge them."""
-        bitmap = self._find_changeable()
-        sources = [find_bitmap(node, name) for node, name in self._sources]
-        for source in sources:
+        """Merge them, in the end and together: where one cannot be, it is as if none had been."""
+        bitmap = find_bitmap(self._place, self._name)
+        others: list[DirtyBitmap] = []
+        for node, name in self._sources:
+            source = find_bitmap(node, name)
+            bitmap.require_free(to_change=True)
+            bits = bitmap.bits
             source.require_free()
-        others = [source.bits for source in sources]
-        bits = bitmap.bits
-        self._before = DirtyBitmap(bits.size, bits.granularity, bits.bits)
+            others.append(source.bits)
+            bits.require_size_of(others[-1])
+        bitmap.require_free(to_change=True)
+        self._before, merged = bitmap.bits.copy(), bitmap.bits.copy()
         for other in others:
-            bitmap.merge(other)
+            merged.merge(other)
+        bitmap.become(merged)
 
     def undo(self) -> None:
         """Take out what came from them."""
-        bitmap = self._find()
-        bitmap.clear()
-        bitmap.merge(self._before)
+        self._find().become(self._before)
 
 
 def run(actions: Sequence[Action]) -> None:

@@ -28,17 +28,29 @@ _DEFAULT_GRANULARITY: Final = (4 * KiB, 64 * KiB)
 
 
 class RecordingBitmap(abc.ABC):
-    """A bitmap of a node.
-
-    Attributes:
-        busy: a job or an export uses it; nobody else may change it.
-    """
+    """A bitmap of a node."""
 
     persistent = False
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.busy = False
+
+    @property
+    @abc.abstractmethod
+    def busy(self) -> bool:
+        """Whether a job or an export uses it; nobody else may change it."""
+
+    @abc.abstractmethod
+    def hold(self, *, to_change: bool) -> None:
+        """Have it for a job or an export, until it is thawed.
+
+        Args:
+            to_change: it will be written in the end: until then its image cannot be made read-only.
+        """
+
+    @abc.abstractmethod
+    def thaw(self) -> None:
+        """Whoever held it is done with it."""
 
     @property
     @abc.abstractmethod
@@ -63,18 +75,13 @@ class RecordingBitmap(abc.ABC):
     def clear(self) -> None:
         """Set all bits to 0."""
 
-    @abc.abstractmethod
-    def merge(self, other: DirtyBitmap) -> None:
-        """Mark what is dirty in bits of any granularity."""
-
     def ranges(self, offset: int, length: int, /) -> Iterator[tuple[int, int, bool]]:
         """What is dirty of a range at the moment; see :meth:`hostel.block.bitmap.DirtyBitmap.ranges`."""
         return self.bits.ranges(offset, length)
 
+    @abc.abstractmethod
     def become(self, bits: DirtyBitmap) -> None:
-        """Have these bits and no others; where that fails it has those that it had, and these."""
-        self.clear()
-        self.merge(bits)
+        """Be dirty where bits of any granularity are, and nowhere else; where that fails it is as it was."""
 
     def disown_stored(self) -> None:
         """Let nobody believe what an image has stored of it, until it stores it anew: after a kill it has no bits.
@@ -82,47 +89,32 @@ class RecordingBitmap(abc.ABC):
         Raises:
             BlockError: a job has it, it is inconsistent, or the image cannot be written.
         """
-        self.require_changeable()
+        self.require_free(to_change=True)
 
     def freeze(self, *, to_change: bool = True) -> DirtyBitmap:
         """A copy of the bits for a job, which has the bitmap for itself until it is thawed; it records on.
 
         Args:
-            to_change: the job may leave other bits in it.
+            to_change: see :meth:`hold`.
 
         Raises:
             BlockError: another job has it, it is inconsistent, or its image cannot be written and it is to change.
         """
-        if to_change:
-            self.require_changeable()
-        else:
-            self.require_free()
+        self.require_free(to_change=to_change)
         bits = self.bits
-        self.busy = True
-        return DirtyBitmap(bits.size, bits.granularity, bits.bits)
+        self.hold(to_change=to_change)
+        return bits.copy()
 
-    def thaw(self) -> None:
-        """The job is over."""
-        self.busy = False
-
-    def require_free(self) -> None:
-        """Refuse what a job on the bitmap forbids.
+    def require_free(self, *, to_change: bool = False) -> None:
+        """Refuse what a job on the bitmap forbids or, where it is ``to_change``, an image that is only read.
 
         Raises:
-            BlockError: EBUSY, with QEMU's text.
+            BlockError: EBUSY, or EROFS, with QEMU's text.
         """
         if self.busy:
             raise BlockError(
                 f"Bitmap '{self.name}' is currently in use by another operation and cannot be used", errno=errno.EBUSY
             )
-
-    def require_changeable(self) -> None:
-        """Refuse what cannot be, or what a job on the bitmap forbids.
-
-        Raises:
-            BlockError: with QEMU's text.
-        """
-        self.require_free()
 
     def info(self) -> dict[str, Any]:
         """What ``query-block`` and ``query-named-block-nodes`` say."""
@@ -154,12 +146,26 @@ class TransientBitmap(RecordingBitmap):
         self._bits = DirtyBitmap(size, granularity)
         self._lock = lock
         self._recording = recording
+        self._busy = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job or an export uses it."""
+        return self._busy
+
+    def hold(self, *, to_change: bool) -> None:
+        """See :class:`RecordingBitmap`."""
+        self._busy = True
+
+    def thaw(self) -> None:
+        """See :class:`RecordingBitmap`."""
+        self._busy = False
 
     @property
     def bits(self) -> DirtyBitmap:
         """A copy: writers mark the bits meanwhile."""
         with self._lock:
-            return DirtyBitmap(self._bits.size, self._bits.granularity, self._bits.bits)
+            return self._bits.copy()
 
     @property
     def granularity(self) -> int:
@@ -180,10 +186,10 @@ class TransientBitmap(RecordingBitmap):
         with self._lock:
             self._bits.clear()
 
-    def merge(self, other: DirtyBitmap) -> None:
-        """Mark what is dirty in bits of any granularity."""
+    def become(self, bits: DirtyBitmap) -> None:
+        """See :class:`RecordingBitmap`."""
         with self._lock:
-            self._bits.merge(other)
+            self._bits = bits.fitted(self._bits.size, self._bits.granularity)
 
     def mark(self, offset: int, length: int) -> None:
         """A range was written; with the lock held."""
@@ -203,7 +209,7 @@ class PersistentBitmap(RecordingBitmap):
     def __init__(self, holder: BlockNode, name: str) -> None:
         self._holder = holder
         self.name = name
-        self._marked: set[str] = set()
+        self._held: dict[str, bool] = {}
 
     @property
     def _node(self) -> BlockNode:
@@ -216,14 +222,15 @@ class PersistentBitmap(RecordingBitmap):
         driver = self._node.driver
         return isinstance(driver, BitmapStore) and self.name in driver.busy_bitmaps
 
-    @busy.setter
-    def busy(self, busy: bool) -> None:
-        if busy:
-            with self._stored() as store:
-                self._marked = store.busy_bitmaps
-            self._marked.add(self.name)
-        else:
-            self._marked.discard(self.name)  # of the image that it was, whatever the node has become meanwhile
+    def hold(self, *, to_change: bool) -> None:
+        """See :class:`RecordingBitmap`."""
+        with self._stored() as store:
+            self._held = store.busy_bitmaps
+        self._held[self.name] = to_change
+
+    def thaw(self) -> None:
+        """See :class:`RecordingBitmap`."""
+        self._held.pop(self.name, None)  # of the image that it was, whatever the node has become meanwhile
 
     @contextlib.contextmanager
     def _stored(self) -> Iterator[BitmapStore]:
@@ -258,10 +265,10 @@ class PersistentBitmap(RecordingBitmap):
         """Whether it was not stored properly."""
         return "in-use" in self._info()[1]
 
-    def require_changeable(self) -> None:
-        """Refuse as well what is in an image that is only read."""
-        super().require_changeable()
-        if self._node.read_only:
+    def require_free(self, *, to_change: bool = False) -> None:
+        """See :class:`RecordingBitmap`."""
+        super().require_free(to_change=to_change)
+        if to_change and self._node.read_only:
             raise ReadOnly(f"Bitmap '{self.name}' is readonly and cannot be modified")
 
     def disown_stored(self) -> None:
@@ -274,7 +281,7 @@ class PersistentBitmap(RecordingBitmap):
 
     def set_recording(self, recording: bool) -> None:
         """Let it record or not; where it does already there is nothing to be written into the image."""
-        if self.recording == recording:
+        if self.recording == recording and not self.inconsistent:
             return
         with self._stored() as store:
             store.bitmap_enable(self.name, recording)
@@ -284,13 +291,11 @@ class PersistentBitmap(RecordingBitmap):
         with self._stored() as store:
             store.bitmap_clear(self.name)
 
-    def merge(self, other: DirtyBitmap) -> None:
-        """Mark what is dirty in bits of any granularity, and of the size in sectors."""
+    def become(self, bits: DirtyBitmap) -> None:
+        """See :class:`RecordingBitmap`."""
         with self._stored() as store:
             mine = store.bitmap(self.name)
-            fitting = DirtyBitmap(mine.size, mine.granularity)
-            fitting.merge(other)
-            store.bitmap_merge(self.name, fitting)
+            store.bitmap_replace(self.name, bits.fitted(mine.size, mine.granularity))
 
 
 class TrackingDriver(FilterDriver):
@@ -426,7 +431,7 @@ def remove_bitmap(node: BlockNode, name: str) -> None:
         BlockError: there is none of this name, a job uses it, or its image is only read.
     """
     bitmap = find_bitmap(node, name)
-    bitmap.require_changeable()
+    bitmap.require_free(to_change=True)
     if bitmap.persistent:
         keeper = unfiltered(node)
         assert isinstance(keeper.driver, BitmapStore)

@@ -137,7 +137,7 @@ class NbdRunning(Export):
         )
         self._service.add(self._export)
         for bitmap in self._bitmaps:
-            bitmap.busy = True
+            bitmap.hold(to_change=False)
 
     def stop(self) -> None:
         """See :class:`Export`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import shutil
 from collections.abc import Iterator
@@ -9,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from hostel.block import notice
+from hostel.block.bitmap import DirtyBitmap
 from hostel.block.formats.qcow2.driver import Qcow2Driver
 from hostel.block.jobs.backup import BackupJob, BackupSettings, BackupSync, BitmapMode
 from hostel.block.jobs.bitmaps import RecordingBitmap, add_bitmap, find_bitmap
 from hostel.block.jobs.job import Job
 from hostel.block.jobs.mirror import CopyMode, MirrorJob, MirrorSettings, Sync
 from hostel.block.node import BlockNode
-from hostel.block.rewiring import unfiltered
+from hostel.block.rewiring import reopen, unfiltered
 from hostel.errors import BlockError, ReadOnly
 from support import images, jobs
 
@@ -93,11 +96,15 @@ def test_a_mirror_that_was_cut_off_goes_on_where_it_was(
         assert not _bits(find_bitmap(source, "b"))
 
 
-def _always(source: BlockNode, target: BlockNode, kind: str, sync: str = "full") -> Job:
+def _copy(source: BlockNode, target: BlockNode, kind: str, sync: str, mode: BitmapMode) -> Job:
     if kind == "mirror":
-        return _mirror(source, target, Sync(sync), BitmapMode.ALWAYS)
-    how = BackupSettings(BackupSync(sync), find_bitmap(source, "b"), BitmapMode.ALWAYS)
+        return _mirror(source, target, Sync(sync), mode)
+    how = BackupSettings(BackupSync(sync), find_bitmap(source, "b"), mode)
     return BackupJob(jobs.settings(), source, target, how)
+
+
+def _always(source: BlockNode, target: BlockNode, kind: str, sync: str = "full") -> Job:
+    return _copy(source, target, kind, sync, BitmapMode.ALWAYS)
 
 
 @pytest.mark.parametrize("sync", ["full", "top"])
@@ -177,16 +184,81 @@ def test_an_image_opened_again_under_a_job_says_of_its_bitmap_no_more_than_befor
 
 @pytest.mark.parametrize("mode", BitmapMode)
 @pytest.mark.parametrize("kind", ["mirror", "backup"])
+def test_an_image_is_not_made_read_only_while_a_job_is_to_write_its_bitmap(
+    path: Path, target: BlockNode, kind: str, mode: BitmapMode
+) -> None:
+    with jobs.opened(path) as source:
+        _write(source, random.Random(8))
+        before = _bits(find_bitmap(source, "b"))
+        job = _copy(source, target, kind, "bitmap", mode)
+        job.start()
+        if mode is BitmapMode.NEVER:
+            reopen(unfiltered(source), read_only=True)
+        else:
+            with pytest.raises(
+                BlockError, match="Bitmap 'b' is currently in use by another operation and cannot be ma"
+            ):
+                reopen(unfiltered(source), read_only=True)
+        jobs.step(job, lambda: job.is_over or job.info()["ready"] is True)
+        if not job.is_over:
+            job.cancel()
+        jobs.step(job, lambda: job.is_over)
+        assert job.error is None
+    with jobs.opened(path) as source:
+        assert _bits(find_bitmap(source, "b")) == (before if mode is BitmapMode.NEVER else 0)
+        reopen(source, read_only=True)
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_bitmap_that_cannot_get_other_bits_keeps_its_own(
+    path: Path, persistent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOMEM, "injected")
+
+    with jobs.opened(path) as source:
+        bitmap = find_bitmap(source, "b") if persistent else add_bitmap(source, "t", UNIT)
+        _write(source, random.Random(9))
+        before = _bits(bitmap)
+        monkeypatch.setattr(DirtyBitmap, "merge", fail)
+        with pytest.raises(OSError, match="injected"):
+            bitmap.become(DirtyBitmap(SIZE, UNIT))
+        monkeypatch.undo()
+        assert 0 < before == _bits(bitmap)
+        coarse = DirtyBitmap(SIZE, 2 * UNIT)
+        coarse.mark(2 * UNIT, 1)
+        bitmap.become(coarse)
+        assert [found[:2] for found in bitmap.ranges(0, SIZE) if found[2]] == [(2 * UNIT, 2 * UNIT)]
+
+
+@pytest.mark.parametrize("kind", ["mirror", "backup"])
+def test_it_is_told_that_a_cancelled_copy_could_not_leave_its_bits(
+    path: Path, target: BlockNode, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.EIO, "injected")
+
+    told: list[str] = []
+    with jobs.opened(path) as source, notice.listening(told.append):
+        job = _always(source, target, kind)
+        job.start()
+        job.advance()
+        monkeypatch.setattr(Qcow2Driver, "bitmap_replace", fail)
+        job.cancel(force=True)
+        jobs.step(job, lambda: job.is_over)
+        assert not source.blockers
+        find_bitmap(source, "b").require_free()
+    assert job.error == "Operation canceled"
+    assert told == ["Job 'job0' did not end as it should: [Errno 5] injected"]
+
+
+@pytest.mark.parametrize("mode", BitmapMode)
+@pytest.mark.parametrize("kind", ["mirror", "backup"])
 def test_a_bitmap_that_cannot_be_written_is_refused_before_the_copy(
     path: Path, target: BlockNode, kind: str, mode: BitmapMode
 ) -> None:
     with jobs.opened(path, read_only=True) as source:
-        job: Job
-        if kind == "mirror":
-            job = _mirror(source, target, Sync.BITMAP, mode)
-        else:
-            how = BackupSettings(BackupSync.BITMAP, find_bitmap(source, "b"), mode)
-            job = BackupJob(jobs.settings(), source, target, how)
+        job = _copy(source, target, kind, "bitmap", mode)
         if mode is BitmapMode.NEVER:
             job.start()
             job.cancel(force=True)

@@ -54,7 +54,7 @@ class ParallelsDriver(ClusteredDriver):
         self.header = header
         self.bat = EntryTable(file, Header.SIZE, header.bat_entries, "little", "I")
         self.stored: list[StoredBitmap] = []
-        self._busy_bitmaps: set[str] = set()
+        self._busy_bitmaps: dict[str, bool] = {}
         self._extra = int(mode.options.get("prealloc-size", 0))
         self._mode = str(mode.options.get("prealloc-mode", _MODES[0]))
         self._end: int | None = None  # where the next new cluster goes; looked for when there is one
@@ -207,8 +207,8 @@ class ParallelsDriver(ClusteredDriver):
         return load_bitmap(self.file, self.header, found)
 
     @property
-    def busy_bitmaps(self) -> set[str]:
-        """The names of those that jobs or exports use, and nobody else may change; it outlasts a reopening."""
+    def busy_bitmaps(self) -> dict[str, bool]:
+        """See :class:`hostel.block.powers.BitmapStore`."""
         return self._busy_bitmaps
 
     @property
@@ -241,6 +241,10 @@ class ParallelsDriver(ClusteredDriver):
         self._refuse_change(name)
 
     def bitmap_merge(self, name: str, source: DirtyBitmap) -> None:
+        """Refused."""
+        self._refuse_change(name)
+
+    def bitmap_replace(self, name: str, source: DirtyBitmap) -> None:
         """Refused."""
         self._refuse_change(name)
 

@@ -287,15 +287,19 @@ class Bitmaps:
         Raises:
             BlockError: there is none of this name, it is inconsistent, or the images differ in size.
         """
-        target = self.load(self.find(name))
-        if target.size != source.size:
-            raise BlockError(
-                f"Bitmaps are of different sizes (destination size is {target.size}, source size is {source.size}) "
-                "and can't be merged",
-                errno=errno.EINVAL,
-            )
+        self.load(self.find(name)).require_size_of(source)
         self._image.begin_write()
         self.load(self.find(name)).merge(source)
+
+    def replace(self, name: str, source: DirtyBitmap) -> None:
+        """Let a bitmap be dirty where another is, and nowhere else.
+
+        Raises:
+            BlockError: there is none of this name, it is inconsistent, or the image cannot be written.
+        """
+        self.load(self.find(name))
+        self._image.begin_write()
+        self.load(self.find(name)).bits = bytearray(source.bits)
 
     # ---- reading
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -64,7 +65,7 @@ class Qcow2Driver(FormatDriver):
         if encryption is not None:
             self.supports |= Supports.COMPUTES
         self._preallocated: bool | None = None  # looked at when it is first wanted
-        self._busy_bitmaps: set[str] = set()
+        self._busy_bitmaps: dict[str, bool] = {}
 
     @classmethod
     def open(cls, file: BlockNode, mode: OpenMode) -> Self:
@@ -235,15 +236,28 @@ class Qcow2Driver(FormatDriver):
 
     def reopened(self, change: ModeChange) -> Qcow2Driver:
         """Write out what is held back and open the image anew; see :class:`hostel.block.powers.Reopenable`."""
+        mode = change(self._image.mode)
+        if mode.read_only:
+            self._require_bitmaps_settled()
         in_use = self._image.bitmaps.in_use
         self._image.close()
-        driver = Qcow2Driver.open(self.children["file"], change(self._image.mode))
+        driver = Qcow2Driver.open(self.children["file"], mode)
         driver.children.update(self.children)
         driver.called = self.called
         driver._busy_bitmaps = self._busy_bitmaps
         if in_use and driver._busy_bitmaps and not driver._image.mode.read_only:
             driver._image.begin_write()  # a job may have marked them: killed, it leaves none that is believed
         return driver
+
+    def _require_bitmaps_settled(self) -> None:
+        """Refuse to be only read while a job has still to write a bitmap in its end."""
+        for name, is_to_change in self._busy_bitmaps.items():
+            if is_to_change:
+                raise BlockError(
+                    f"Bitmap '{name}' is currently in use by another operation and cannot be made readonly",
+                    errno=errno.EBUSY,
+                    hint="Wait for the end of the job that will write the bitmap, or cancel the job.",
+                )
 
     def resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
         """Change the virtual size; see :func:`hostel.block.formats.qcow2.resize.resize`."""
@@ -334,8 +348,8 @@ class Qcow2Driver(FormatDriver):
         save_vm_state(self._guest, offset, data)
 
     @property
-    def busy_bitmaps(self) -> set[str]:
-        """The names of those that jobs or exports use, and nobody else may change; it outlasts a reopening."""
+    def busy_bitmaps(self) -> dict[str, bool]:
+        """See :class:`hostel.block.powers.BitmapStore`."""
         return self._busy_bitmaps
 
     @property
@@ -380,6 +394,10 @@ class Qcow2Driver(FormatDriver):
     def bitmap_merge(self, name: str, source: DirtyBitmap) -> None:
         """Mark in a bitmap what is dirty in another one, of this image or of another."""
         self._image.bitmaps.merge(name, source)
+
+    def bitmap_replace(self, name: str, source: DirtyBitmap) -> None:
+        """Let a bitmap be dirty where another one is, and nowhere else."""
+        self._image.bitmaps.replace(name, source)
 
     def change_backing(self, filename: str | None, format: str | None) -> None:
         """Record another backing file, or none.

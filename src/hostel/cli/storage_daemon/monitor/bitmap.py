@@ -28,7 +28,7 @@ def _add(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
 
 
 def _remove(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
-    return atomic.RemoveBitmap(_node(daemon, given), given["name"])
+    return atomic.RemoveBitmap(lambda: _node(daemon, given), given["name"])
 
 
 def _clear(daemon: Daemon, given: Mapping[str, Any]) -> atomic.Action:
