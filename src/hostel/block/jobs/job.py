@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
+from hostel.block import notice
 from hostel.block.jobs.event import JobEvent, Listener, event
 from hostel.block.jobs.pace import Pace
 from hostel.block.jobs.policy import Action, OnError, SourceError, TargetError, action
@@ -417,7 +418,7 @@ class Job(abc.ABC):
     def _settle(self, code: int, cause: OSError | None) -> None:
         """The job fails, with an errno."""
         if self.error is None:
-            self.error = cause.message if isinstance(cause, JobFailed) else os.strerror(code)
+            self.error = _told(code, cause)
             self.cause = cause
         if self.status is not JobStatus.ABORTING:
             self._become(JobStatus.ABORTING)
@@ -472,18 +473,22 @@ class Job(abc.ABC):
     def _leave(self) -> None:
         """The last changes; a failure here cannot be taken back, and is said."""
         try:
-            if self.error is None:
-                self._commit()
-            else:
-                self._abort()
-        except OSError as error:
-            self.error, self.cause = self.error or os.strerror(error.errno or errno.EIO), self.cause or error
-        try:
-            self._clean()
-        except OSError as error:
-            self.error, self.cause = self.error or os.strerror(error.errno or errno.EIO), self.cause or error
+            for change in (self._commit if self.error is None else self._abort, self._clean):
+                try:
+                    change()
+                except OSError as error:
+                    self._fail_late(error)
+                except Exception as error:
+                    self._fail_late(_own_mistake(error))
         finally:
             self._unblock()
+
+    def _fail_late(self, error: OSError) -> None:
+        """The job fails at its last changes; where it has failed or was cancelled before, its end does not say so."""
+        if self.error is None:
+            self.error, self.cause = _told(error.errno or errno.EIO, error), error
+        else:
+            notice.tell(f"Job '{self.id}' did not end as it should: {error}")
 
     # ---- what others see
 
@@ -563,6 +568,11 @@ class Job(abc.ABC):
         for node in self._nodes:
             node.blockers.remove(self._blocker)
         self._nodes = []
+
+
+def _told(code: int, cause: OSError | None) -> str:
+    """Why a job fails, as QMP says it."""
+    return cause.message if isinstance(cause, JobFailed) else os.strerror(code)
 
 
 def _own_mistake(error: Exception) -> JobFailed:
