@@ -18,9 +18,8 @@ SECTOR: Final = 512
 INT64_MAX: Final = 2**63 - 1
 
 _QEMU_SUFFIXES: Final = {"B": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5, "E": 6}
-_SIZE: Final = re.compile(
-    r"[ \t\n\v\f\r]*\+?(?:(0[xX][0-9a-fA-F]+)|([0-9]+)(?:\.([0-9]*))?)(B?|[KMGTPE](?:I?B)?)", re.ASCII | re.IGNORECASE
-)
+# Compiled when first used: most commands are given no size.
+_SIZE: Final = r"[ \t\n\v\f\r]*\+?(?:(0[xX][0-9a-fA-F]+)|([0-9]+)(?:\.([0-9]*))?)(B?|[KMGTPE](?:I?B)?)"
 _UINT64_MAX: Final = 2**64 - 1
 _FRACTION_BITS: Final = 64
 _HALF: Final = 1 << _FRACTION_BITS - 1
@@ -39,7 +38,7 @@ def parse_size(text: str, *, default_suffix: str = "B") -> int:
         ValueError: the text is not a size; the message says why.
         OverflowError: the size is over 2**63 - 1 bytes.
     """
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text, re.ASCII | re.IGNORECASE)
     if match is None:
         raise ValueError(f"'{text}' is {'negative' if text.startswith('-') else 'not a size'}")
     hexadecimal, whole, fraction, suffix = match.groups()

@@ -20,6 +20,7 @@ _IMAGES: Final = (
 )  # fmt: skip
 _CREATING: Final = (
     *(name for name in _IMAGES if name != "hostel.block.formats.qcow2"), "hostel.block.formats.qcow2.columns",
+    "hostel.block.formats.qcow2.compressed", "hostel.block.formats.qcow2.reference_count",
     "hostel.block.formats.qcow2.snapshot_table", "hostel.block.formats.qcow2.subcluster", "hostel.codec.compress",
 )  # fmt: skip
 _LISTING: Final = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-_PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+._-]*):")
+_IN_SCHEMES = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+._-"
 # Schemes of which a URL's path is one of files in directories.
 _PATHS = frozenset(
     {"ftp", "ftps", "gluster", "gluster+rdma", "gluster+tcp", "gluster+unix", "http", "https", "nfs", "ssh", "tftp"}
@@ -38,8 +38,9 @@ class Name(str):
 
 def protocol(name: str) -> str | None:
     """The protocol prefix of a name, or None for a plain path (``dir/a:b`` and ``./a:b`` are paths)."""
-    match = _PROTOCOL.match(name)
-    return match.group(1) if match else None
+    scheme, colon, _ = name.partition(":")
+    is_one = colon and scheme.isascii() and scheme[:1].isalpha() and not scheme.strip(_IN_SCHEMES)
+    return scheme if is_one else None
 
 
 def of_path(path: str) -> str:

@@ -22,8 +22,8 @@ from hostel.cli.img.arguments import (
     size,
 )
 from hostel.cli.img.create import creation_help
+from hostel.cli.img.load import LOAD, load
 from hostel.cli.img.progress import Progress
-from hostel.cli.img.snapshot import LOAD, load
 from hostel.cli.qemu.failure import Failure
 from hostel.cli.qemu.flag import Flag
 from hostel.cli.qemu.opening import cache_mode, could_not_open, open_image

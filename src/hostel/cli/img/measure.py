@@ -8,7 +8,7 @@ from hostel.block.node import BlockNode
 from hostel.block.options import given_options
 from hostel.block.powers import Measured
 from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, OPTIONS, Arguments, Command, size
-from hostel.cli.img.snapshot import LOAD, load
+from hostel.cli.img.load import LOAD, load
 from hostel.cli.qemu.failure import Failure
 from hostel.cli.qemu.flag import Flag
 from hostel.cli.qemu.opening import open_image

@@ -7,9 +7,8 @@ import os
 from typing import Final
 
 from hostel.block.node import BlockNode
-from hostel.block.options import split_options
 from hostel.cli.img.arguments import FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, QUIET, Arguments, Command
-from hostel.cli.qemu.failure import Failure
+from hostel.cli.img.info import snapshot_table
 from hostel.cli.qemu.flag import Flag
 from hostel.cli.qemu.opening import open_image
 from hostel.cli.qemu.output import Output, reason
@@ -17,16 +16,6 @@ from hostel.errors import CorruptImage, InvalidImage, UnsupportedFeature, UsageE
 from hostel.img import snapshot
 
 _ACTIONS: Final = ("list", "apply", "create", "delete")
-
-_LOAD: Final = ("snapshot.id", "snapshot.name")
-
-
-def _check_load(text: str) -> None:
-    _load_options(text)
-
-
-# -l of the commands that read an image: which of its snapshots to read.
-LOAD: Final = Flag("snapshot", "l", value="snapshot_param", check=_check_load, newer=("snapshot",))
 
 COMMAND: Final = Command(
     "snapshot",
@@ -76,40 +65,9 @@ def run(arguments: Arguments, output: Output) -> int:
     return 0
 
 
-def load(arguments: Arguments, node: BlockNode) -> None:
-    """Show the content of the snapshot that ``-l`` names, where it was given.
-
-    Raises:
-        Failure: there is no such snapshot, or the format has none.
-    """
-    text = arguments.get("snapshot")
-    if text is None:
-        return
-    options = _load_options(text)
-    try:
-        if options is None:
-            snapshot.load_by_id_or_name(node, text)
-        else:
-            snapshot.load(node, options.get("snapshot.id"), options.get("snapshot.name"))
-    except OSError as error:
-        raise Failure(f"Failed to load snapshot: {reason(error)}") from None
-
-
-def _load_options(text: str) -> dict[str, str] | None:
-    if not text.startswith("snapshot."):
-        return None
-    options = split_options(text)
-    for name in options:
-        if name not in _LOAD:
-            raise Failure(f"Invalid parameter '{name}'\nFailed in parsing snapshot param '{text}'")
-    return options
-
-
 def _list(node: BlockNode, output: Output) -> None:
     found = snapshot.snapshots(node)
     if found:
-        from hostel.cli.img.info import snapshot_table  # which convert, that loads snapshots, has no use for
-
         output.text("\n".join(["Snapshot list:", *snapshot_table(found), ""]))
 
 

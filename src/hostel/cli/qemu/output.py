@@ -9,7 +9,6 @@ from typing import Any, TextIO
 from hostel.block.filename import without_secrets
 from hostel.cause import hint_of
 from hostel.cli.streams import discard
-from hostel.codec.qobject import hash_order
 from hostel.errors import BlockError
 
 
@@ -135,6 +134,8 @@ def reason(error: OSError) -> str:
 def dump(value: Mapping[str, Any] | list[Any], depth: int) -> str:
     """Write a value for people, as under ``Format specific information``."""
     if isinstance(value, Mapping):
+        from hostel.codec.qobject import hash_order
+
         items = [(key.replace("-", " "), value[key]) for key in hash_order(value)]
     else:
         items = [(f"[{index}]", item) for index, item in enumerate(value)]

@@ -21,7 +21,7 @@ from hostel.block.formats.qcow2.layout import (
     Header,
     Incompatible,
 )
-from hostel.block.formats.qcow2.reference_count import pack_refcounts
+from hostel.block.formats.qcow2.refcount_bytes import pack_refcounts
 from hostel.block.formats.qcow2.resize import resize
 from hostel.block.formats.qcow2.write import new_guest
 from hostel.block.node import BlockNode

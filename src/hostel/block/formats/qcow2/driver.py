@@ -12,7 +12,6 @@ from hostel.block.driver import FormatDriver, FormatInfo, OpenMode, Reference, S
 from hostel.block.extent import Extent, Status
 from hostel.block.formats.qcow2 import filling, layout
 from hostel.block.formats.qcow2 import header as headers
-from hostel.block.formats.qcow2.compressed import packer, read_compressed
 from hostel.block.formats.qcow2.creation import AMEND_OPTIONS, CREATE_OPTIONS
 from hostel.block.formats.qcow2.encryption import Encryption, open_encryption
 from hostel.block.formats.qcow2.image import Qcow2Image
@@ -428,6 +427,8 @@ class Qcow2Driver(FormatDriver):
 
     def compressor(self) -> Callable[[bytes | bytearray | memoryview], bytes | None]:
         """A function for one thread that compresses one whole cluster."""
+        from hostel.block.formats.qcow2.compressed import packer
+
         return packer(self._image.header.compression_type, self.cluster_size)
 
     def deferred_read(self, offset: int, length: int) -> Callable[[memoryview], None]:
@@ -443,7 +444,7 @@ class Qcow2Driver(FormatDriver):
             return lambda buf: encryption.read_runs(data, offset, [run for _, run in batch], buf)
         if any(run.kind is not Kind.COMPRESSED for _, run in batch):
             raise BlockError("Only compressed clusters can be looked up before they are read", errno=22)
-        return lambda buf: read_compressed(self._image, batch, buf)
+        return lambda buf: self._guest.decompress(batch, buf)
 
     def pwrite_compressed(self, offset: int, payload: bytes) -> None:
         """Store a cluster's compressed payload.

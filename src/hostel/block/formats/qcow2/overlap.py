@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence, Set
 from typing import TYPE_CHECKING, Final
 
@@ -105,5 +104,9 @@ class Runs:
 
     def overlap(self, first: int, end: int) -> bool:
         """Whether any cluster from ``first`` up to ``end`` is among them."""
+        if not self._starts:
+            return False
+        from bisect import bisect_right
+
         before = bisect_right(self._starts, end - 1)
         return before > 0 and self._ends[before - 1] > first

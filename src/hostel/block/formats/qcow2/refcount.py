@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.refcount_block import NARROW, Block, NegativeCount
-from hostel.block.formats.qcow2.reference_count import WIDE, has_above, unpack_refcounts
+from hostel.block.formats.qcow2.refcount_bytes import WIDE, has_above, unpack_refcounts
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError, CorruptImage, NoSpace
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from hostel.block.formats.qcow2.reference_count import WIDE, has_above, pack_counts
+from hostel.block.formats.qcow2.refcount_bytes import WIDE, has_above, pack_counts
 from hostel.errors import BlockError
 
 NARROW: Final = "The refcounts are too narrow for it."

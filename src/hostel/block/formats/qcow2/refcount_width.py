@@ -17,7 +17,7 @@ from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.geometry import Geometry
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.overlap import MetadataMap
-from hostel.block.formats.qcow2.reference_count import WIDE, pack_counts
+from hostel.block.formats.qcow2.refcount_bytes import WIDE, pack_counts
 from hostel.codec.table import pack_table
 from hostel.errors import BlockError, NoSpace
 

@@ -7,15 +7,14 @@ at the speed of ``memcmp``. Bytes hold 0 to 254; 255 says that the count is in a
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 from hostel.block.formats.qcow2.geometry import Geometry
+from hostel.block.formats.qcow2.refcount_bytes import WIDE, has_above, pack_counts, unpack_refcounts
 from hostel.block.node import BlockNode
-from hostel.codec.table import pack_table, unpack_table
+from hostel.codec.table import pack_table
 
-WIDE: Final = 255
-_ALL: Final = bytes(range(256))
 _INCREMENT: Final = bytes(min(value + 1, WIDE) for value in range(256))
 _CACHE_LIMIT: Final = 48 << 20  # bytes of pages kept of the image's own refcounts
 
@@ -121,56 +120,6 @@ class ReferenceCounts:
 def _wide_slots(page: bytes | bytearray) -> list[int]:
     """Where in a page the count is not, but in the dictionary beside."""
     return [slot for slot, value in enumerate(page) if value == WIDE] if WIDE in page else []
-
-
-def has_above(counts: bytes | bytearray, limit: int) -> bool:
-    """Whether a byte is larger than ``limit``, at the speed of a table look-up."""
-    return limit < WIDE and (limit < 0 or bool(counts.translate(None, _ALL[: limit + 1])))
-
-
-def pack_refcounts(values: list[int], bits: int) -> bytes:
-    """Refcounts as they lie in a block: big endian, and from the low bits up where narrower than a byte."""
-    if bits < 8:
-        per_byte = 8 // bits
-        block = bytearray(len(values) // per_byte)
-        for step in range(per_byte):
-            for at, value in enumerate(values[step::per_byte]):
-                block[at] |= value << (step * bits)
-        return bytes(block)
-    from array import array
-
-    return pack_table(array({8: "B", 16: "H", 32: "I", 64: "Q"}[bits], values))
-
-
-def pack_counts(values: bytes | bytearray, wide: Mapping[int, int], bits: int) -> bytes:
-    """The inverse of :func:`unpack_refcounts`; no refcount may be wider than ``bits``."""
-    if wide:
-        return pack_refcounts([wide[at] if value == WIDE else value for at, value in enumerate(values)], bits)
-    if bits < 8:
-        per_byte = 8 // bits
-        parts = (int.from_bytes(values[step::per_byte], "big") << (step * bits) for step in range(per_byte))
-        return sum(parts).to_bytes(len(values) // per_byte, "big")
-    packed = bytearray(len(values) * bits // 8)
-    packed[bits // 8 - 1 :: bits // 8] = values
-    return bytes(packed)
-
-
-def unpack_refcounts(block: bytes | bytearray, bits: int) -> tuple[bytes, dict[int, int]]:
-    """Read a block: one byte a cluster, :data:`WIDE` standing for 255 and more; and these, slot to refcount."""
-    if bits < 8:
-        out = bytearray(len(block) * 8 // bits)
-        mask = (1 << bits) - 1
-        for step in range(8 // bits):
-            shift = step * bits
-            out[step :: 8 // bits] = block.translate(bytes((value >> shift) & mask for value in range(256)))
-        return bytes(out), {}
-    width = bits // 8
-    low = bytes(block[width - 1 :: width])
-    if WIDE not in low and not any(block[step::width].strip(b"\0") for step in range(width - 1)):
-        return low, {}
-    values = unpack_table(block, {1: "B", 2: "H", 4: "I", 8: "Q"}[width])
-    wide = {slot: value for slot, value in enumerate(values) if value >= WIDE}
-    return bytes(min(value, WIDE) for value in values), wide
 
 
 class DiskRefcounts:

@@ -17,7 +17,7 @@ from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.layout import SnapshotHeader
 from hostel.block.formats.qcow2.neighbours import Neighbours
-from hostel.block.formats.qcow2.reference_count import has_above
+from hostel.block.formats.qcow2.refcount_bytes import has_above
 from hostel.block.formats.qcow2.snapshot_table import Snapshot
 from hostel.block.formats.qcow2.transaction import Transaction, adopt_l1, in_place, replace_l1
 from hostel.block.powers import SnapshotInfo

@@ -13,7 +13,6 @@ from typing import Final
 from hostel.block.chain import block_status
 from hostel.block.extent import Status
 from hostel.block.formats.qcow2 import layout
-from hostel.block.formats.qcow2.compressed import read_compressed, store_compressed
 from hostel.block.formats.qcow2.encryption import Encryption
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.l2_table import L2Table
@@ -60,7 +59,7 @@ class Guest:
                 batch.append((run.offset - offset, run))
                 continue
             if batch:
-                read_compressed(self.image, batch, buf)
+                self.decompress(batch, buf)
                 batch = []
             part = buf[run.offset - offset : run.offset - offset + run.length]
             if run.kind is Kind.DATA:
@@ -72,7 +71,13 @@ class Guest:
             else:
                 fill_zeroes(part)
         if batch:
-            read_compressed(self.image, batch, buf)
+            self.decompress(batch, buf)
+
+    def decompress(self, batch: list[tuple[int, Run]], buf: memoryview) -> None:
+        """Read runs of one compressed cluster at most, each given with its place in ``buf``."""
+        from hostel.block.formats.qcow2.compressed import read_compressed
+
+        read_compressed(self.image, batch, buf)
 
     def _get(self, offset: int, host: int, buf: memoryview) -> None:
         """Read what guest ``offset`` has at host offset ``host``."""
@@ -511,6 +516,8 @@ class Guest:
 
     def write_compressed(self, offset: int, payload: bytes) -> None:
         """Store the compressed payload of the whole cluster at guest ``offset``."""
+        from hostel.block.formats.qcow2.compressed import store_compressed
+
         image = self.image
         if image.external:
             raise UnsupportedFeature("Images with an external data file have no compressed clusters")

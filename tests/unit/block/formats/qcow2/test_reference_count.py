@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostel.block.formats.qcow2.reference_count import WIDE, ReferenceCounts, pack_refcounts, unpack_refcounts
+from hostel.block.formats.qcow2.refcount_bytes import WIDE, pack_refcounts, unpack_refcounts
+from hostel.block.formats.qcow2.reference_count import ReferenceCounts
 
 WIDTHS = (1, 2, 4, 8, 16, 32, 64)
 
