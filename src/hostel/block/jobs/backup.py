@@ -12,7 +12,7 @@ from hostel.block.draining import drained
 from hostel.block.jobs.bitmaps import RecordingBitmap
 from hostel.block.jobs.block_copy import BlockCopy, copy_unit
 from hostel.block.jobs.copy_before_write import BackupFilter
-from hostel.block.jobs.copying import CHUNK, flush_last
+from hostel.block.jobs.copying import CHUNK, flush_impatiently, flush_last
 from hostel.block.jobs.job import SLICE, Job, JobSettings
 from hostel.block.jobs.policy import SourceError
 from hostel.block.jobs.state import JobStatus
@@ -180,11 +180,9 @@ class BackupJob(Job):
         """
         assert self._copy is not None
         left = self._copy.remaining_bits()
-        if self._how.bitmap_mode is BitmapMode.ALWAYS and self.error is not None and not self._taken_back:
-            try:
-                flush_last(self._target)
-            except OSError:
-                left.mark(0, left.size)
+        wants_sync = self._how.bitmap_mode is BitmapMode.ALWAYS and self.error is not None and not self._taken_back
+        if wants_sync and not flush_impatiently(self._target):
+            left.mark(0, left.size)
         return left
 
     def _settle_bits(self, bitmap: RecordingBitmap, left: DirtyBitmap) -> None:

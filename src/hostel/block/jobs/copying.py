@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -13,13 +15,16 @@ from hostel.block.filling import fill
 from hostel.block.filters.compress import write_compressed
 from hostel.block.jobs.policy import SourceError, TargetError
 from hostel.block.node import BlockNode
-from hostel.block.powers import Compressing, Resizable
+from hostel.block.powers import Compressing, Patient, Resizable
 from hostel.block.rewiring import bottom_of_filters
+from hostel.block.tree import own
 from hostel.errors import UnsupportedFeature
 from hostel.units import GiB, MiB
 
 CHUNK = 1 * MiB  # bytes of data that a step reads and writes
 LOOK = 1 * GiB  # bytes whose metadata a step looks at
+PATIENCE = 60.0  # seconds for a disk to sync what nobody needs
+_GLANCE: Final = 0.1  # seconds after which who waits for a server is told again not to
 _SPARE: Final = 8
 # Used again: the host takes longer to find a new one's pages than to fill them.
 _buffers: deque[bytearray] = deque()
@@ -155,6 +160,32 @@ def flush_last(*nodes: BlockNode) -> None:
             flush(node)
     except SourceError as failure:
         raise failure.cause from None
+
+
+def flush_impatiently(node: BlockNode) -> bool:
+    """Sync what was written, at the end of a job that nobody wants any more; whether all is.
+
+    A server that has gone is not waited for, and one that hangs for :data:`PATIENCE` seconds: the request goes on then.
+    """
+    synced = threading.Event()
+
+    def sync() -> None:
+        with contextlib.suppress(OSError):
+            node.flush()
+            synced.set()
+
+    thread = threading.Thread(target=sync, name=f"sync of {node.name}", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the host has no thread left for us
+        return False
+    until = time.monotonic() + PATIENCE
+    while thread.is_alive() and time.monotonic() < until:
+        thread.join(_GLANCE)
+        for each in own(node):
+            if isinstance(each.driver, Patient):
+                each.driver.lose_patience()
+    return synced.is_set()
 
 
 def grow(node: BlockNode, length: int) -> None:

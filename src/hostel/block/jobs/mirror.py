@@ -20,7 +20,17 @@ from hostel.block.extent import Status
 from hostel.block.jobs.backup import BackupSettings, BackupSync, BitmapMode, settle_bitmap
 from hostel.block.jobs.bitmaps import RecordingBitmap
 from hostel.block.jobs.companion import Companion
-from hostel.block.jobs.copying import CHUNK, LOOK, first_extent, flush, flush_last, grow, hides_backing, next_extent
+from hostel.block.jobs.copying import (
+    CHUNK,
+    LOOK,
+    first_extent,
+    flush,
+    flush_impatiently,
+    flush_last,
+    grow,
+    hides_backing,
+    next_extent,
+)
 from hostel.block.jobs.job import SLICE, Job, JobFailed, JobSettings
 from hostel.block.jobs.mirror_copy import How, MirrorCopy
 from hostel.block.jobs.mirror_filter import MirrorFilter
@@ -358,9 +368,7 @@ class MirrorJob(Job):
         self._copier.close()
         with drained(self._source):
             mirror.active = False
-        try:
-            flush_last(self._target)
-        except OSError:
+        if not flush_impatiently(self._target):
             mirror.mark(0, self._source.length)
 
     def _measure(self) -> None:
