@@ -20,7 +20,7 @@ from hostel.img.transfer import CopyError, Offload, Pace, Piece, Preparer, Reade
 from hostel.units import MiB
 
 WINDOW: Final = 2 * MiB  # of data, read and written at once; QEMU's buffer has this size too
-_LOOKED_AT: Final = 256  # segments
+_LOOKED_AT: Final = 32  # segments, before anything is copied
 _WAITING_READERS: Final = 6
 _ZERO_STEP: Final = 1 << 40  # bytes: zeroes written at once; in small steps a format would not see how many they are
 
