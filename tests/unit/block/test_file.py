@@ -67,7 +67,7 @@ def test_zeroes_are_written_inside_across_and_beyond_the_end(node: BlockNode, un
 
 
 def test_zeroes_are_written_where_the_file_system_cannot(node: BlockNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hostel.block.protocols.file._libc_fallocate", lambda *_: errno.EOPNOTSUPP)
+    monkeypatch.setattr("hostel.block.protocols.file_space._libc_fallocate", lambda *_: errno.EOPNOTSUPP)
     node.pwrite(0, b"\xff" * 3_000_000)
     node.write_zeroes(1, 2_999_998, unmap=True)
     assert node.read(0, 3_000_000) == b"\xff" + bytes(2_999_998) + b"\xff"
@@ -94,7 +94,7 @@ def test_zeroes_beyond_the_end_never_cut_off_what_another_thread_writes_there(no
 
 
 def test_failing_fallocate_is_reported(node: BlockNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hostel.block.protocols.file._libc_fallocate", lambda *_: errno.ENOSPC)
+    monkeypatch.setattr("hostel.block.protocols.file_space._libc_fallocate", lambda *_: errno.ENOSPC)
     node.pwrite(0, b"\xff" * 10)
     with pytest.raises(OSError) as caught:
         node.write_zeroes(0, 10)

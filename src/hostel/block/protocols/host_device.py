@@ -18,7 +18,8 @@ from typing import Final, Self
 from hostel.block.driver import OpenMode, Supports
 from hostel.block.extent import Extent, Status
 from hostel.block.powers import Preallocation
-from hostel.block.protocols.file import CREATING, UNSUPPORTED, FileDriver
+from hostel.block.protocols.file import CREATING, FileDriver
+from hostel.block.protocols.file_space import UNSUPPORTED
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.units import SECTOR
 

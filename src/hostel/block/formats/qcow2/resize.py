@@ -12,7 +12,7 @@ from hostel.block.formats.qcow2 import layout
 from hostel.block.formats.qcow2.image import Qcow2Image
 from hostel.block.formats.qcow2.write import Guest, has_place
 from hostel.block.powers import Preallocating, Preallocation
-from hostel.block.protocols.file import RESIZE_FAILURES
+from hostel.block.protocols.file_space import RESIZE_FAILURES
 from hostel.codec.table import pack_table
 from hostel.errors import BlockError, CorruptImage, NoSpace, UnsupportedFeature
 from hostel.units import INT64_MAX
