@@ -13,27 +13,32 @@ FOLDER: Final = "HOSTEL_TEST_ANSWERS"  # the variable that says where a run keep
 
 @contextlib.contextmanager
 def remembered(folder: Path, kind: str) -> Iterator[None]:
-    """Give a program what one before it has found out about QEMU, which takes libvirt two seconds an emulator.
+    """Give a program what one before it has found out about QEMU, which takes two seconds an emulator.
 
-    It holds that against the programs and itself, and asks again where they are others.
+    It holds that against the programs and the host, and asks again where they are others.
 
     Args:
         folder: where it keeps what it found.
         kind: of program: what one of root's finds is not what one of another user's does.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     run = os.environ.get(FOLDER)
     if run is None:  # no tests run, but one of the tools that use what supports them
         yield
         return
     known = Path(run) / kind
     known.mkdir(exist_ok=True)
-    for path in known.glob("[!.]*"):
-        (folder / path.name).write_bytes(path.read_bytes())
+    _copy(known, folder)
     try:
         yield
     finally:
-        for path in folder.glob("[!.]*"):
-            whole = known / f".{path.name}.{os.getpid()}"
+        _copy(folder, known)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy the files that are whole; each is there as a whole or not at all, since others read and write them."""
+    for path in source.glob("[!.]*"):
+        if path.is_file():
+            whole = target / f".{path.name}.{os.getpid()}"
             whole.write_bytes(path.read_bytes())
-            whole.replace(known / path.name)
+            whole.replace(target / path.name)

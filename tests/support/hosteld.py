@@ -20,6 +20,7 @@ from hostel.daemon.server import Daemon
 from hostel.drivers.store import Directories
 from hostel.wire.rpc.connection import Call, ClientConnection, ClientEvent, Message, Reply, StreamFrames
 from hostel.wire.rpc.programs import PROGRAMS, REMOTE
+from support.answers import remembered
 
 PYTHON = "/usr/bin/python3"  # which Debian's python3-libvirt is for
 TIMEOUT = 60.0
@@ -81,11 +82,20 @@ def process(
         f"{home}/sock",
         "--state",
         f"{home}/state",
+        *options,
     ]
+    try:
+        with remembered(home / "state/cache/qemu", "hostel"), _running(home, command, environment or {}) as served:
+            yield served
+    finally:
+        if directory is None:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _running(home: Path, command: list[str], environment: dict[str, str]) -> Iterator[Hosteld]:
     with (home / "log").open("w") as log:
-        started = subprocess.Popen(
-            [*command, *options], stderr=log, text=True, env={**os.environ, **(environment or {})}
-        )
+        started = subprocess.Popen(command, stderr=log, text=True, env={**os.environ, **environment})
     served = Hosteld(home, started)
     try:
         deadline = time.monotonic() + TIMEOUT
@@ -101,8 +111,6 @@ def process(
             except subprocess.TimeoutExpired:
                 started.kill()
                 started.wait(30)
-        if directory is None:
-            shutil.rmtree(home, ignore_errors=True)
 
 
 @contextlib.contextmanager
