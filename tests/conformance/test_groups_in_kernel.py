@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support import uml
+from support import told, uml
 
 pytestmark = [
     pytest.mark.requires_tool("linux.uml"),
@@ -17,4 +17,5 @@ pytestmark = [
 
 @pytest.mark.parametrize("name", ["unified", "legacy", "absent"])
 def test_machines_are_in_groups(tmp_path: Path, name: str) -> None:
+    told.tell(tmp_path)
     uml.run(tmp_path, "support.kernel_groups", name, 16 << 20)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support import uml
+from support import told, uml
 
 pytestmark = [
     pytest.mark.requires_tool("linux.uml"),
@@ -19,9 +19,11 @@ pytestmark = [
 @pytest.mark.requires_tool("checkpolicy")
 @pytest.mark.requires_tool("swtpm_setup")
 def test_machines_are_kept_apart_by_selinux(tmp_path: Path) -> None:
+    told.tell(tmp_path)
     uml.run(tmp_path, "support.kernel_labels", "selinux", kernel=("security=selinux", "selinux=1"))
 
 
 @pytest.mark.requires_tool("apparmor_parser")
 def test_machines_are_kept_apart_by_apparmor(tmp_path: Path) -> None:
+    told.tell(tmp_path)
     uml.run(tmp_path, "support.kernel_labels", "apparmor", kernel=("security=apparmor", "apparmor=1"))

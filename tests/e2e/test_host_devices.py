@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.drivers.base import StartFlag
-from hostel.drivers.qemu.driver import QemuDriver
-from hostel.drivers.store import Directories
-from support import host_devices, linux_host
+from support import host_devices, linux_host, told
 from support.qemu import PROGRAM
 
 MIB = 1 << 20
@@ -64,9 +61,6 @@ def test_devices_of_the_host_go_to_guests_and_come_back(tmp_path: Path) -> None:
     ):
         devices += _NETWORK_CARD
         drivers += ("igb", "igbvf")
-    directories = Directories.under(tmp_path / "home")
-    driver = QemuDriver(directories)
-    driver.domain_destroy(driver.domain_create_xml(host_devices.document("a"), StartFlag.PAUSED))
-    words = (str(directories.cache), *drivers)
+    words = (str(told.tell(tmp_path / "home")), *drivers)
     said = linux_host.run(tmp_path, host_devices.__name__, words, devices, (*drivers, "vfio_pci", "vfio_iommu_type1"))
     assert said.count(" s\n") == len(host_devices.TRIALS), said

@@ -31,6 +31,8 @@ mkdir -p run/lock dev/pts dev/shm lib/modules srv/out
 mount -t devpts d dev/pts
 ln -sfn $modules lib/modules/$(uname -r)
 mount -t hostfs none srv/out -o {work}
+mkdir -p var/cache/hostel
+[ ! -d srv/out/cache ] || cp -r srv/out/cache/. var/cache/hostel
 mkdir -p mnt/host
 pivot_root . mnt/host  # profiles of AppArmor name paths from the root of all, not from that of a process
 exec chroot . /bin/bash -c '
