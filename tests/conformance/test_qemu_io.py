@@ -71,6 +71,22 @@ def test_machine_state(tmp_path: Path) -> None:
     both(tmp_path, "-f", "qcow2", *lines, "disk")
 
 
+def test_machine_state_stays_where_a_disk_grows_that_needs_no_other_table_for_it(tmp_path: Path) -> None:
+    lines = commands(
+        "write -b -P 1 0 128k", "write -P 2 3M 1M", "truncate 6M", "read -b -P 1 0 128k", "read -P 2 3M 1M",
+        "read -P 0 4M 2M", "write -P 3 5M 1M", "read -b -P 1 0 128k",
+    )  # fmt: skip
+    assert both(tmp_path, "-f", "qcow2", *lines, "disk")[0] == 0
+
+
+def test_a_disk_that_grows_over_machine_state_does_not_show_it(tmp_path: Path) -> None:
+    """QEMU 7.2 shows it to the guest."""
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "disk", "4M"], check=True, timeout=60, cwd=tmp_path)
+    lines = commands("write -q -b -P 1 0 128k", "truncate 600M", "read -q -P 0 0 600M", "read -q -b -P 0 0 128k")
+    assert run(OURS, tmp_path, "-f", "qcow2", *lines, "disk") == (0, "", "")
+    subprocess.run(["qemu-img", "check", "-q", "disk"], check=True, timeout=60, cwd=tmp_path)
+
+
 def test_looking(tmp_path: Path) -> None:
     lines = commands(
         "write 1M 64k", "map", "alloc 0", "alloc 1M", "a 1M 128k", "alloc 4095k 64k", "alloc 5M 64k",

@@ -60,7 +60,8 @@ def _grow(guest: Guest, size: int, preallocation: Preallocation) -> None:
         _require_room(image, size - old, preallocation)
     image.begin_write()
     # An interrupted shrink leaves data beyond the end, which must not come back.
-    _drop_beyond(guest, old)
+    # Machine state that stays where it is is no such data; what the disk grows over is not to show in it.
+    _drop_beyond(guest, old, keeps_vm_state=entries == image.geometry.l1_entries(old))
     if image.external:
         image.flush_metadata()  # what was given up is gone before its place is mapped again
     _zero_tail(guest, old, size, allocate=preallocation is not Preallocation.OFF)
@@ -290,14 +291,14 @@ def make_empty(guest: Guest) -> None:
             image.data.discard(0, image.data.length)
 
 
-def _drop_beyond(guest: Guest, size: int) -> None:
-    """Give up whatever is mapped beyond ``size`` bytes."""
+def _drop_beyond(guest: Guest, size: int, *, keeps_vm_state: bool = False) -> None:
+    """Give up whatever is mapped beyond ``size`` bytes, up to machine state or with it."""
     image, geometry = guest.image, guest.image.geometry
     index = geometry.l1_entries(size)
     start, end = geometry.align(size), index * geometry.l2_reach
     if start < end:
         guest.drop(start, end - start)
-    while (index := image.next_l2(index)) < len(image.l1):
+    while not keeps_vm_state and (index := image.next_l2(index)) < len(image.l1):
         table = image.l2_table(index)
         if table is not None:
             guest.release(table.entries)
