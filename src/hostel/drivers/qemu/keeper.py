@@ -6,6 +6,7 @@ document wants it (:mod:`hostel.drivers.qemu.watch`). There is one for each run 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,8 @@ def keep(directories: Directories, name: str, run: Path) -> None:
 
     driver = QemuDriver(directories)
     with driver.events.listen() as listener:
-        while (run / _LOCK).exists():
+        # Not whether there is such a file: a later run of the machine has one at the same path, and its own keeper.
+        while os.fstat(lock).st_nlink:
             try:
                 driver.domain_get_state(DomainRef(name, ""))
             except VirtError as error:
