@@ -21,6 +21,7 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 SYSTEM_URI: Final = "qemu:///system"
 _TEMPORARY = ".new"
 _LOCK_POLL = 0.01  # seconds
+_LOOKED_AT: Final = 1.0  # seconds for which those who look at a lock may keep others from taking it
 
 
 class Directories(NamedTuple):
@@ -247,20 +248,41 @@ def lock_within(descriptor: int, timeout: float) -> bool:
     Raises:
         OSError: the host cannot lock it.
     """
-    import fcntl  # here, since clients of other hosts run where there is none
-
     deadline = time.monotonic() + timeout
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-        else:
-            return True
+    while not _lock_now(descriptor):
         if time.monotonic() >= deadline:
             return False
         time.sleep(_LOCK_POLL)
+    return True
+
+
+def _lock_now(descriptor: int) -> bool:
+    """Lock an open file unless somebody has it locked; who only looks at it (:func:`is_locked`) is waited for."""
+    deadline = time.monotonic() + _LOOKED_AT
+    while not _flock(descriptor):
+        if not _flock(descriptor, shared=True) or time.monotonic() >= deadline:
+            return False
+        _unlock(descriptor)  # else two who want it would take each other for its holder
+        time.sleep(_LOCK_POLL)
+    return True
+
+
+def _flock(descriptor: int, *, shared: bool = False) -> bool:
+    import fcntl  # here, since clients of other hosts run where there is none
+
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    return True
+
+
+def _unlock(descriptor: int) -> None:
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def take_lock(path: Path) -> int | None:
@@ -269,32 +291,29 @@ def take_lock(path: Path) -> int | None:
     Raises:
         OSError: the file cannot be made.
     """
-    import fcntl
-
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
+        if _lock_now(descriptor):
+            return descriptor
     except BaseException:
         os.close(descriptor)
         raise
-    return descriptor
+    os.close(descriptor)
+    return None
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a process, this one or another, holds a file's lock; a file that is not there has none."""
-    import fcntl
+def is_locked(path: Path, *, shared: bool = False) -> bool:
+    """Whether a process, this one or another, holds a file's lock; a file that is not there has none.
 
+    Args:
+        path: the file.
+        shared: whether its holders share it. Else looking does, so that those who look do not see one another.
+    """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        return not _flock(descriptor, shared=not shared)
     finally:
         os.close(descriptor)
-    return False

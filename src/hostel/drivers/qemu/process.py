@@ -307,7 +307,7 @@ def wait_for_pid(run: Path, timeout: float) -> int | None:
 def wait_written(run: Path, timeout: float = 2) -> None:
     """Wait until all is written that processes which have ended have said; others may hold their end of a pipe open."""
     deadline, pause = time.monotonic() + timeout, Pause()
-    while is_locked(run / WRITER) and time.monotonic() < deadline:
+    while is_locked(run / WRITER, shared=True) and time.monotonic() < deadline:
         pause()
 
 
