@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from support.image import real_qemu_img
 pytestmark = [pytest.mark.requires_tool(tool) for tool in ("qemu-img", "qemu-io", "qemu-storage-daemon")]
 
 EIO, ENOSPC = 5, 28
+NAMES = ("base", "middle", "top", "t")
 POLICIES = ("report", "ignore", "stop", "enospc")
 # What starts the job, whether it has a policy for each side, and whether it becomes ready.
 JOBS: dict[str, tuple[str, dict[str, Any], bool]] = {
@@ -36,35 +38,42 @@ CASES = [
 ]
 
 
-def _nodes(folder: Path, faulty: str, event: str, code: int) -> list[str]:
-    """Images with a little data each, and options that open them, one file of which fails once."""
-    folder.mkdir()
-    words: list[str] = []
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A chain with a little data in each image, and a target."""
+    folder = tmp_path_factory.mktemp("images")
     below: list[str] = []
-    for number, name in enumerate(("base", "middle", "top", "t")):
+    for number, name in enumerate(NAMES):
         real_qemu_img("create", "-q", "-f", "qcow2", *(below if name != "t" else []), folder / name, "1M")
         if name != "t":
             write = f"write -P {number + 1} {number * 64}k 64k"
             subprocess.run(
                 ["qemu-io", "-f", "qcow2", "-c", write, str(folder / name)], check=True, capture_output=True, timeout=60
             )
+        below = ["-b", name, "-F", "qcow2"]
+    return folder
+
+
+def _nodes(faulty: str, event: str, code: int) -> list[str]:
+    """Options that open the images, one file of which fails once."""
+    words: list[str] = []
+    for name, below in zip(NAMES, (None, "base", "middle", None), strict=True):
         node: dict[str, Any] = {"driver": "qcow2", "node-name": name, "file": {"driver": "file", "filename": name}}
         if name == faulty:
             error = {"event": event, "errno": code, "once": True}
             node["file"] = {"driver": "blkdebug", "image": node["file"], "inject-error": [error]}
-        node["backing"] = below[1] if below and name != "t" else None
-        words += ["--blockdev", json.dumps(node)]
-        below = ["-b", name, "-F", "qcow2"]
+        words += ["--blockdev", json.dumps({**node, "backing": below})]
     return words
 
 
-def _play(folder: Path, tool: Sequence[str], kind: str, event: str, code: int, policy: str) -> list[Any]:
+def _play(images: Path, folder: Path, tool: Sequence[str], kind: str, event: str, code: int, policy: str) -> list[Any]:
     """What is told of the job, and what it says of itself where it stops."""
     command, arguments, becomes_ready = JOBS[kind]
     faulty = (READS if event == "read_aio" else WRITES)[kind]
     sides = ("on-source-error", "on-target-error") if "target" in arguments else ("on-error",)
     told: list[Any] = []
-    words = _nodes(folder, faulty, event, code)
+    shutil.copytree(images, folder)
+    words = _nodes(faulty, event, code)
     with daemon(folder, *words, tool=tool) as running:
         monitor = running.monitor
         monitor.command(command, job_id="j", device="top", **arguments, **dict.fromkeys(sides, policy))
@@ -96,8 +105,8 @@ def _play(folder: Path, tool: Sequence[str], kind: str, event: str, code: int, p
 
 @pytest.mark.parametrize(("kind", "event", "code", "policy"), CASES)
 def test_a_job_does_about_a_failure_what_that_of_qemu_does(
-    tmp_path: Path, kind: str, event: str, code: int, policy: str
+    images: Path, tmp_path: Path, kind: str, event: str, code: int, policy: str
 ) -> None:
-    ours = _play(tmp_path / "ours", OURS, kind, event, code, policy)
-    theirs = _play(tmp_path / "theirs", THEIRS, kind, event, code, policy)
+    ours = _play(images, tmp_path / "ours", OURS, kind, event, code, policy)
+    theirs = _play(images, tmp_path / "theirs", THEIRS, kind, event, code, policy)
     assert ours == theirs
