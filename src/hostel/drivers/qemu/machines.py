@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -191,7 +192,12 @@ class Machines:
             if base.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
                 raise failed(f"'{base}' is not a directory of yours alone; remove it")
             run = base / _digest(f"{self._state}/{name}")
-        shutil.rmtree(run, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # there was none
+            aside = tempfile.mkdtemp(dir=run.parent)
+            try:
+                run.rename(aside)  # what still writes into it cannot keep it where it is
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
         run.mkdir(parents=True, mode=0o700)
         return run
 
