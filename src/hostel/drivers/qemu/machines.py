@@ -7,7 +7,6 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -192,13 +191,12 @@ class Machines:
             if base.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o077:
                 raise failed(f"'{base}' is not a directory of yours alone; remove it")
             run = base / _digest(f"{self._state}/{name}")
+        aside = run.with_name(f"{run.name}.old")  # what still writes into the last one cannot keep it where it is
+        shutil.rmtree(aside, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):  # there was none
-            aside = tempfile.mkdtemp(dir=run.parent)
-            try:
-                run.rename(aside)  # what still writes into it cannot keep it where it is
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
+            run.rename(aside)
         run.mkdir(parents=True, mode=0o700)
+        shutil.rmtree(aside, ignore_errors=True)
         return run
 
     def is_of_a_run(self, path: str) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import fcntl
 import os
 import shlex
 import signal
@@ -25,7 +24,7 @@ from typing import Final, NamedTuple
 from hostel.drivers.fault import system_fault
 from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.pause import Pause
-from hostel.drivers.store import is_locked
+from hostel.drivers.store import is_locked, lock_within
 from hostel.errors import ErrorDomain
 
 _OURS: Final = " is tainted: "  # of lines that we write into a log while QEMU does, too
@@ -242,7 +241,8 @@ def spawn(
     with contextlib.ExitStack() as closing:
         lock = os.open(run / "alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         closing.callback(os.close, lock)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock_within(lock, 0):
+            raise BlockingIOError(errno.EAGAIN, "another QEMU is running in its directory", str(run))
         if output is None:
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             closing.callback(os.close, output)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,6 +24,16 @@ def test_exit_status_and_signal_are_recorded(tmp_path: Path) -> None:
     pid = process.spawn(["sleep", "60"], again, tmp_path / "log")
     os.kill(pid, signal.SIGKILL)
     assert process.describe(process.exit_status(again, 10)) == "QEMU was killed by SIGKILL"
+
+
+def test_who_looks_at_a_run_does_not_keep_it_from_beginning(tmp_path: Path) -> None:
+    looking = os.open(tmp_path / "alive", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(looking, fcntl.LOCK_SH)  # as whoever asks whether it is supervised does for a moment
+    timer = threading.Timer(0.2, os.close, [looking])
+    timer.start()
+    process.spawn(["true"], tmp_path, tmp_path / "log")
+    assert process.exit_status(tmp_path, 10) == 0
+    timer.join(60)
 
 
 def test_what_a_supervisor_writes_late_is_not_found_by_the_next_run_at_its_path(tmp_path: Path) -> None:

@@ -1,2 +1,0 @@
-for c in "qemu-img create -q -f qcow2 /tmp/ci/x.qcow2 1M" "qemu-io -f qcow2 -c 'write 0 64k' /tmp/ci/x.qcow2" "qemu-img check -q /tmp/ci/x.qcow2" "virsh --version" "python -m hostel --version" "python -m hostel.cli.img.main" "virsh -c test:///default list" "qemu-storage-daemon --version" "qemu-system-x86_64 --version" "qemu-nbd --version"; do
-echo "$c"; ( TIMEFORMAT='%U %S'; time (for i in 1 2 3 4 5 6 7 8 9 10; do eval "$c" >/dev/null 2>&1; done) ) ; done
