@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 from hostel.drivers.fault import system_fault
 from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.pause import Pause
-from hostel.drivers.store import is_locked, lock_within
+from hostel.drivers.store import is_locked, take_lock
 from hostel.errors import ErrorDomain
 
 _OURS: Final = " is tainted: "  # of lines that we write into a log while QEMU does, too
@@ -239,10 +239,8 @@ def spawn(
         (run / name).unlink(missing_ok=True)
     before = log.stat().st_size if log.exists() else 0
     with contextlib.ExitStack() as closing:
-        lock = os.open(run / "alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = _held(run / "alive")
         closing.callback(os.close, lock)
-        if not lock_within(lock, 0):
-            raise BlockingIOError(errno.EAGAIN, "another QEMU is running in its directory", str(run))
         if output is None:
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             closing.callback(os.close, output)
@@ -265,6 +263,13 @@ def spawn(
             raise HelperFailed(name, next(iter(last_lines(log, 1, since=before)), "it said nothing"))
         raise OSError(errno.ETIMEDOUT, f"QEMU was not started within {timeout:.0f} seconds", str(run))
     return pid
+
+
+def _held(path: Path) -> int:
+    lock = take_lock(path)
+    if lock is None:
+        raise BlockingIOError(errno.EAGAIN, "Another QEMU runs in its directory", str(path))
+    return lock
 
 
 def detach(command: Sequence[str], log: Path) -> None:
