@@ -212,6 +212,7 @@ def test_a_context_that_comes_twice_is_refused() -> None:
 
 
 def test_end_in_the_middle_says_where() -> None:
+    # CVE-2021-20286: a client fell over a server that went as it was asked for an export.
     made = plain()
     run(made)
     with pytest.raises(RemoteProtocolError, match="Failed to read option reply: Unexpected end-of-file"):

@@ -251,6 +251,15 @@ def test_tls_starts_when_it_is_asked_for() -> None:
     assert made.receive(option(Option.GO, go("disk"))) == [Chosen(DISK, False, False, ())]
 
 
+def test_what_was_asked_for_in_plain_text_does_not_count_inside_tls() -> None:
+    # CVE-2021-3716: a server kept it, and answered otherwise than its client understood.
+    made = machine(tls=True)
+    ask(made, Option.STRUCTURED_REPLY)
+    made.receive(option(Option.STARTTLS))
+    made.started_tls()
+    assert made.receive(option(Option.GO, go("disk"))) == [Chosen(DISK, False, False, ())]
+
+
 def test_starttls_with_data_ends_the_connection() -> None:
     made = machine(tls=True)
     with pytest.raises(RemoteProtocolError, match="unexpected length"):
