@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import sys
 import threading
 from collections.abc import Callable
@@ -44,7 +45,8 @@ class Interruption:
 
     def meets(self, enter: Callable[[], object]) -> bool:
         """Whether what is done was interrupted before it called :func:`sys.setprofile` to end this."""
-        before = sys.getprofile()
+        before, collects = sys.getprofile(), gc.isenabled()
+        gc.disable()  # else what is called back at a collection may meet it, and nobody hears of that
         sys.setprofile(self)
         try:
             enter()
@@ -52,6 +54,8 @@ class Interruption:
             return True
         finally:
             sys.setprofile(before)
+            if collects:
+                gc.enable()
         return False
 
 
