@@ -249,11 +249,12 @@ class Guest:
         """Give up what L2 entries referred to."""
         geometry, image = self.image.geometry, self.image
         size, start, end = geometry.cluster_size, 0, 0  # whole clusters, together where they are neighbours
+        within = size - 1  # as in_cluster() has it, without a call for each entry
         for entry in filter(None, entries):
             if entry & layout.COMPRESSED:
                 image.release(*geometry.compressed_range(entry & ~layout.COMPRESSED))
             elif (offset := entry & layout.OFFSET_MASK) and not image.external:
-                if offset != end or geometry.in_cluster(offset):
+                if offset != end or offset & within:
                     if start:
                         image.release(start, end - start)
                     start = end = offset
