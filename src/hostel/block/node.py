@@ -18,7 +18,7 @@ from hostel.block.gate import Gate
 from hostel.block.interruption import breaks_in, is_interrupted
 from hostel.block.lock import Entry, Lock, Lockable, Wall
 from hostel.block.marks import Marks
-from hostel.block.powers import FastZeroing, Patient, Preallocating, Preallocation, Resizable
+from hostel.block.powers import FastZeroing, Preallocating, Preallocation, Resizable, lose_patience
 from hostel.block.restraint import unrestrained
 from hostel.errors import BlockError, NoSpace, OutOfRange, ReadOnly, UnsupportedFeature
 from hostel.units import INT64_MAX, MiB
@@ -482,9 +482,7 @@ class BlockNode(Lockable):
             return insist(self._hurry, _HASTE if is_interrupted() else DRAIN_TIMEOUT)
 
     def _hurry(self) -> bool:
-        for node in self._own():
-            if isinstance(node.driver, Patient):
-                node.driver.lose_patience()
+        lose_patience(self._own())
         return self.drain(ATTEMPT) > 0
 
     def _own(self) -> Iterator[BlockNode]:

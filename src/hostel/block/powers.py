@@ -359,6 +359,13 @@ class Patient(Protocol):
         """End a wait that is on; who waits is told that the peer did not come back."""
 
 
+def lose_patience(nodes: Iterable[BlockNode]) -> None:
+    """End the waits that are on in nodes for peers that have gone."""
+    for node in nodes:
+        if isinstance(node.driver, Patient):
+            node.driver.lose_patience()
+
+
 @runtime_checkable
 class Named(Protocol):
     """Tells of incidents, and by what name the node is known that it is the driver of.

@@ -15,7 +15,7 @@ from hostel.block.filling import fill
 from hostel.block.filters.compress import write_compressed
 from hostel.block.jobs.policy import SourceError, TargetError
 from hostel.block.node import BlockNode
-from hostel.block.powers import Compressing, Patient, Resizable
+from hostel.block.powers import Compressing, Resizable, lose_patience
 from hostel.block.rewiring import bottom_of_filters
 from hostel.block.tree import own
 from hostel.errors import UnsupportedFeature
@@ -182,9 +182,7 @@ def flush_impatiently(node: BlockNode) -> bool:
     until = time.monotonic() + PATIENCE
     while thread.is_alive() and time.monotonic() < until:
         thread.join(_GLANCE)
-        for each in own(node):
-            if isinstance(each.driver, Patient):
-                each.driver.lose_patience()
+        lose_patience(own(node))
     return synced.is_set()
 
 

@@ -22,7 +22,7 @@ from hostel.block.jobs.policy import Action, OnError, SourceError, TargetError, 
 from hostel.block.jobs.state import ACCEPTED, TRANSITIONS, JobStatus, JobVerb
 from hostel.block.jobs.transaction import JobTransaction
 from hostel.block.node import BlockNode
-from hostel.block.powers import Patient
+from hostel.block.powers import lose_patience
 from hostel.errors import BlockError
 
 SLICE: Final = 0.1  # seconds after which a job that has nothing to do looks again
@@ -350,9 +350,7 @@ class Job(abc.ABC):
         """Be cancelled at the next step, whatever state it is in, and wait for no server to come back for it."""
         self._cancelled = True
         self._user_paused = False
-        for each in self._own_nodes():
-            if isinstance(each.driver, Patient):
-                each.driver.lose_patience()
+        lose_patience(self._own_nodes())
         self._nudge()
 
     def _own_nodes(self) -> Iterable[BlockNode]:
