@@ -23,6 +23,7 @@ _HEADER: Final = 0x0E  # in the configuration (PCI 3.0, 6.1)
 _PLAIN: Final = 0  # the kind of header that functions have which are no bridges
 _MODPROBE_SECONDS: Final = 30.0
 _FREE_SECONDS: Final = 10.0  # in which the kernel closes what a program had that has ended
+_READY_SECONDS: Final = 10.0  # in which a driver that the kernel is trying has made what guests open
 _POLL: Final = 0.05  # seconds
 _LET_GO: Final = (errno.ENOENT, errno.ENODEV)  # of a driver that was trying a new function, and could not drive it
 
@@ -121,18 +122,18 @@ class PciFunctions:
             raise fault(ErrorCode.INTERNAL_ERROR, f"Failed to load PCI stub module {DRIVER}: {reason}", self._domain)
 
     def take(self, name: str) -> None:
-        """Take a function from the host; one that is taken already stays so.
+        """Take a function from the host, so that QEMU can open it; one that is taken already stays so.
 
         Raises:
             VirtError: the kernel refused.
         """
         self.load_driver()
-        if self.driver(name) == DRIVER:
-            return
-        self._bind(name, DRIVER)
+        if self.driver(name) != DRIVER:
+            self._bind(name, DRIVER)
         if self.driver(name) != DRIVER:
             reason = f"PCI device {name} was taken from its driver, and {DRIVER} did not take it; see dmesg"
             raise fault(ErrorCode.INTERNAL_ERROR, reason, self._domain)
+        self._wait_until_ready(name)
 
     def give_back(self, name: str) -> None:
         """Let the host have a function again.
@@ -172,6 +173,18 @@ class PciFunctions:
                 if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _LET_GO:
                     raise
         self._write(self._sys / "drivers_probe", name, f"Failed to trigger a probe for PCI device '{name}'")
+
+    def _wait_until_ready(self, name: str) -> None:
+        """The kernel shows the driver that it tries on a new function, and asks no other, before that one has it.
+
+        Where VFIO has no files here, or the group's does not come, QEMU says so.
+        """
+        group, folder = self.group(name), self.root / "dev/vfio"
+        if group is None or not (folder / "vfio").exists():
+            return
+        deadline = time.monotonic() + _READY_SECONDS
+        while not (folder / str(group)).exists() and time.monotonic() < deadline:
+            time.sleep(_POLL)
 
     def _wait_until_free(self, name: str) -> None:
         """The kernel would wait without end for who has a function open; a group has one user at a time."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,19 @@ def test_a_driver_that_lets_go_by_itself_stands_in_nobodys_way(host: Path) -> No
     assert found.driver(function) == "nvme"
     found.give_back(function)
     assert (host / "sys/bus/pci/drivers_probe").read_text() == function
+
+
+def test_a_function_is_taken_when_its_group_can_be_opened(host: Path) -> None:
+    """The kernel shows the driver before that one has made the group's file, where it found it on its own."""
+    vfio, function = host / "dev/vfio", "0000:04:00.0"
+    PciFunctions(host).take(function)  # there is no VFIO to wait for
+    vfio.mkdir(parents=True)
+    (vfio / "vfio").touch()
+    later = threading.Timer(0.2, (vfio / "2").touch)
+    later.start()
+    PciFunctions(host).take(function)
+    assert (vfio / "2").exists()
+    later.join()
 
 
 def test_settings_are_those_of_the_physical_function(host: Path) -> None:
