@@ -71,6 +71,11 @@ def test_who_is_refused_is_told_who_has_it(peers: Peers) -> None:
         assert peers.destroy(uri, "holder") == ""
 
 
+@pytest.mark.parametrize("peers", ["sanlock"], indirect=True)
+def test_a_lease_that_is_being_let_go_of_is_waited_for(peers: UnderSanlock) -> None:
+    assert peers.hand_over(peers.folder / "passed") == ""
+
+
 def test_images_are_locked_while_they_are_written_to(peers: Peers) -> None:
     base, other = peers.folder / "base.qcow2", peers.folder / "other.raw"
     image.qemu_img("create", "-q", "-f", "qcow2", base, 1 << 20)

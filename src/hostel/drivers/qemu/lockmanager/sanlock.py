@@ -9,6 +9,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -30,6 +31,8 @@ _FILE: Final = "qemu-sanlock.conf"
 _FOLDER: Final = "/var/lib/libvirt/sanlock"
 _DISKS: Final = "__LIBVIRT__DISKS__"  # libvirt's lockspace of disks
 _TRIES: Final = 10
+_LETTING_GO_SECONDS: Final = 10.0  # that storage may take to note that who had a lease has ended
+_POLL: Final = 0.02  # seconds
 _NOT_FOLLOWED: Final = ("restart", "ignore")
 _HELD: Final = re.compile(r"r (?P<space>[^:]*):(?P<name>[^:]*):.* p (?P<pid>\d+)")
 
@@ -210,7 +213,7 @@ class Sanlock:
         for claim in of_images:
             self._make(claim.path, "lease", functools.partial(library.write_resource, _resource(claim)))
         try:
-            library.acquire(owner.pid, owner.name, [_resource(claim) for claim in claims])
+            _acquire(owner, claims)
         except SanlockError as error:
             code = ErrorCode.RESOURCE_BUSY if error.is_its_own else ErrorCode.SYSTEM_ERROR
             raise _refused(error, "Failed to acquire lock", code, why=_why(error, owner, claims)) from error
@@ -233,6 +236,18 @@ class Sanlock:
             return library.inquire(owner.pid)
 
 
+def _acquire(owner: Owner, claims: Sequence[Claim]) -> None:
+    """Get leases; one of a process of this host that has just ended, when sanlock has let go of it."""
+    deadline = time.monotonic() + _LETTING_GO_SECONDS
+    while True:
+        try:
+            return library.acquire(owner.pid, owner.name, [_resource(claim) for claim in claims])
+        except SanlockError as error:
+            if error.code != -errno.EAGAIN or time.monotonic() >= deadline:
+                raise
+        time.sleep(_POLL)
+
+
 def _resource(claim: Claim) -> library.Resource:
     return library.resource(claim.space, claim.name, claim.path, claim.offset, shared=claim.shared)
 
@@ -244,6 +259,8 @@ def _why(error: SanlockError, owner: Owner, claims: Sequence[Claim]) -> str:
         return f"this host takes no part in lockspace {spaces}; 'sanlock client add_lockspace' has it do so"
     if error.code == -errno.ESRCH:
         return f"sanlock does not know QEMU, process {owner.pid}; it was started anew since"
+    if error.code == -errno.EAGAIN:
+        return "sanlock still lets go of it, for who had it has ended; try again"
     here = _held_here()
     names = [(claim.space, claim.name) for claim in claims]
     found = [describe(pid) for which, pid in here if which in names and pid != owner.pid]
