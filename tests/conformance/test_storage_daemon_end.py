@@ -18,10 +18,12 @@ from typing import Any
 
 import pytest
 
+from hostel.block.jobs.state import JobStatus
 from hostel.block.node import BlockNode
 from hostel.cli.qemu import ending
 from hostel.cli.storage_daemon import daemon as daemon_module
 from hostel.cli.storage_daemon.daemon import Daemon
+from hostel.cli.storage_daemon.monitor import job as job_commands
 from hostel.cli.storage_daemon.monitor.session import Session
 from hostel.errors import BlockError
 from hostel.wire.nbd.protocol import Command
@@ -131,6 +133,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ending, "PATIENCE", 3.0)
     monkeypatch.setattr(ending, "_QUIET", 1.0)
     monkeypatch.setattr(daemon_module, "_CHANGE", 0.5)
+    monkeypatch.setattr(job_commands, "_PROMPT", 0.5)
 
 
 class InProcess:
@@ -189,6 +192,22 @@ def in_a_job(running: InProcess, bad: HangingDisk) -> None:
     wait_until(lambda: is_in_use(running.daemon.nodes["bad"]))
 
 
+def in_the_end_of_a_job(running: InProcess, bad: HangingDisk) -> None:
+    pend(running, "backup")
+    bad.hang()
+    running.run("job-finalize", id="j")
+
+
+def pend(running: InProcess, kind: str) -> None:
+    """Have a job that waits to be finalized, or cancelled."""
+    running.run(f"blockdev-{kind}", job_id="j", device="good", target="bad", sync="full", auto_finalize=False)
+    job = running.daemon.jobs["j"]
+    if kind == "mirror":
+        wait_until(lambda: job.status is JobStatus.READY)
+        running.run("job-complete", id="j")
+    wait_until(lambda: job.status is JobStatus.PENDING)
+
+
 def in_a_command(running: InProcess, bad: HangingDisk) -> None:
     bad.hang()
     resize = {"node_name": "bad", "size": 8 * MIB}
@@ -220,6 +239,7 @@ def requests_under_way(running: InProcess, happens: Callable[[], None]) -> None:
     [
         (in_the_middle_of_nothing, ["node 'bad'", "flushing node 'bad'"]),
         (in_a_job, ["job 'j'", "node 'bad'"]),
+        (in_the_end_of_a_job, ["job 'j'", "node 'bad'"]),
         (in_a_command, ["a monitor's command", "node 'bad'"]),
         (in_the_removal_of_an_export, ["a monitor's command", "flushing node 'bad'"]),
     ],
@@ -266,6 +286,42 @@ def test_a_node_is_closed_only_when_the_job_in_it_has_ended(bad: HangingDisk, mo
     assert holds("good.qcow2", 7)
     [bitmap] = json.loads(real_qemu_img("info", "--output=json", "good.qcow2"))["format-specific"]["data"]["bitmaps"]
     assert bitmap["flags"] == ["auto"]
+
+
+@pytest.mark.parametrize("kind", ["backup", "mirror"])
+def test_the_end_of_a_job_whose_target_hangs_holds_up_no_command(bad: HangingDisk, impatient: None, kind: str) -> None:
+    running = InProcess(bad)
+    pend(running, kind)
+    bad.hang()
+    began = time.monotonic()
+    for command in ("job-finalize", "job-finalize", "job-cancel"):
+        running.run(command, id="j")
+    running.run("blockdev-add", driver="null-co", node_name="other", size=MIB)
+    running.run("blockdev-del", node_name="other")
+    assert "in use" in running.ask("blockdev-del", node_name="bad")["error"]["desc"]
+    assert time.monotonic() - began < 20
+    job = running.daemon.jobs["j"]
+    assert job.status is JobStatus.PENDING
+    bad.go_on()
+    wait_until(lambda: job.is_over)
+    assert job.error is None
+    running.run("blockdev-add", driver="null-co", node_name="j")
+    assert running.ask("job-finalize", id="j")["error"]["desc"] == "Job not found"
+    running.daemon.close()
+
+
+def test_a_job_at_its_end_waits_for_no_server_once_it_is_cancelled(bad: HangingDisk, impatient: None) -> None:
+    running = InProcess(bad, reconnect_delay=1000)
+    pend(running, "backup")
+    job = running.daemon.jobs["j"]
+    bad.die()
+    running.run("job-finalize", id="j")
+    assert job.status is JobStatus.PENDING
+    running.ask("job-cancel", id="j")
+    wait_until(lambda: job.is_over)
+    assert job.error == "Input/output error"
+    with contextlib.suppress(BlockError):  # its disk has gone
+        running.daemon.close()
 
 
 def test_what_is_used_by_something_that_hangs_is_flushed(bad: HangingDisk, impatient: None) -> None:

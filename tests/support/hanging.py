@@ -42,6 +42,10 @@ class HangingDisk:
             assert time.monotonic() < until
             time.sleep(0.01)
 
+    def go_on(self) -> None:
+        """Answer again, also what has been asked meanwhile."""
+        self._process.send_signal(signal.SIGCONT)
+
 
 @contextlib.contextmanager
 def hanging_disk(image: Path) -> Iterator[HangingDisk]:

@@ -335,6 +335,7 @@ class Job(abc.ABC):
             self._user_paused = False
             self._nudge()
             return
+        lose_patience(self._own_nodes())  # for one that is coming to its end, which holds the lock
         with self._transaction.lock:
             self._require(JobVerb.CANCEL)  # it may have come to its end meanwhile
             if not self.is_done:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block.jobs.job import Job
@@ -12,6 +14,8 @@ from hostel.errors import QmpError
 
 if TYPE_CHECKING:
     from hostel.cli.storage_daemon.daemon import Daemon
+
+_PROMPT: Final = 5.0  # seconds for a job to come to its end before its command is answered: others wait for that
 
 _Run = Callable[["Daemon", Mapping[str, Any]], Any]
 
@@ -30,8 +34,34 @@ def _block_job(daemon: Daemon, given: Mapping[str, Any], key: str = "device") ->
     return job
 
 
+def _end(job: Job, verb: Callable[[], None]) -> None:
+    """Let a job come to its end; where a disk hangs, it does so once that goes on, with nobody waiting."""
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            verb()
+        except Exception as error:
+            failures.append(error)  # later than in time, only that the job has come to its end already
+
+    thread = threading.Thread(target=run, name=f"end of job-{job.id}", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # the host has no thread left for us
+        run()
+    else:
+        thread.join(_PROMPT)
+    for failure in failures:
+        raise failure
+
+
+def _finalize(job: Job) -> None:
+    _end(job, job.finalize)
+
+
 def _cancel(daemon: Daemon, given: Mapping[str, Any]) -> None:
-    _job(daemon, given).cancel(force=True)
+    job = _job(daemon, given)
+    _end(job, partial(job.cancel, force=True))
 
 
 def _cancel_block_job(daemon: Daemon, given: Mapping[str, Any]) -> None:
@@ -39,7 +69,7 @@ def _cancel_block_job(daemon: Daemon, given: Mapping[str, Any]) -> None:
     force = given.get("force", False)
     if job.info()["paused"] and not force:
         raise generic(f"The block job for device '{job.id}' is currently paused")
-    job.cancel(force=force)
+    _end(job, partial(job.cancel, force=force))
 
 
 def _set_speed(daemon: Daemon, given: Mapping[str, Any]) -> None:
@@ -68,7 +98,7 @@ COMMANDS: Final = (
     Command("job-cancel", _cancel, (needed("id"),)),
     Command("job-complete", _on_job(Job.complete), (needed("id"),)),
     Command("job-dismiss", _on_job(Job.dismiss), (needed("id"),)),
-    Command("job-finalize", _on_job(Job.finalize), (needed("id"),)),
+    Command("job-finalize", _on_job(_finalize), (needed("id"),)),
     Command("query-jobs", _query),
     Command("query-block-jobs", _query_block_jobs),
     Command("block-job-set-speed", _set_speed, (needed("device"), needed("speed", Kind.INT))),
@@ -76,6 +106,6 @@ COMMANDS: Final = (
     Command("block-job-pause", _on_block_job(Job.pause), (needed("device"),)),
     Command("block-job-resume", _on_block_job(Job.resume), (needed("device"),)),
     Command("block-job-complete", _on_block_job(Job.complete), (needed("device"),)),
-    Command("block-job-finalize", _on_block_job(Job.finalize, "id"), (needed("id"),)),
+    Command("block-job-finalize", _on_block_job(_finalize, "id"), (needed("id"),)),
     Command("block-job-dismiss", _on_block_job(Job.dismiss, "id"), (needed("id"),)),
 )
