@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -175,6 +176,16 @@ def test_snapshot_is_copied(sources: Twins, wanted: str) -> None:
 @pytest.mark.parametrize("wanted", ["2", "two", "snapshot.id=one", "snapshot.id=1,snapshot.name=two", "snapshot.x=1"])
 def test_snapshot_that_is_not_there_is_refused(sources: Twins, wanted: str) -> None:
     sources.refused(f"convert -l {wanted} -O qcow2 top target")
+
+
+@pytest.mark.parametrize("flags", ["", "-C", "-S 0", "-W -m 2"])
+def test_windows_of_raw_files_are_read_and_written(sources: Twins, flags: str) -> None:
+    windows = ["", ",offset=512k", ",offset=1M,size=6M"]
+    for source, target in itertools.product((*windows[:2], ",offset=1M,size=2M"), windows):
+        sources.write("target", b"k" * (8 << 20))
+        opened = f"driver=raw,file.filename=raw{source} driver=raw,file.filename=target{target}"
+        assert sources.same(f"convert {flags} -n --image-opts --target-image-opts {opened}").code == 0
+        assert (sources.ours / "target").read_bytes() == (sources.real / "target").read_bytes(), opened
 
 
 def test_bitmaps_are_copied(sources: Twins) -> None:

@@ -10,14 +10,17 @@ from __future__ import annotations
 import itertools
 import mmap
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostel.block.node import BlockNode
 from hostel.block.protocols.file import FileDriver
 from hostel.img.segments import Kind, Segment, Window, rounded_length, source_segments, windows
 from hostel.img.team import Team, portions, worker_count
-from hostel.img.transfer import CopyError, Offload, Pace, Piece, Preparer, Reader, new_writer
+from hostel.img.transfer import CopyError, Pace, Piece, Preparer, Reader, new_writer
 from hostel.units import MiB
+
+if TYPE_CHECKING:
+    from hostel.img.offload import Offload
 
 WINDOW: Final = 2 * MiB  # of data, read and written at once; QEMU's buffer has this size too
 _LOOKED_AT: Final = 32  # segments, before anything is copied
@@ -82,6 +85,12 @@ def _waits(node: BlockNode) -> bool:
     return storage is not None and isinstance(storage.driver, FileDriver) and storage.driver.is_direct
 
 
+def _offload(target: BlockNode) -> Offload:
+    from hostel.img.offload import Offload
+
+    return Offload(target)
+
+
 class CopyJob:
     """Copies the bytes of open images, one after another, into an open target.
 
@@ -112,7 +121,7 @@ class CopyJob:
             min_sparse=settings.min_sparse,
             reads_as_zeroes=settings.reads_as_zeroes,
         )
-        self._offload = Offload(target) if settings.offload else None
+        self._offload = _offload(target) if settings.offload else None
         self._pace = Pace(settings.rate)
         self._size = max(WINDOW, self._writer.cell)
         self._total = self._length

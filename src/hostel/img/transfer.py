@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 
 from hostel.block.node import BlockNode, fill_zeroes
 from hostel.block.powers import Compressing, Deferring
-from hostel.block.protocols.file import FileDriver
 from hostel.cause import beyond_errno
 from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img.segments import Segment, Window
@@ -234,49 +233,6 @@ def _padded(view: memoryview, length: int) -> bytearray:
     padded = bytearray(length)
     padded[: len(view)] = view
     return padded
-
-
-class Offload:
-    """Lets the host copy ranges between files, without the bytes passing through us.
-
-    Attributes:
-        works: the host could do it so far.
-    """
-
-    def __init__(self, target: BlockNode) -> None:
-        self._file = _host_file(target.file)
-        self.works = self._file is not None and target.format == "raw"
-
-    def copy(self, window: Window) -> bool:
-        """Copy a window of data; False where it has to be read and written after all."""
-        if not self.works or self._file is None:
-            return False
-        for segment in window.segments:
-            source = _host_file(segment.node)
-            if source is None or not self._copy(source.fileno(), segment, self._file.fileno()):
-                return False
-        return True
-
-    def _copy(self, source: int, segment: Segment, target: int) -> bool:
-        done = 0
-        while done < segment.length:
-            try:
-                count = os.copy_file_range(
-                    source, target, segment.length - done, segment.source_offset + done, segment.offset + done
-                )
-            except OSError:
-                self.works = False
-                return False
-            if not count:  # the source ends here: what is beyond reads as zeroes
-                return False
-            done += count
-        return True
-
-
-def _host_file(node: BlockNode | None) -> FileDriver | None:
-    if node is None or not isinstance(node.driver, FileDriver) or node.driver.is_direct:
-        return None  # what bypasses the page cache is not copied through it
-    return node.driver
 
 
 class Pace:
