@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno
 from collections.abc import Iterable
@@ -88,6 +89,7 @@ class BackupJob(Job):
         self._copy: BlockCopy | None = None
         self._filter: BackupFilter | None = None
         self._frozen: DirtyBitmap | None = None
+        self._misleads = False  # the bitmap says less than what the target lacks, which it is to say
         self._place = self._total = 0
         super().__init__(settings, [target], shared=[source])
 
@@ -100,7 +102,7 @@ class BackupJob(Job):
         """Fix the moment: from here on nothing is overwritten that was not copied."""
         how = self._how
         if how.bitmap is not None and how.bitmap_mode is BitmapMode.ALWAYS and how.sync is not BackupSync.BITMAP:
-            # Killed, the target lacks more than what is stored of the bitmap would say.
+            self._misleads = True  # killed, what is stored of it would do so too
             how.bitmap.disown_stored()
         with drained(self._source):
 
@@ -165,13 +167,25 @@ class BackupJob(Job):
     def _clean(self) -> None:
         if self._filter is None:
             return
-        left = self._left()
-        with drained(self._source):
-            remove_filter(self._source, self._filter)
-            if self._how.bitmap is not None and self._frozen is not None:
-                self._settle_bits(self._how.bitmap, left)
-        self._filter.children.pop("target").close()
-        self._filter = None
+        left, written = self._left(), self._filter.written
+        with contextlib.ExitStack() as ending:
+            ending.callback(self._thaw)
+            with drained(self._source):
+                remove_filter(self._source, self._filter)
+                ending.callback(self._filter.children.pop("target").close)
+                self._filter = None
+                if self._how.bitmap is not None and self._frozen is not None:
+                    self._settle_bits(self._how.bitmap, written, left)
+
+    def _thaw(self) -> None:
+        """Let others have the bitmap; where it could not be settled it has lost nothing."""
+        if self._how.bitmap is None or self._frozen is None:
+            return
+        try:
+            if self._misleads:
+                self._how.bitmap.mark_all()
+        finally:
+            self._how.bitmap.thaw()
 
     def _left(self) -> DirtyBitmap:
         """What the target may not have: where it cannot be synced, and a bitmap is to say what it has, that is all.
@@ -185,20 +199,17 @@ class BackupJob(Job):
             left.mark(0, left.size)
         return left
 
-    def _settle_bits(self, bitmap: RecordingBitmap, left: DirtyBitmap) -> None:
+    def _settle_bits(self, bitmap: RecordingBitmap, written: DirtyBitmap | None, left: DirtyBitmap) -> None:
         """Leave in the bitmap what the next backup needs: what was written since the start, and was not copied."""
-        assert self._filter is not None
-        written, mode = self._filter.written, self._how.bitmap_mode
+        is_always = self._how.bitmap_mode is BitmapMode.ALWAYS
         failed = self.error is not None or self.status is JobStatus.CREATED
-        try:
-            if written is not None and (mode is BitmapMode.ALWAYS or not failed):
-                if not bitmap.recording:
-                    written.clear()
-                if mode is BitmapMode.ALWAYS:
-                    written.merge(left)
-                bitmap.become(written)
-        finally:
-            bitmap.thaw()
+        if written is not None and (is_always or not failed):
+            if not bitmap.recording:
+                written.clear()
+            if is_always:
+                written.merge(left)
+            bitmap.become(written)
+        self._misleads = False
 
 
 def _stores_compressed(target: BlockNode) -> bool:

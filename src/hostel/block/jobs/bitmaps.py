@@ -83,6 +83,12 @@ class RecordingBitmap(abc.ABC):
     def become(self, bits: DirtyBitmap) -> None:
         """Be dirty where bits of any granularity are, and nowhere else; where that fails it is as it was."""
 
+    def mark_all(self) -> None:
+        """Be dirty as a whole; where that fails it is as it was."""
+        bits = self.bits.copy()
+        bits.mark(0, bits.size)
+        self.become(bits)
+
     def disown_stored(self) -> None:
         """Let nobody believe what an image has stored of it, until it stores it anew: after a kill it has no bits.
 

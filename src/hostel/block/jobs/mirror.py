@@ -161,6 +161,7 @@ class MirrorJob(Job):
         self._pivot = False
         self._stands_on_source = False
         self._frozen = False
+        self._misleads = False  # the bitmap says less than what the target lacks, which it is to say
         super().__init__(settings, list(dict.fromkeys([source, *self._blocked(how)])))
 
     def _blocked(self, how: MirrorSettings) -> list[BlockNode]:
@@ -191,7 +192,7 @@ class MirrorJob(Job):
     def _attach(self) -> None:
         bitmap, active = self._how.bitmap, self._how.copy_mode is CopyMode.WRITE_BLOCKING
         if bitmap is not None and self._how.bitmap_mode is BitmapMode.ALWAYS and self._how.sync is not Sync.BITMAP:
-            # Killed, the target lacks more than what is stored of the bitmap would say.
+            self._misleads = True  # killed, what is stored of it would do so too
             bitmap.disown_stored()
 
         def make(child: BlockNode) -> MirrorFilter:
@@ -233,17 +234,25 @@ class MirrorJob(Job):
 
     def _give_bits_back(self, mirror: MirrorFilter) -> None:
         """Leave in the bitmap where source and target differ; where that is not asked for, what it has recorded."""
-        bitmap = self._how.bitmap
-        if bitmap is None or not self._frozen:
+        if self._how.bitmap is None or not self._frozen:
+            return
+        if self._keeps_bits:
+            if self._scanned < self._source.length:
+                mirror.mark(self._scanned, self._source.length - self._scanned)
+            self._how.bitmap.become(mirror.differing())
+        self._misleads = False
+        self._thaw()
+
+    def _thaw(self) -> None:
+        """Let others have the bitmap; where it could not be settled it has lost nothing."""
+        if self._how.bitmap is None or not self._frozen:
             return
         self._frozen = False
         try:
-            if self._keeps_bits:
-                if self._scanned < self._source.length:
-                    mirror.mark(self._scanned, self._source.length - self._scanned)
-                bitmap.become(mirror.differing())
+            if self._misleads:
+                self._how.bitmap.mark_all()
         finally:
-            bitmap.thaw()
+            self._how.bitmap.thaw()
 
     def _work(self) -> float | None:
         if self._inner.length != self._target.length:
@@ -347,21 +356,27 @@ class MirrorJob(Job):
         if self._filter is None:
             return
         self._copier.close()
-        with drained(self._source):
-            self._give_bits_back(self._filter)
+        with drained(self._source), contextlib.ExitStack() as ending:
+            ending.callback(self._remove, self._filter)
             if self._stands_on_source:
                 below = replace_backing(self._target, None)
                 assert below is not None
                 below.close()
                 self._stands_on_source = False
-            remove_filter(self._source, self._filter)
+            self._give_bits_back(self._filter)
+
+    def _remove(self, mirror: MirrorFilter) -> None:
+        remove_filter(self._source, mirror)
         self._filter = None
 
     def _clean(self) -> None:
         has_copied = self.status is not JobStatus.CREATED and not self._taken_back
-        if self._filter is not None and self._frozen and self._keeps_bits and has_copied:
-            self._sync_target(self._filter)
-        self._take_out()
+        try:
+            if self._filter is not None and self._frozen and self._keeps_bits and has_copied:
+                self._sync_target(self._filter)
+            self._take_out()
+        finally:
+            self._thaw()
 
     def _sync_target(self, mirror: MirrorFilter) -> None:
         """Sync what the bitmap will say that the target has; the guest goes on, and what it writes now is marked."""
