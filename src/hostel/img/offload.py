@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from hostel.block.formats.raw import RawDriver
+from hostel.block.host_file import host_file
 from hostel.block.node import BlockNode
 from hostel.block.protocols.file import FileDriver
 from hostel.img.segments import Segment, Window
@@ -18,18 +18,17 @@ class Offload:
     """
 
     def __init__(self, target: BlockNode) -> None:
-        self._raw = target.driver if isinstance(target.driver, RawDriver) else None
-        self._file = _host_file(target.file)
-        self.works = self._raw is not None and self._file is not None
+        self._target = host_file(target, writable=True)
+        self.works = self._target is not None
 
     def copy(self, window: Window) -> bool:
         """Copy a window of data; False where it has to be read and written after all."""
-        raw, file = self._raw, self._file
-        if not self.works or raw is None or file is None or window.offset < raw.first_unguarded:
+        target = self._target
+        if not self.works or target is None or window.offset < target.guarded:
             return False
         for segment in window.segments:
-            source = _host_file(segment.node)
-            if source is None or not self._copy(source.fileno(), segment, file.fileno(), raw.start + segment.offset):
+            source = _source(segment.node)
+            if source is None or not self._copy(source.fileno(), segment, target.fd, target.start + segment.offset):
                 return False
         return True
 
@@ -49,7 +48,7 @@ class Offload:
         return True
 
 
-def _host_file(node: BlockNode | None) -> FileDriver | None:
+def _source(node: BlockNode | None) -> FileDriver | None:
     if node is None or not isinstance(node.driver, FileDriver) or node.driver.is_direct:
         return None  # what bypasses the page cache is not copied through it
     return node.driver

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from hostel.block.draining import drained
+from hostel.block.host_file import HostFile, host_file
 from hostel.block.node import BlockNode
 from hostel.block.rewiring import redirect
-from hostel.export.host_file import HostFile, host_file
 from hostel.export.nbd.export import NbdExport
 from hostel.export.vhost_user_blk import device as device_module
 from support import jobs

@@ -104,11 +104,6 @@ class RawDriver(FormatDriver):
         """Where in the child the image begins, bytes."""
         return self._offset
 
-    @property
-    def first_unguarded(self) -> int:
-        """From where on, bytes, a write is passed on as it is, and not looked at before (see :meth:`pwrite`)."""
-        return probe.HEAD_LENGTH if self._probed else 0
-
     def zeroes_fast(self, *, unmap: bool) -> bool:
         """Whether the child does."""
         return self._file.zeroes_fast(unmap=unmap)

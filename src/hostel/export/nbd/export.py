@@ -9,9 +9,9 @@ from typing import Final
 
 from hostel.block.chain import held
 from hostel.block.gate import BYPASS
+from hostel.block.host_file import HostFile, host_file
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError
-from hostel.export.host_file import HostFile, host_file
 from hostel.export.nbd.context import (
     AllocationDepth,
     BaseAllocation,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hostel.block.gate import BYPASS
-from hostel.export.host_file import HostFile
+from hostel.block.host_file import HostFile
 from hostel.export.nbd.outbox import Outbox, client_gone
 from hostel.units import KiB
 from hostel.wire.nbd.protocol import Command

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from hostel.block.gate import BYPASS
+from hostel.block.host_file import HostFile
 from hostel.errors import RemoteProtocolError
-from hostel.export.host_file import HostFile
 from hostel.export.nbd.export import NbdExport
 from hostel.export.nbd.lone import SMALL, LoneRequests
 from hostel.export.nbd.outbox import PIECE, Outbox

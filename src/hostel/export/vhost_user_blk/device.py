@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from hostel.block.gate import BYPASS, Gate
+from hostel.block.host_file import host_file
 from hostel.block.node import BlockNode
 from hostel.errors import BlockError, RemoteProtocolError
-from hostel.export.host_file import host_file
 from hostel.export.vhost_user_blk.shortcut import UNUSUAL, shortcut
 from hostel.export.vhost_user_blk.unflushed import Unflushed
 from hostel.units import SECTOR, MiB

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
-from hostel.export.host_file import HostFile
+from hostel.block.host_file import HostFile
 from hostel.units import SECTOR
 from hostel.wire.virtio.blk import REQUEST, RequestType, Status
 from hostel.wire.virtio.memory import GuestMemory

@@ -1,4 +1,4 @@
-"""Images that lie in a file of the host as they are: their exports may read and write the file past the nodes."""
+"""Images that lie in a file of the host as they are: who uses them may read and write the file past the nodes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hostel.block.protocols.file import FileDriver
 
 
 class HostFile(NamedTuple):
-    """A file of the host that holds an export's bytes as they are.
+    """A file of the host that holds an image's bytes as they are.
 
     Attributes:
-        start: where in the file the export begins, bytes.
+        start: where in the file the image begins, bytes.
         gate: held for as long as the descriptor is used.
-        guarded: bytes from the export's start that only the node may write; all of them where nothing may be written.
-        nodes: those that are passed by, and where the export begins in each.
+        guarded: bytes from the image's start that only the node may write; all of them where nothing may be written.
+        nodes: those that are passed by, and where the image begins in each.
     """
 
     fd: int
@@ -29,7 +29,7 @@ class HostFile(NamedTuple):
     nodes: tuple[tuple[BlockNode, int], ...] = ()
 
     def wrote(self, end: int) -> None:
-        """Let the nodes know that a write has reached as far as ``end``, in bytes from the export's start."""
+        """Let the nodes know that a write has reached as far as ``end``, in bytes from the image's start."""
         for node, start in self.nodes:
             if start + end > node.marks.level:
                 node.marks.reach(start + end, node.name)
