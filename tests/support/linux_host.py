@@ -66,10 +66,11 @@ def run(work: Path, module: str, words: Sequence[str], devices: Sequence[str], m
         script = script.replace(f"{{{word}}}", str(value))
     initrd = work / "initrd"
     initrd.write_bytes(_initramfs(kernel, script, modules, work / "modules"))
-    # With "enhanced rep movsb" the kernel copies and clears byte by byte, and QEMU one after the other.
+    # With "enhanced rep movsb" the kernel copies and clears byte by byte, and QEMU one after the other. A second
+    # processor would stand still, or spin, wherever a busy host lets the first one wait while it holds a lock.
     command = [
-        PROGRAM, "-machine", "q35,kernel-irqchip=split", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-erms",
-        "-smp", "2", "-m", "1536", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
+        PROGRAM, "-machine", "q35,kernel-irqchip=split", "-accel", "tcg,tb-size=512", "-cpu", "max,-erms",
+        "-m", "1536", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
         "-kernel", str(work / "vmlinuz"), "-initrd", str(initrd), "-append", _COMMAND,
         "-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
         "-device", "virtio-9p-pci,fsdev=root,mount_tag=root", "-device", "intel-iommu,intremap=on,caching-mode=on",
