@@ -141,6 +141,9 @@ class Watch:
         try:
             monitor = Monitor(process.ground(Path(status.run)) / "events", timeout=5)
             try:
+                if not self._is_of(status):  # what came in its place has its socket at the same path
+                    self.look()
+                    return
                 looks_at = math.inf
                 while not self._stopping.is_set():
                     event = monitor.wait(0.5)
@@ -158,6 +161,11 @@ class Watch:
                 self._after(ref)  # QEMU has ended: its state is put away, which is told
         finally:
             os.close(lock)
+
+    def _is_of(self, run: Status) -> bool:
+        """Whether the machine is in this run still."""
+        found = self._status(run.domain.name)
+        return found is not None and found.id == run.id
 
     def _after(self, ref: DomainRef) -> None:
         with contextlib.suppress(VirtError, OSError):
