@@ -41,6 +41,14 @@ def qemu(path: Path, play: Peer) -> Iterator[None]:
     thread.join(10)
 
 
+@contextlib.contextmanager
+def impatient(path: Path) -> Iterator[Monitor]:
+    """A client that has all the time it needs to connect, and little for what it asks then."""
+    with connect(path) as monitor:
+        monitor._timeout = 0.2
+        yield monitor
+
+
 def greet(receive: Callable[[], dict[str, object]], send: Callable[[object], None]) -> None:
     send(GREETING)
     request = receive()
@@ -124,7 +132,7 @@ def test_silence_is_a_timeout_even_where_events_keep_coming(tmp_path: Path) -> N
             send({"event": "NOISE"})
             time.sleep(0.02)
 
-    with qemu(tmp_path / "m", play), connect(tmp_path / "m", timeout=0.3) as monitor:
+    with qemu(tmp_path / "m", play), impatient(tmp_path / "m") as monitor:
         with pytest.raises(QmpError, match="did not answer within 0 seconds") as caught:
             monitor.execute("query-status")
         assert caught.value.error_class == "Timeout"
@@ -139,7 +147,7 @@ def test_nothing_is_asked_once_an_answer_was_not_waited_for(tmp_path: Path) -> N
         while True:
             asked.append(receive()["execute"])
 
-    with qemu(tmp_path / "m", play), connect(tmp_path / "m", timeout=0.2) as monitor:
+    with qemu(tmp_path / "m", play), impatient(tmp_path / "m") as monitor:
         for command in ("query-status", "cont"):
             with pytest.raises(QmpError, match="did not answer within 0 seconds"):
                 monitor.execute(command)
@@ -169,9 +177,10 @@ def test_socket_that_nobody_listens_on_is_disconnected_after_a_moment(tmp_path: 
     assert caught.value.error_class == "Disconnected"
 
 
-def test_qemu_that_listens_late_is_waited_for(tmp_path: Path) -> None:
+def test_qemu_that_listens_late_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "m"))
-        threading.Timer(0.2, server.listen, [1]).start()
+        # It listens once it has refused who came first.
+        monkeypatch.setattr("hostel.drivers.qemu.monitor.Pause", lambda: lambda: server.listen(1))
         with pytest.raises(QmpError, match="did not answer within"):
             Monitor(tmp_path / "m", timeout=0.6)
