@@ -248,11 +248,17 @@ def test_a_file_that_somebody_else_locks_is_waited_for(tmp_path: Path, image: Pa
     lock = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 1, 1, 0)
     descriptor = os.open(image, os.O_RDWR)
     fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
-    timer = threading.Timer(0.1, os.close, [descriptor])
+    is_closing = threading.Event()
+
+    def close() -> None:
+        is_closing.set()
+        os.close(descriptor)
+
+    timer = threading.Timer(0.1, close)
     timer.start()
     lend(ledger(tmp_path), image)
-    timer.join(0.1)
-    assert not timer.is_alive() and owner(image) == QEMU
+    assert is_closing.is_set() and owner(image) == QEMU
+    timer.join(60)
 
 
 def test_a_file_that_stays_locked_is_refused(tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
