@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from hostel.daemon.workers import Workers
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def test_work_is_done_in_as_many_threads_as_needed_and_no_more() -> None:
@@ -27,12 +35,10 @@ def test_work_is_done_in_as_many_threads_as_needed_and_no_more() -> None:
 
     for _ in range(10):
         workers.submit(work)
-    time.sleep(0.1)
+    wait_until(lambda: running == 3)
+    time.sleep(0.1)  # in which more would begin
     gate.set()
-    deadline = time.monotonic() + 60
-    while done < 10:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    wait_until(lambda: done == 10)
     assert most == 3
     assert workers.stop()
     assert not failures
@@ -74,6 +80,6 @@ def test_idle_threads_are_used_again() -> None:
         done = threading.Event()
         workers.submit(done.set)
         assert done.wait(20)
-        time.sleep(0.005)
-    assert workers.threads < 5
+        wait_until(lambda: workers._idle == workers.threads)  # it has come back from what it did
+    assert workers.threads == 1
     assert workers.stop()
