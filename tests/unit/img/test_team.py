@@ -47,7 +47,7 @@ def test_workers_go_ahead_only_as_far_as_there_are_slots() -> None:
         next(slot for slot in slots if slot == [part]).clear()
 
     Team(iter(range(1, 30)), (), slot, lambda: work).run(2, finish)
-    assert started == sorted(started) == list(range(1, 30))
+    assert sorted(started) == list(range(1, 30))  # who takes a part may be held up before it begins
     assert len(slots) == 3
 
 
@@ -107,12 +107,12 @@ def test_interrupt_anywhere_ends_all_threads() -> None:
     def finish(part: int) -> None:
         interrupt(part)
 
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):
         team(iter(range(1, 10**9)), interrupt).run(3, lambda part: None)
     with pytest.raises(KeyboardInterrupt):
         team(iter(range(1, 10**9)), lambda part, slot: part).run(3, finish)
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
@@ -131,7 +131,7 @@ def test_each_part_is_worked_on_once_in_a_slot_that_nobody_shares(workers: int) 
 
 
 def test_earliest_failure_is_reported_by_workers_in_no_order() -> None:
-    before, second_failed = threading.active_count(), threading.Event()
+    before, second_failed = set(threading.enumerate()), threading.Event()
 
     def work(part: int, slot: list[int]) -> int:
         if part == 2:
@@ -142,7 +142,7 @@ def test_earliest_failure_is_reported_by_workers_in_no_order() -> None:
 
     with pytest.raises(OSError, match="the first"):
         team(iter(range(1, 10**9)), work).run_unordered(2)
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -159,14 +159,14 @@ def test_workers_in_no_order_report_the_plan_themselves_and_an_interrupt(workers
             raise KeyboardInterrupt
         return part
 
-    before = threading.active_count()
+    before = set(threading.enumerate())
     with pytest.raises(OSError, match="metadata"):
         team(plan(), lambda part, slot: part).run_unordered(workers)
     with pytest.raises(OSError, match="no codec"):
         Team(iter(range(1, 10)), (), list, broken).run_unordered(workers)
     with pytest.raises(KeyboardInterrupt):
         team(iter(range(1, 10**9)), interrupt).run_unordered(workers)
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_portions_are_bounded_by_cost_and_number() -> None:
