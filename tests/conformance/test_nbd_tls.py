@@ -188,17 +188,22 @@ def test_authorization_decides_by_name(tmp_path: Path, made: Made, authorization
 def test_a_client_that_stops_in_the_middle_of_tls_is_dropped(
     tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hostel.export.nbd.connection.HANDSHAKE_TIMEOUT", 0.5)
+    monkeypatch.setattr("hostel.export.nbd.connection.HANDSHAKE_TIMEOUT", 2.0)
     security = Security(TlsCredentials(str(made.server), server=True))
-    with raw_disk(tmp_path, CONTENT) as disk, serving(tmp_path, NbdExport(disk), security=security) as server:
-        for data in (b"", b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\n\r\n"):
-            with Peer(server.path) as peer:
-                peer.greet()
-                peer.send(b"IHAVEOPT\0\0\0\5\0\0\0\0")
-                peer.receive(20)
-                peer.send(data)
-                while not peer.ended():
-                    pass
+    with (
+        raw_disk(tmp_path, CONTENT) as disk,
+        serving(tmp_path, NbdExport(disk), security=security) as server,
+        contextlib.ExitStack() as connected,
+    ):
+        peers = [connected.enter_context(Peer(server.path)) for _ in range(3)]
+        for peer, data in zip(peers, (b"", b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\n\r\n"), strict=True):
+            peer.greet()
+            peer.send(b"IHAVEOPT\0\0\0\5\0\0\0\0")
+            peer.receive(20)
+            peer.send(data)
+        for peer in peers:
+            while not peer.ended():
+                pass
     assert len(server.log) == 3
 
 
