@@ -278,15 +278,15 @@ class Job(abc.ABC):
         code = failure.cause.errno or errno.EIO
         is_write = isinstance(failure, TargetError)
         chosen = action(self._settings.on_target_error if is_write else self._settings.on_source_error, code)
-        if chosen is Action.STOP:
+        if chosen is Action.STOP:  # before it is told: who hears of it may resume the job at once
             self._user_paused = True
+            self.io_status = "nospace" if code == errno.ENOSPC else "failed"
         self._tell("BLOCK_JOB_ERROR", device=self.id, operation=failure.operation, action=chosen.value)
         if chosen is Action.REPORT:
             self._done(code, failure.cause)
             return None
         if chosen is Action.STOP:
             self._pause()
-            self.io_status = "nospace" if code == errno.ENOSPC else "failed"
         else:
             self._ignored(failure)
         return SLICE

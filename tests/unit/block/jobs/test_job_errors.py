@@ -13,6 +13,7 @@ from hostel.block.driver import Supports
 from hostel.block.filters.forward import ForwardDriver
 from hostel.block.jobs.backup import BackupJob, BackupSettings
 from hostel.block.jobs.commit import CommitJob
+from hostel.block.jobs.event import JobEvent
 from hostel.block.jobs.job import Job
 from hostel.block.jobs.mirror import ActiveCommitJob, CopyMode, MirrorJob, MirrorSettings
 from hostel.block.jobs.policy import OnError
@@ -123,6 +124,22 @@ def test_a_stopped_job_goes_on_where_it_was(
         jobs.step(job, lambda: job.is_over)
     assert job.error is None
     assert jobs.content(target) == expected
+
+
+def test_a_job_that_is_resumed_as_soon_as_its_failure_is_told_shows_none(source: BlockNode, target: BlockNode) -> None:
+    driver = failing(target, writes=True)
+
+    def resume(told: JobEvent) -> None:
+        if told.name == "BLOCK_JOB_ERROR":
+            driver.writes = False
+            job.resume()
+
+    job = MirrorJob(jobs.settings(policy=OnError.STOP)._replace(listener=resume), source, target)
+    job.start()
+    jobs.step(job, lambda: job.status is JobStatus.READY)
+    assert (job.info()["io-status"], job.info()["paused"]) == ("ok", False)
+    job.cancel(force=True)
+    jobs.step(job, lambda: job.is_over)
 
 
 def test_enospc_stops_only_where_there_is_no_space(source: BlockNode, target: BlockNode) -> None:
