@@ -10,6 +10,8 @@ import pytest
 
 from hostel import guest
 from hostel.drivers.events import Event, Lifecycle, Subject
+from hostel.drivers.qemu import watch
+from hostel.drivers.qemu.launch import Launcher
 from hostel.drivers.qemu.status import Status
 from hostel.objects import Connection
 from hostel.objects.event import EventStream
@@ -62,6 +64,26 @@ def test_listeners_hear_a_guest_that_switches_itself_off(tmp_path: Path, connect
                 seen.append(event.detail["event"])
             words = [Lifecycle.DEFINED, Lifecycle.RESUMED, Lifecycle.STARTED, Lifecycle.SHUTDOWN, Lifecycle.STOPPED]
             assert [word for word in seen if word in words] == words
+
+
+def test_it_is_told_once_that_a_machine_runs_though_somebody_looks_for_machines_while_it_starts(
+    tmp_path: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_run = Launcher._let_run
+
+    def late(launcher: Launcher, status: Status) -> Status:
+        time.sleep(1)  # as a lock manager may take
+        return let_run(launcher, status)
+
+    monkeypatch.setattr(watch, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(Launcher, "_let_run", late)
+    with connection.listen(kinds=["lifecycle"]) as events:
+        domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk.img")))
+        domain.start()
+        told = [until(events, "lifecycle").detail["event"]]
+        while told[-1] != Lifecycle.STARTED:
+            told.append(until(events, "lifecycle").detail["event"])
+    assert told == [Lifecycle.DEFINED, Lifecycle.RESUMED, Lifecycle.STARTED]
 
 
 def test_another_listener_goes_on_where_the_one_that_watched_has_left(tmp_path: Path, connection: Connection) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hostel.drivers.base import NetworkDriver, RunningReason, ShutoffReason, StorageDriver
+from hostel.drivers.cgroup.group import Group
 from hostel.drivers.events import Lifecycle, Resumed
 from hostel.drivers.fault import printable, system_fault
 from hostel.drivers.link import tap
@@ -35,6 +36,7 @@ from hostel.drivers.qemu import (
     taint,
     transient,
     vsock,
+    watch,
 )
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.architecture import find_emulator
@@ -415,28 +417,19 @@ class Launcher:
         try:
             if not ready:
                 raise QmpError("Disconnected", "QEMU did not come up")
-            with monitor.connect(path) as qmp:
-                complete(status.domain, qmp, settings)
-                balloon.begin(status.domain, qmp, comes=origin.memory is not None or origin.migration is not None)
-                # As libvirt has it: whoever listens is told of each pass over the memory, by snapshots too.
-                qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
-                actions.apply(status.domain, qmp)
-                plug_in(status.domain, qmp)
-                threads.settle(numad.advised(status.domain, status.advice), qmp, pid, group, apart=settings.cores)
-                if origin.memory is not None:
-                    with module.lent(self._machines, status, origin.memory):
-                        take_memory(qmp, origin.memory, origin.offset, origin.unpack)
-                reason = int(origin.paused) if paused else 0
-                status = status._replace(
-                    pid=pid, started=started or 0, paused=reason, running=int(origin.reason), ending=origin.ending,
-                    migration=origin.migration,
-                )  # fmt: skip
-                self._machines.statuses.write(name, status.format())
-            status = self._prepare(status, origin)
-            if not origin.ending:
-                self.keep(status.domain, run)
-            if not paused:
-                status = self._let_run(status)
+            with watch.kept_off(run):  # what is to be said of the start is told by us
+                with monitor.connect(path) as qmp:
+                    self._set_up(qmp, status, settings, group, pid, origin)
+                    status = status._replace(
+                        pid=pid, started=started or 0, paused=int(origin.paused) if paused else 0,
+                        running=int(origin.reason), ending=origin.ending, migration=origin.migration,
+                    )  # fmt: skip
+                    self._machines.statuses.write(name, status.format())
+                status = self._prepare(status, origin)
+                if not origin.ending:
+                    self.keep(status.domain, run)
+                if not paused:
+                    status = self._let_run(status)
             self._tell(status, paused=paused, origin=origin)
         except QmpError as error:
             code = process.exit_status(run, 2 if started is None or not process.runs(pid, started) else 0)
@@ -445,6 +438,21 @@ class Launcher:
             said = None if error.error_class == "Timeout" else self._said(argv, status, log, error)
             raise _no_start(name, said or error.desc) from error
         return status
+
+    def _set_up(
+        self, qmp: monitor.Monitor, status: Status, settings: Settings, group: Group | None, pid: int, origin: Origin
+    ) -> None:
+        """Tell a QEMU that has come up what it is told before its guest runs, and give it the memory that that had."""
+        complete(status.domain, qmp, settings)
+        balloon.begin(status.domain, qmp, comes=origin.memory is not None or origin.migration is not None)
+        # As libvirt has it: whoever listens is told of each pass over the memory, by snapshots too.
+        qmp.execute("migrate-set-capabilities", capabilities=[{"capability": "events", "state": True}])
+        actions.apply(status.domain, qmp)
+        plug_in(status.domain, qmp)
+        threads.settle(numad.advised(status.domain, status.advice), qmp, pid, group, apart=settings.cores)
+        if origin.memory is not None:
+            with module.lent(self._machines, status, origin.memory):
+                take_memory(qmp, origin.memory, origin.offset, origin.unpack)
 
     def _said(self, argv: list[str], status: Status, log: Path, error: QmpError) -> str | None:
         """Why QEMU did not come up, as it wrote; None where it wrote nothing, or gave the reason by its answer."""

@@ -13,7 +13,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -190,6 +190,17 @@ class Watch:
             self._machines.bus.publish(Event(Subject.DOMAIN, kind, ref.name, ref.uuid, ref.id, detail))
         if name in _ENDED and (needs_keeper(status.domain) or status.locks):
             self._after(ref)
+
+
+@contextlib.contextmanager
+def kept_off(run: Path) -> Iterator[None]:
+    """Let nobody begin to watch a machine in the meantime; whoever hears that it has started does then."""
+    lock = _hold(run)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def _hold(run: Path) -> int | None:
