@@ -32,6 +32,29 @@ def test_windows_of_raw_images_are_moved(twins: Twins) -> None:
     in_every_form(twins, "--image-opts driver=raw,offset=512,size=1024,file.filename=a")
 
 
+def test_windows_of_images_show_where_those_hold_it(twins: Twins) -> None:
+    twins.write("plain", b"d" * (1 << 20))
+    twins.prepare("qemu-img convert -f raw -O qcow2 plain stored")
+    twins.prepare("qemu-img convert -c -f raw -O qcow2 plain packed")
+    for image in ("driver=qcow2,file.file.filename=stored", "driver=qcow2,file.file.filename=packed",
+                  "driver=raw,file.offset=512,file.file.filename=plain"):  # fmt: skip
+        for output in ("human", "json"):
+            twins.same(f"map --output={output} --image-opts driver=raw,offset=93696,file.{image}")
+
+
+def test_what_is_encrypted_is_read_by_its_own_format_also_through_a_window(twins: Twins) -> None:
+    secret = "--object secret,id=s,data=x"
+    twins.prepare(
+        f"qemu-img create -q {secret} -f qcow2 -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 a 1M"
+    )
+    image = "driver=qcow2,{0}encrypt.key-secret=s,{0}file.filename=a"
+    twins.prepare(f"qemu-io {secret} --image-opts {image.format('')} -c 'write -q -P 3 0 1M'")
+    opened = f"{secret} --image-opts driver=raw,offset=4k,file.{image.format('file.')}"
+    twins.same(f"map {opened}")
+    twins.same(f"convert -O raw {opened} read")
+    assert (twins.ours / "read").read_bytes() == (twins.real / "read").read_bytes() == b"\3" * ((1 << 20) - 4096)
+
+
 def test_data_zeroes_and_nothing_are_told_apart(twins: Twins) -> None:
     twins.prepare("qemu-img create -q -f qcow2 a 1M")
     twins.prepare("qemu-io -c 'write 64k 128k' -c 'write -z 256k 64k' -c 'write -z 128k 64k' -c 'write 500k 1k' a")

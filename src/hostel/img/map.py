@@ -111,7 +111,7 @@ def _entries(extents: Iterator[ChainExtent], layers: Mapping[int, _Layer], told:
         if not (present or zero):
             host = None
         filename = None if host is None else layer.filename if file is None else file.filename
-        if data and host is not None and layer.end is not None and host < layer.end < host + length:
+        if data and host is not None and file is None and layer.end is not None and host < layer.end < host + length:
             # A raw image's file ends in the middle of a sector.
             inside = layer.end - host
             yield MapEntry(offset, inside, depth, present, zero, data, host, filename)

@@ -141,11 +141,19 @@ class RawDriver(FormatDriver):
         """The child's extents, moved; where that is an overlay, those of all that it stands on."""
         if self._file.backing is None:
             for extent in self._file.extents(self._offset + offset, length):
-                yield extent._replace(offset=extent.offset - self._offset, host_offset=extent.offset, file=None)
+                place, file = self._place(extent)
+                yield extent._replace(offset=extent.offset - self._offset, host_offset=place, file=file)
             return
         # Nobody who has this node asks what is below the child: what the child leaves open would pass for zeroes.
         for found in block_status(self._file, self._offset + offset, length):
             yield Extent(found.offset - self._offset, found.length, found.status | Status.ALLOCATED, found.offset)
+
+    def _place(self, extent: Extent) -> tuple[int | None, BlockNode | None]:
+        """Where an extent of the child's begins, and in what, as extents say it: below a child that has a format."""
+        if not isinstance(self._file.driver, FormatDriver):
+            return extent.offset, None
+        file = extent.file or self._file.direct
+        return (None, None) if file is None else (extent.host_offset, file)
 
     def info(self) -> FormatInfo:
         """What the child says, but for what is its own."""
