@@ -13,11 +13,11 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from hostel.cause import in_line
 from hostel.cause.holder import port_hint
-from hostel.drivers import tool
+from hostel.drivers import signals, tool
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.network.dnsmasq import configuration, hosts_file, names_file
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -29,6 +29,21 @@ _POLL: Final = 0.02
 _DNS_PORT: Final = 53
 _DHCP_PORT: Final = 67
 _MAX_LEASES: Final = 32 << 20  # bytes, as libvirt reads of its own file
+
+
+class _Found(NamedTuple):
+    """A process, by its number and when it was started."""
+
+    pid: int
+    started: str
+
+    def runs(self) -> bool:
+        """Whether it has not ended, whoever has its number now."""
+        return _started(self.pid) == self.started
+
+    def send(self, number: int) -> bool:
+        """Send it a signal; whether it was there."""
+        return signals.send(self.pid, number, self.runs)
 
 
 class DnsmasqServer:
@@ -62,19 +77,17 @@ class DnsmasqServer:
         untold = self._path(bridge, "untold")  # there while the files say what dnsmasq may not know
         same = self._read(self._path(bridge, "conf")) == settings
         is_told = same and not untold.exists() and all(self._read(path) == text for path, text in hosts.items())
-        pid = self._pid(bridge)
-        if pid is not None and is_told:
+        found = self._found(bridge)
+        if found is not None and is_told:
             return
         with _reporting(f"cannot write the configuration of network '{network.name}' into '{self._folder}'"):
             self._prepare()
-            if pid is not None and not same:
+            if found is not None and not same:
                 self._test(bridge, settings)
             untold.touch()
             for path, text in {**hosts, self._path(bridge, "conf"): settings}.items():
                 _replace(path, text)
-        if pid is not None and same:
-            os.kill(pid, signal.SIGHUP)
-        else:
+        if not (found is not None and same and found.send(signal.SIGHUP)):
             self._end(bridge)
             self._run(bridge)
         untold.unlink()
@@ -119,7 +132,7 @@ class DnsmasqServer:
         except VirtError as error:
             who = _taken(error.message)
             raise VirtError(error.code, f"{error.message}{who}", domain=error.domain) from error
-        if self._pid(bridge) is None:
+        if self._found(bridge) is None:
             reason = f"dnsmasq for '{bridge}' ended as soon as it was started; see what it told the system's log"
             raise fault(ErrorCode.INTERNAL_ERROR, reason, ErrorDomain.NETWORK)
 
@@ -145,27 +158,29 @@ class DnsmasqServer:
                 folder.chmod(mode | 0o011)
 
     def _end(self, bridge: str) -> None:
-        pid = self._pid(bridge)
-        if pid is None:
+        found = self._found(bridge)
+        if found is None:
             return
         for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+            found.send(number)
             deadline = time.monotonic() + _GRACE
             while time.monotonic() < deadline:
-                if _has_ended(pid):
+                if not found.runs():
                     return
                 time.sleep(_POLL)
-        raise fault(ErrorCode.INTERNAL_ERROR, f"dnsmasq ({pid}) of '{bridge}' does not end", ErrorDomain.NETWORK)
+        raise fault(ErrorCode.INTERNAL_ERROR, f"dnsmasq ({found.pid}) of '{bridge}' does not end", ErrorDomain.NETWORK)
 
-    def _pid(self, bridge: str) -> int | None:
+    def _found(self, bridge: str) -> _Found | None:
         """The process that serves a bridge; None where there is none, or its number is another's by now."""
         try:
             pid = int(self._pid_file(bridge).read_text())
+            started = _started(pid)
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")  # of one that has ended it is empty
         except (OSError, ValueError):
             return None
-        return pid if f"--conf-file={self._path(bridge, 'conf')}".encode() in command else None
+        if started is None or f"--conf-file={self._path(bridge, 'conf')}".encode() not in command:
+            return None
+        return _Found(pid, started)
 
     def _path(self, bridge: str, kind: str) -> Path:
         return self._folder / f"{bridge}.{kind}"
@@ -193,13 +208,13 @@ def is_needed(network: Network) -> bool:
     return bool(network.ips) and (gives or serves_names)
 
 
-def _has_ended(pid: int) -> bool:
-    """Whether a process has let go of its sockets; nobody may have asked yet how it ended."""
+def _started(pid: int) -> str | None:
+    """When a process was started; None where it has let go of its sockets: nobody may have asked how it ended."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        state, *fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
-        return True
-    return stat.rpartition(")")[2].split()[0] in "ZX"
+        return None
+    return None if state in "ZX" else fields[18]
 
 
 def _bridge(network: Network) -> str:

@@ -16,9 +16,11 @@ import os
 import signal
 import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
+from hostel.drivers import signals
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.status import Status
@@ -42,10 +44,8 @@ def let_end(status: Status, *, told: bool) -> bool:
     """
     if not (_ends_by_itself(status.domain) if told else _has_closed(status) and _sleeps_alone(status.pid)):
         return False
-    if not process.runs(status.pid, status.started):
-        return True
     with contextlib.suppress(OSError):
-        os.kill(status.pid, signal.SIGTERM)
+        signals.send(status.pid, signal.SIGTERM, partial(process.runs, status.pid, status.started))
     return process.ended(status.pid, status.started, _END_SECONDS)
 
 

@@ -18,9 +18,11 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from hostel.drivers import signals
 from hostel.drivers.fault import system_fault
 from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.pause import Pause
@@ -382,10 +384,8 @@ def end(pid: int, started: int, *, grace: float = 5, kill: bool = True) -> bool:
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
         if number == signal.SIGKILL and not kill:
             break
-        if not runs(pid, started):
+        if not signals.send(pid, number, partial(runs, pid, started)):
             return True
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
         deadline, pause = time.monotonic() + seconds, Pause()
         while time.monotonic() < deadline:
             if not runs(pid, started):
