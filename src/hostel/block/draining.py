@@ -40,7 +40,7 @@ def drained(*nodes: BlockNode, timeout: float = DRAIN_TIMEOUT) -> Iterator[None]
         timeout: seconds.
 
     Raises:
-        BlockError: requests did not come to an end in time.
+        BlockError: requests did not come to an end in time, or a node is closed.
         Reentered: in a signal handler, of a thread that is in the middle of one.
     """
     names = ", ".join(f"'{node.name}'" for node in nodes)
@@ -134,6 +134,8 @@ def _drain_all(nodes: Sequence[BlockNode], *, changes: bool = True) -> Undo | No
             if not count:
                 break
             drains.append((node, count))
+            if changes:
+                node.require_open()
         else:
             return undo
         undo()

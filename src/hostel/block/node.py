@@ -182,6 +182,15 @@ class BlockNode(Lockable):
         if self.blockers:
             raise BlockError(f"Node '{self.name}' is busy: {self.blockers[0]}", errno=errno.EBUSY)
 
+    def require_open(self) -> None:
+        """Refuse what would put something into a node that is closed, as who waits for its drain may find it.
+
+        Raises:
+            BlockError: EIO: it is.
+        """
+        if self.closed and isinstance(self._lock, Wall):
+            raise BlockError(f"'{self.filename}' is closed", errno=errno.EIO)
+
     def exchange(self, driver: BlockDriver) -> None:
         """Put another driver in the place of the present one, which stays open; only while the node is drained."""
         super().exchange(driver)

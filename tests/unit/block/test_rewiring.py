@@ -157,6 +157,51 @@ def test_filters_come_out_in_any_order(node: BlockNode) -> None:
     assert bytes(node.read(0, 12)) == b"second alone"
 
 
+def change(way: str, node: BlockNode, taken: Counting, other: BlockNode) -> None:
+    if way == "remove":
+        remove_filter(node, taken)
+    elif way == "insert":
+        insert_filter(node, Counting)
+    elif way == "redirect":
+        redirect(node, other)
+    else:
+        reopen(node, read_only=True)
+
+
+@pytest.mark.parametrize("way", ["remove", "insert", "redirect", "reopen"])
+def test_nothing_is_put_into_a_node_that_is_closed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    node = jobs.empty(tmp_path / "disk", format="raw")
+    insert_filter(node, Counting)
+    counting = node.driver
+    assert isinstance(counting, Counting)
+    is_closing, may_close = threading.Event(), threading.Event()
+    close = counting.close
+
+    def late() -> None:
+        is_closing.set()
+        may_close.wait(20)
+        close()
+
+    monkeypatch.setattr(counting, "close", late)
+    closing = threading.Thread(target=node.close, daemon=True)
+    closing.start()
+    assert is_closing.wait(20)
+    timer = threading.Timer(0.1, may_close.set)  # when the change waits for it
+    timer.start()
+    with jobs.empty(tmp_path / "other") as other:
+        with pytest.raises(BlockError, match="/disk' is closed"):
+            change(way, node, counting, other)
+        closing.join(20)
+        timer.join(20)
+        assert node.driver is counting
+        with pytest.raises(BlockError, match="/disk' is closed"), node.hold():
+            pass
+        assert not other.closed
+    assert other.closed  # nobody has been left with it
+
+
 def test_what_an_overlay_cannot_be_put_on_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = jobs.chain(tmp_path, 2)
     with jobs.opened(paths[1]) as overlay:
