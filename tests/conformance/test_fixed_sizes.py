@@ -14,6 +14,7 @@ import pytest
 
 from hostel.cli.main import run_tool
 from support import loop
+from support.daemon import listens
 from support.image import qemu_img, real_qemu_img
 from support.process import end
 
@@ -41,7 +42,7 @@ def export(folder: Path, content: bytes) -> Iterator[str]:
     with subprocess.Popen(words) as server:
         try:
             until = time.monotonic() + 60
-            while not socket.exists():
+            while not listens(socket):
                 assert server.poll() is None
                 assert time.monotonic() < until
                 time.sleep(0.01)

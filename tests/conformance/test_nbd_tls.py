@@ -28,6 +28,7 @@ from hostel.net.authorization import Authorization, ListAuthorization, Rule, Sim
 from hostel.net.server import Server
 from hostel.net.tls import TlsCredentials
 from hostel.wire.nbd.protocol import Command
+from support.daemon import listens
 from support.nbd import MIB, TIMEOUT, Certificates, Peer, raw_disk, serving
 
 pytestmark = pytest.mark.requires_tool("openssl")
@@ -281,7 +282,7 @@ def test_our_client_works_on_nbdkit(tmp_path: Path, made: Made) -> None:
     with subprocess.Popen([*words, "memory", "4M"]) as process:
         try:
             deadline = time.monotonic() + TIMEOUT
-            while not sock.exists():
+            while not listens(sock):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             objects.clear()

@@ -14,6 +14,7 @@ import pytest
 
 from hostel.block import graph
 from hostel.errors import Reentered
+from support.daemon import listens
 from support.web import nginx
 
 MIB = 1 << 20
@@ -27,7 +28,7 @@ def nbdkit(folder: Path) -> Iterator[str]:
     with subprocess.Popen(["nbdkit", "-f", "-U", str(path), "memory", "4M"]) as process:
         try:
             deadline = time.monotonic() + 20
-            while not path.exists():
+            while not listens(path):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             yield f"nbd+unix:///?socket={path}"

@@ -22,6 +22,7 @@ from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.domain import Domain
+from support.daemon import listens
 from support.process import end
 
 pytestmark = pytest.mark.qemu
@@ -204,7 +205,7 @@ def test_disk_that_somebody_writes_is_told_with_who_that_is(driver: QemuDriver, 
     export = ["--nbd-server", f"addr.type=unix,addr.path={home}/nbd", "--export", "nbd,id=e,node-name=f,writable=on"]
     with subprocess.Popen([*command, *export]) as other:
         deadline = time.monotonic() + 60
-        while not (home / "nbd").exists():
+        while not listens(home / "nbd"):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         try:
