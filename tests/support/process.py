@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,15 +32,20 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait(PATIENCE)
 
 
-def machines_of(home: Path) -> set[int]:
-    """The process ids of every QEMU whose command line names this directory."""
-    found = set()
+def programs_of(home: Path) -> dict[int, bytes]:
+    """The processes whose command line names this directory: each one's program."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                command = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:  # it has ended since
                 continue
-            if b"qemu-system" in command[0] and any(str(home).encode() in part for part in command):
-                found.add(int(entry.name))
+            if os.fsencode(home) in command:
+                found[int(entry.name)] = command.partition(b"\0")[0]
     return found
+
+
+def machines_of(home: Path) -> set[int]:
+    """The process ids of every QEMU whose command line names this directory."""
+    return {pid for pid, program in programs_of(home).items() if b"qemu-system" in program}
