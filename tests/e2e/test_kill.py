@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,9 @@ import pytest
 
 from hostel import guest
 from hostel.drivers.base import DomainState, ShutoffReason
-from hostel.drivers.qemu import process
-from hostel.errors import VirtError
+from hostel.drivers.qemu import monitor, process
+from hostel.drivers.qemu.monitor import Monitor
+from hostel.errors import QmpError, VirtError
 from hostel.objects import Connection
 from support import image
 from support.process import machines_of
@@ -175,6 +177,22 @@ def test_qemu_is_killed_and_its_death_is_noticed_with_its_reason(
         image.assert_clean(tmp_path / "disk.qcow2", "qcow2")
 
 
+def test_how_qemu_died_is_known_though_the_host_holds_up_who_writes_it_down(
+    tmp_path: Path, connection: Connection
+) -> None:
+    domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk.qcow2", "qcow2")))
+    domain.start(paused=True)
+    (pid,) = machines_of(tmp_path)
+    supervisor = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    later = threading.Timer(4, os.kill, (supervisor, signal.SIGCONT))
+    os.kill(supervisor, signal.SIGSTOP)
+    later.start()
+    os.kill(pid, signal.SIGKILL)
+    domain.wait(DomainState.SHUTOFF, 20)
+    assert "killed by SIGKILL" in domain.state_info().detail
+    later.join(20)
+
+
 def test_qemu_that_dies_while_it_is_started_is_an_error_and_leaves_nothing(
     tmp_path: Path, connection: Connection, chance: random.Random, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +213,23 @@ def test_qemu_that_dies_while_it_is_started_is_an_error_and_leaves_nothing(
     assert machines_of(tmp_path) == set()
     domain.start()
     wait_for_report(tmp_path, 1)
+
+
+def test_qemu_that_hangs_up_a_moment_before_it_is_gone_is_told_to_have_been_killed(
+    tmp_path: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killers: list[threading.Timer] = []
+
+    def hang_up(_: Path) -> Monitor:
+        killers.append(threading.Timer(0.3, os.kill, (*machines_of(tmp_path), signal.SIGKILL)))
+        killers[0].start()
+        raise QmpError("Disconnected", "QEMU hung up")
+
+    monkeypatch.setattr(monitor, "connect", hang_up)
+    domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk.qcow2", "qcow2")))
+    with pytest.raises(VirtError, match=r"domain 'guest' could not be started: QEMU was killed by SIGKILL"):
+        domain.start()
+    killers[0].join(20)
 
 
 def test_a_guest_boots_after_qemu_was_killed_in_the_middle_of_its_writes(

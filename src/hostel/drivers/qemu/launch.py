@@ -432,7 +432,9 @@ class Launcher:
                     status = self._let_run(status)
             self._tell(status, paused=paused, origin=origin)
         except QmpError as error:
-            code = process.exit_status(run, 2 if started is None or not process.runs(pid, started) else 0)
+            hung_up = error.error_class == "Disconnected"
+            is_gone = started is None or process.ended(pid, started, 2 if hung_up else 0)
+            code = process.exit_status(run, process.RECORDING if is_gone else 0)
             if code is not None and code > 128:  # then the last line is the supervising shell's
                 raise _no_start(name, process.describe(code)) from error
             said = None if error.error_class == "Timeout" else self._said(argv, status, log, error)

@@ -294,7 +294,7 @@ class Machines:
         self.forget(name, run, Ending(ShutoffReason.FAILED, "the process that was starting it died"))
 
     def _ending(self, name: str, status: Status) -> Ending:
-        code = process.exit_status(Path(status.run), 2)
+        code = process.exit_status(Path(status.run), process.RECORDING)
         settle(status.stdio, self.directories, Path(status.run), self.log(name))
         if status.migration is not None and status.migration.phase == "confirm":
             return Ending(ShutoffReason.MIGRATED, "")

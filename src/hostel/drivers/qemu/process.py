@@ -86,6 +86,7 @@ shift; exec "$@"
 # The lock comes as standard input: dash knows no descriptor above 9 by number.
 _OUTER: Final = 'umask 077; exec 9<&0 0</dev/null; body=$1; shift; (exec sh -c "$body" supervisor "$@") & exit 0'
 _HELPER_SECONDS: Final = 12.0
+RECORDING: Final = 15.0  # seconds in which it is written down how QEMU ended: its helpers are ended before
 _ACCEPTS: Final = "00010000"  # __SO_ACCEPTCON of linux/net.h, as /proc/net/unix has it
 _GROUND: Final = "qemu"
 WRITER: Final = "writer"  # a lock that is held by what writes the log
