@@ -24,7 +24,8 @@ MIB = 1 << 20
 def in_child(work: Callable[[], object]) -> str:
     """Work in a forked child that ends as one does; what it raised, or returned."""
     reading, writing = os.pipe()
-    if not os.fork():
+    child = os.fork()
+    if not child:
         os.close(reading)
         try:
             said = repr(work())
@@ -35,7 +36,7 @@ def in_child(work: Callable[[], object]) -> str:
     os.close(writing)
     with open(reading, "rb") as stream:
         said = stream.read().decode()
-    os.wait()
+    os.waitpid(child, 0)
     return said
 
 

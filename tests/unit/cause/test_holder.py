@@ -49,7 +49,7 @@ def test_of_those_who_have_an_image_open_who_locks_it_is_named(tmp_path: Path) -
             lock(stream.fileno(), str(path), Permission.WRITE, Permission.ALL)
         assert f"It is open in process {writer} (" in str(caught.value.hint)
         assert "machine web1)" in str(caught.value.hint)
-        assert str(reader) not in str(caught.value.hint)
+        assert f"process {reader} " not in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
