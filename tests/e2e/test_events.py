@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from hostel import guest
-from hostel.drivers.events import Event, Lifecycle, Subject
+from hostel.drivers.base.block import BlockCopyFlag
+from hostel.drivers.events import BlockJobStatus, Event, Lifecycle, Subject
 from hostel.drivers.qemu import watch
+from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.launch import Launcher
+from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.qemu.status import Status
 from hostel.objects import Connection
 from hostel.objects.event import EventStream
@@ -100,6 +103,24 @@ def test_another_listener_goes_on_where_the_one_that_watched_has_left(tmp_path: 
         domain.resume()
         assert until(second, "lifecycle").detail["event"] == Lifecycle.SUSPENDED
         assert until(second, "lifecycle").detail["event"] == Lifecycle.RESUMED
+
+
+def test_a_job_that_is_ready_before_somebody_watches_is_told(
+    tmp_path: Path, connection: Connection, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk.img")))
+    domain.start(paused=True)
+
+    def late(path: Path, *, timeout: float) -> Monitor:
+        time.sleep(2)
+        return Monitor(path, timeout=timeout)
+
+    monkeypatch.setattr(watch, "Monitor", late)
+    copy = f"<disk type='file'><driver type='raw'/><source file='{tmp_path}/copy.img'/></disk>"
+    ref = driver.domain_lookup_by_name("guest")
+    with connection.listen() as events:
+        driver.domain_block_copy(ref, "vda", copy, flags=BlockCopyFlag.TRANSIENT_JOB)
+        assert until(events, "block-job-2").detail["status"] == BlockJobStatus.READY
 
 
 def test_pools_and_networks_tell_of_themselves(tmp_path: Path, connection: Connection) -> None:

@@ -144,6 +144,7 @@ class Watch:
                 if not self._is_of(status):  # what came in its place has its socket at the same path
                     self.look()
                     return
+                self._after(ref)  # what QEMU has said before
                 looks_at = math.inf
                 while not self._stopping.is_set():
                     event = monitor.wait(0.5)
