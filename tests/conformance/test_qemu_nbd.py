@@ -451,6 +451,24 @@ def test_a_guessed_raw_image_is_warned_of(folder: Path) -> None:
     assert seen[1].startswith(seen[0].split("qemu-nbd:")[0])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "-f qcow2 -o 65536 a.qcow2",
+        "--image-opts driver=raw,offset=64k,file.driver=raw,file.offset=1k,file.file.filename=b.raw",
+    ],
+)
+def test_a_part_of_a_part_is_described_as_by_the_real_tool(folder: Path, words: str) -> None:
+    (folder / "b.raw").write_bytes(CONTENT + b"end")
+    run("qemu-img convert -f raw -O qcow2 b.raw a.qcow2")
+    seen = []
+    for tool in (["qemu-nbd"], OURS):
+        with server("-r", "-t", *words.split(), tool=tool):
+            run(["qemu-img", "convert", "-f", "raw", "-O", "raw", uri(), "copy"])
+            seen.append((run(["nbdinfo", "--map", uri()]), Path("copy").read_bytes()))
+    assert seen[0] == seen[1]
+
+
 def test_a_part_of_an_overlay_is_described_with_what_it_stands_on(folder: Path) -> None:
     """What the overlay leaves to its backing file passed for zeroes, which clients do not read."""
     run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "a.raw", "-F", "raw", "over"])

@@ -62,7 +62,7 @@ class BaseAllocation:
 
     def _inside(self, extent: ChainExtent) -> int:
         """How much of an extent a raw image's file has: a disk's last sector may be more than the file's end."""
-        storage = extent.layer.storage
+        storage = extent.file or extent.layer.storage
         if extent.layer.format != "raw" or storage is None or extent.host_offset is None or self._block > 1:
             return extent.length
         return max(0, min(extent.length, storage.length - extent.host_offset))
