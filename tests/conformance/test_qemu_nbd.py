@@ -238,6 +238,28 @@ def test_a_signal_while_the_image_is_opened_leaves_no_socket(tmp_path: Path) -> 
     assert not path.exists()
 
 
+def test_an_image_whose_server_hangs_is_given_up_by_one_signal(tmp_path: Path) -> None:
+    path = tmp_path / "nbd.sock"
+    with socket.socket(socket.AF_UNIX) as slow:
+        slow.bind(str(tmp_path / "slow"))
+        slow.listen()
+        slow.settimeout(30)
+        process = subprocess.Popen([*OURS, "-k", path, f"nbd:unix:{tmp_path}/slow"], stderr=subprocess.PIPE)
+        try:
+            client, _ = slow.accept()
+            with client:
+                process.send_signal(signal.SIGTERM)
+                began = time.monotonic()
+                assert process.wait(25) == 0
+                assert time.monotonic() - began < 15
+            assert process.stderr is not None
+            assert process.stderr.read() == b""
+        finally:
+            process.kill()
+            process.communicate(timeout=20)
+    assert not path.exists()
+
+
 def test_it_ends_with_its_last_client_and_not_with_one_that_only_looks(folder: Path) -> None:
     with server("-f", "raw", "a.raw") as process:
         run(["qemu-nbd", "-L", "-k", folder / "nbd.sock"])

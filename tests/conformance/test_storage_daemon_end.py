@@ -7,6 +7,7 @@ import errno
 import fcntl
 import json
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -124,6 +125,31 @@ def test_a_disk_that_hangs_holds_up_no_other_and_a_second_signal_gives_it_up(
     assert "'g'" not in said
     assert "'good'" not in said
     assert not [left for left in ("pid", "nbd.sock", "monitor.sock") if (folder / left).exists()]
+    real_qemu_img("check", "-q", folder / "good.qcow2")
+
+
+def test_an_image_whose_server_hangs_is_given_up_by_one_signal(folder: Path) -> None:
+    words = [
+        "--nbd-server", "addr.type=unix,addr.path=nbd.sock", "--pidfile", "pid",
+        "--blockdev", "qcow2,node-name=good,file.driver=file,file.filename=good.qcow2",
+        "--blockdev", "nbd,node-name=bad,server.type=unix,server.path=slow.sock",
+    ]  # fmt: skip
+    with socket.socket(socket.AF_UNIX) as slow:
+        slow.bind("slow.sock")
+        slow.listen()
+        slow.settimeout(30)
+        with subprocess.Popen([*OURS, *words], stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stderr is not None
+                with slow.accept()[0]:
+                    process.send_signal(signal.SIGTERM)
+                    began = time.monotonic()
+                    assert process.wait(25) == 0
+                    assert time.monotonic() - began < 15
+                assert process.stderr.read() == ""
+            finally:
+                process.kill()
+    assert not [left for left in ("pid", "nbd.sock") if (folder / left).exists()]
     real_qemu_img("check", "-q", folder / "good.qcow2")
 
 

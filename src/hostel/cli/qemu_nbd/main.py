@@ -14,6 +14,7 @@ from hostel.block.restraint import unrestrained
 from hostel.cli.qemu import pidfile
 from hostel.cli.qemu.ending import Ending
 from hostel.cli.qemu.failure import Answered, Failure, HelpAsked, VersionAsked
+from hostel.cli.qemu.impatience import GivenUp, Impatience
 from hostel.cli.qemu.output import Output
 from hostel.cli.qemu.release import QEMU_VERSION
 from hostel.cli.qemu_nbd import settings as options
@@ -172,14 +173,19 @@ def _serve(
 ) -> int:
     """Serve until the end; signals end it as the last client does."""
     path = settings.socket
-    heard = _hear()
+    impatience = Impatience()
+    heard = _hear(impatience)
     with ExitStack() as stack:
         listeners = _listen(settings, handed_over)
         for listener in listeners:
             stack.callback(listener.close)
         if path is not None:
             stack.callback(address.remove_unix, path)
-        node = open_image(settings, output)
+        try:
+            with impatience.opening():
+                node = open_image(settings, output)
+        except GivenUp:
+            return 0
         ending = Ending(output.error)
         stack.callback(_close, ending, node)
         export = NbdExport(
@@ -227,15 +233,16 @@ def _close(ending: Ending, node: BlockNode) -> None:
     ending.finish()
 
 
-def _hear() -> list[int]:
+def _hear(impatience: Impatience) -> list[int]:
     """Let the signals that end a server wait until there is one: its socket is taken away, and its image is closed.
 
-    Of an image that is not opened in the end, the second signal lets go.
+    Of an image that is not opened in the end, the second signal lets go, where none is given up.
     """
     heard: list[int] = []
 
     def hear(number: int, _: object) -> None:
         heard.append(number)
+        impatience.begin()
         signal.signal(number, signal.SIG_DFL)
 
     for number in _ENDING:

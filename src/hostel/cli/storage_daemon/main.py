@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hostel.cause import hint_of
@@ -13,6 +13,7 @@ from hostel.cli.qemu import pidfile
 from hostel.cli.qemu.failure import Failure
 from hostel.cli.qemu.flag import Flag
 from hostel.cli.qemu.getopt import GetOpt
+from hostel.cli.qemu.impatience import GivenUp, Impatience
 from hostel.cli.qemu.output import Output
 from hostel.cli.qemu.release import QEMU_VERSION
 from hostel.cli.storage_daemon import usage
@@ -95,15 +96,22 @@ def _start(given: Sequence[_Given], output: Output) -> int:
         with notice.listening(output.noticed), ExitStack() as stack:
             # Where making them fails, or a signal comes meanwhile, what was made is taken back.
             stack.callback(daemon.close)
+            impatience = Impatience()
+
+            def stop(*_: object) -> None:
+                impatience.begin()
+                daemon.stop()
+
             for number in _ENDING:
-                signal.signal(number, lambda *_: daemon.stop())
+                signal.signal(number, stop)
             try:
                 # A client that comes while they are made finds all of them: its commands wait.
                 with daemon.lock:
                     for each in given:
                         if not daemon.stopping:
-                            _make(daemon, each, output)
-            except _Done:
+                            with impatience.opening() if each.name == "blockdev" else nullcontext():
+                                _make(daemon, each, output)
+            except (GivenUp, _Done):
                 return 0
             daemon.serve()
             _write_pid_file(stack, [value for name, value, _ in given if name == "pidfile"])
