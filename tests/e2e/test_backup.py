@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from hostel import guest
-from hostel.drivers.base import DestroyFlag, DomainRef, DomainState, UndefineFlag
+from hostel.drivers.base import DestroyFlag, DomainRef, DomainState, StartFlag, UndefineFlag
 from hostel.drivers.base.backup import (
     BackupBeginFlag,
     CheckpointDeleteFlag,
@@ -72,6 +72,15 @@ class Machine:
         assert boot is not None
         return boot
 
+    def stand(self) -> None:
+        """Start it with a guest that does not run."""
+        self.ref = self.driver.domain_create(self.ref, StartFlag.PAUSED)
+
+    def write(self) -> None:
+        """Write a sector as the guest's device does."""
+        line = f'qemu-io -d /machine/peripheral/virtio-disk0/virtio-backend "write -q {guest.state_offset()} 512"'
+        assert self.ask("human-monitor-command", {"command-line": line}) == ""
+
     def checkpoint(self, name: str) -> CheckpointRef:
         xml = f"<domaincheckpoint><name>{name}</name></domaincheckpoint>"
         return self.driver.domain_checkpoint_create_xml(self.ref, xml)
@@ -98,8 +107,9 @@ class Machine:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
-    def ask(self, command: str) -> object:
-        said = self.driver.domain_qemu_monitor_command(self.ref, json.dumps({"execute": command}))
+    def ask(self, command: str, arguments: dict[str, str] | None = None) -> object:
+        asked = json.dumps({"execute": command, "arguments": arguments or {}})
+        said = self.driver.domain_qemu_monitor_command(self.ref, asked)
         return json.loads(said)["return"]
 
     def check(self, *bitmaps: str) -> None:
@@ -462,7 +472,7 @@ def test_killed_at_any_step_a_backup_is_served_or_not_there(tmp_path: Path) -> N
         with session(home) as connection:
             assert isinstance(connection.hypervisor, QemuDriver)
             machine = Machine(home, connection.hypervisor)
-            machine.boot(start=True)
+            machine.stand()
             killed = killed_at(step, STEPS, functools.partial(back_up, home, machine.ref))
             names = [item.name for item in machine.driver.domain_list_all_checkpoints(machine.ref)]
             is_served = machine.document() is not None
@@ -499,9 +509,9 @@ def test_killed_at_any_step_a_written_backup_is_whole_or_gone(tmp_path: Path) ->
         with session(home) as connection:
             assert isinstance(connection.hypervisor, QemuDriver)
             machine = Machine(home, connection.hypervisor)
-            machine.boot(start=True)
+            machine.stand()
             machine.checkpoint("old")
-            machine.boot()
+            machine.write()
             killed = killed_at(step, steps, functools.partial(push_and_settle, home, machine.ref))
             machine.settle()
             machine.check("old")

@@ -210,7 +210,7 @@ def test_killed_at_any_step_of_a_job_the_chain_is_the_old_one_or_the_new_one(
         with session(home) as connection:
             own = connection.hypervisor
             assert isinstance(own, QemuDriver)
-            chain = Chain(home, own)
+            chain = Chain(home, own, boots=False)
 
             def act(home: Path = home, chain: Chain = chain) -> None:
                 child = QemuDriver(Directories.under(home))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from hostel import guest
-from hostel.drivers.base import DomainRef, DomainXmlFlag
+from hostel.drivers.base import DomainRef, DomainXmlFlag, StartFlag
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.model.domain.domain import Domain
@@ -31,9 +31,17 @@ def wait_for_job(driver: QemuDriver, ref: DomainRef, *, ready: bool = False) -> 
 
 
 class Chain:
-    """A guest on a chain of images: base, then ``depth`` overlays; what the guest writes is known."""
+    """A guest on a chain of images: base, then ``depth`` overlays; what the guest writes is known.
 
-    def __init__(self, home: Path, driver: QemuDriver, depth: int = 2, *, words: str = "") -> None:
+    Args:
+        home: where the images are made.
+        driver: of the machine.
+        depth: overlays.
+        words: attributes of the disk's driver, with a blank before each.
+        boots: whether the guest runs; otherwise the machine stands still, with what the guest writes on its disk.
+    """
+
+    def __init__(self, home: Path, driver: QemuDriver, depth: int = 2, *, words: str = "", boots: bool = True) -> None:
         self.home, self.driver = home, driver
         self.oracle = Oracle(SIZE)
         self.before = self.oracle.image("chain", guest.Mode.WAIT)
@@ -43,8 +51,13 @@ class Chain:
         for below, path in zip(self.paths, self.paths[1:], strict=False):
             image.qemu_img("create", "-q", "-f", "qcow2", "-b", below.name, "-F", "qcow2", path)
         xml = domain_xml(home, disk(self.paths[-1], "qcow2", words=words))
-        self.ref: DomainRef = driver.domain_create(driver.domain_define_xml(xml))
-        assert wait_for_report(home, 1).failures == 0
+        self.ref: DomainRef = driver.domain_define_xml(xml)
+        if boots:
+            self.ref = driver.domain_create(self.ref)
+            assert wait_for_report(home, 1).failures == 0
+        else:
+            image.write(self.paths[-1], "qcow2", *self.oracle.written(1))
+            self.ref = driver.domain_create(self.ref, StartFlag.PAUSED)
 
     def chain(self) -> list[str]:
         """The files of the chain by the live document, top first."""

@@ -64,12 +64,16 @@ class Oracle:
         _fill(content, self.by_host)
         return bytes(content)
 
+    def written(self, boots: int) -> list[tuple[int, bytes]]:
+        """What the guest has written after ``boots`` boots: where, and the bytes."""
+        ranges = [(lba * guest.SECTOR, guest.pattern(seed, lba, count)) for lba, count, seed in self.by_guest]
+        return [*ranges, (guest.state_offset(), guest.state_sector(boots))]
+
     def after(self, before: bytes, boots: int) -> bytes:
         """The disk after ``boots`` boots, to the last byte."""
         content = bytearray(before)
-        _fill(content, self.by_guest)
-        start = guest.state_offset()
-        content[start : start + guest.SECTOR] = guest.state_sector(boots)
+        for start, data in self.written(boots):
+            content[start : start + len(data)] = data
         return bytes(content)
 
 
