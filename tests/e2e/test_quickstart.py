@@ -98,7 +98,7 @@ def test_what_is_printed_can_be_typed(tmp_path: Path, place: Path, environment: 
             lines.append("until hostel virsh domstate quickstart | grep -q 'shut off'; do sleep 0.1; done")
     environment["PATH"] = f"{tmp_path / 'bin'}:{environment['PATH']}"
     typed = subprocess.run(
-        ["sh", "-c", "\n".join(lines)], env=environment, capture_output=True, text=True, timeout=120, check=False
+        ["sh", "-c", "\n".join(lines)], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert (typed.returncode, typed.stderr) == (0, ""), typed.stdout
     reports = guest.parse_reports((place / "serial.log").read_text())
