@@ -40,14 +40,17 @@ def until(stream: EventStream, kind: str, seconds: float = 20) -> Event:
     raise AssertionError(f"no {kind} within {seconds} s")
 
 
-def wait_for_watcher(run: str) -> None:
-    """Wait until somebody is connected to QEMU's second monitor, and has greeted it."""
+def connections(run: str) -> set[str]:
+    """Those to QEMU's second monitor, by their inodes; one that was hung up is there until QEMU closes it, too."""
+    connected = "03"  # their state, in Linux's include/uapi/linux/net.h
+    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines() if f"{run}/events" in line]
+    return {inode for *_, state, inode, _ in lines if state == connected}
+
+
+def wait_for_watcher(run: str, before: set[str]) -> None:
+    """Wait until somebody else is connected to QEMU's second monitor than before, and has greeted it."""
     deadline = time.monotonic() + 30
-    connected = "03"  # its state, in Linux's include/uapi/linux/net.h
-    while not any(
-        line.endswith(f"{run}/events") and line.split()[5] == connected
-        for line in Path("/proc/net/unix").read_text().splitlines()
-    ):
+    while not connections(run) - before:
         assert time.monotonic() < deadline, "nobody watches"
         time.sleep(0.05)
     time.sleep(1)
@@ -93,13 +96,15 @@ def test_another_listener_goes_on_where_the_one_that_watched_has_left(tmp_path: 
     domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk.img"), cdrom(None)))
     domain.start()
     wait_for_report(tmp_path, 1)
+    run = Status.parse((tmp_path / "run/qemu/guest.xml").read_text()).run
     first = connection.listen()
+    wait_for_watcher(run, set())
     with connection.listen() as second:
         domain.suspend()
         assert until(first, "lifecycle").detail["event"] == Lifecycle.SUSPENDED
+        before = connections(run)
         first.close()
-        run = Status.parse((tmp_path / "run/qemu/guest.xml").read_text()).run
-        wait_for_watcher(run)  # the second looks each second for what nobody watches
+        wait_for_watcher(run, before)  # the second looks each second for what nobody watches
         domain.resume()
         assert until(second, "lifecycle").detail["event"] == Lifecycle.SUSPENDED
         assert until(second, "lifecycle").detail["event"] == Lifecycle.RESUMED

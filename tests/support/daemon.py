@@ -24,7 +24,7 @@ class Monitor:
 
     def __init__(self, path: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(20)
+        self.sock.settimeout(60)
         self.sock.connect(str(path))
         self.stream = self.sock.makefile("r")
         self.events: list[dict[str, Any]] = []
