@@ -76,7 +76,10 @@ def test_clients_open_channels_and_read_labels(tmp_path: Path) -> None:
                 "d.openChannel('org.test', s, 0)\n"
                 "try: d.openChannel('org.test', c.newStream(), 0)\n"
                 "except libvirt.libvirtError as e: print(e)\n"
-                "s.abort()\n",
+                "s.abort()\n"
+                "s = c.newStream()\n"
+                "d.openChannel('org.test', s, 0)\n"  # nobody has it any more
+                "s.finish()\n",
                 uri="qemu:///session",
             )
             active = "operation failed: Active channel stream exists for this domain"

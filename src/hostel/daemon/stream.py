@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _AHEAD: Final = 4 * MiB  # bytes of an upload that may wait for the disk
 _DOWNLOADED: Final = MiB  # bytes in one message; clients have taken so much since libvirt 0.9.13
 _STALLED: Final = 600.0  # seconds after which a side that moves nothing ends the stream
-_CONSOLE_WAIT: Final = 0.5  # seconds
+_CONSOLE_WAIT: Final = 0.1  # seconds after which it is seen that the client has ended it
 _CONSOLE_READ: Final = 4096  # bytes
 
 
@@ -198,6 +198,45 @@ class Upload:
         self._accepted()
 
 
+class Farewell:
+    """Answers the end that a client makes of a stream, once the driver has let go of what it used for that.
+
+    What the client does next may be about the same.
+
+    Args:
+        client: whose stream it is.
+        frames: its messages.
+        stream: which is over then.
+    """
+
+    def __init__(self, client: Client, frames: StreamFrames, stream: Stream) -> None:
+        self._client = client
+        self._frames = frames
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._is_asked = self._is_free = False
+
+    def ask(self) -> None:
+        """The client has made an end, and waits to hear that."""
+        with self._lock:
+            self._is_asked = True
+        self._answer()
+
+    def let_go(self) -> None:
+        """The driver has nothing open any more."""
+        with self._lock:
+            self._is_free = True
+        self._answer()
+
+    def _answer(self) -> None:
+        with self._lock:
+            if not self._is_asked or not self._is_free:
+                return
+            self._is_asked = False
+        self._client.forget(self._frames.serial, self._stream)
+        self._client.send(self._frames.finish())
+
+
 class Download:
     """A driver gives, the client takes.
 
@@ -216,17 +255,13 @@ class Download:
         self._first = first
         self._source = source
         self._over = threading.Event()  # the client has ended it, in order or not
-        self._lock = threading.Lock()
-        self._let_go = False  # the driver has nothing open any more
-        self._asked = False  # the client waits to hear that
+        self._farewell = Farewell(client, frames, self)
 
     def receive(self, event: StreamData | StreamHole | StreamEnd) -> None:
         """See :class:`Stream`."""
         if isinstance(event, StreamEnd):
             self._over.set()
-            with self._lock:
-                self._asked = True
-            self._answer()
+            self._farewell.ask()
 
     def cut(self) -> None:
         """See :class:`Stream`."""
@@ -254,18 +289,7 @@ class Download:
                 close()
         if end is not None and not self._over.is_set():
             self._client.send(end)
-        with self._lock:
-            self._let_go = True
-        self._answer()
-
-    def _answer(self) -> None:
-        """Say that the end was heard, once the driver has let go."""
-        with self._lock:
-            if not self._asked or not self._let_go:
-                return
-            self._asked = False
-        self._client.forget(self._frames.serial, self)
-        self._client.send(self._frames.finish())
+        self._farewell.let_go()
 
     def _send(self, piece: memoryview | Hole) -> None:
         channel = self._client.channel
@@ -293,6 +317,7 @@ class Console:
         self._console = console
         self._inflow = Inflow(lambda on: client.pause(self, on))
         self._over = threading.Event()
+        self._farewell = Farewell(client, frames, self)
 
     def receive(self, event: StreamData | StreamHole | StreamEnd) -> None:
         """See :class:`Stream`."""
@@ -301,8 +326,7 @@ class Console:
         elif isinstance(event, StreamEnd):
             self._over.set()
             self._inflow.end(event.error)
-            self._client.forget(self._frames.serial, self)
-            self._client.send(self._frames.finish())
+            self._farewell.ask()
 
     def cut(self) -> None:
         """See :class:`Stream`."""
@@ -322,6 +346,7 @@ class Console:
             self._inflow.end(_gone())
             writer.join()
             self._console.close()
+            self._farewell.let_go()
 
     def _read(self) -> None:
         while not self._over.is_set():
