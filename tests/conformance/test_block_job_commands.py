@@ -440,3 +440,23 @@ def test_a_filter_is_shown_under_the_name_that_it_was_given(tmp_path: Path, driv
         found.append(shown)
     assert found[0] == found[1]
     assert found[0]["drv"] == driver
+
+
+@pytest.mark.parametrize("given", [{}, {"backing-file": "other"}])
+def test_a_stream_to_the_image_right_below_records_the_name_that_it_has(tmp_path: Path, given: dict[str, str]) -> None:
+    recorded = []
+    for folder, tool in ((tmp_path / "ours", OURS), (tmp_path / "theirs", THEIRS)):
+        folder.mkdir()
+        (folder / "base").write_bytes(bytes(1 << 20))
+        real_qemu_img("create", "-q", "-f", "qcow2", "-b", "base", "-F", "raw", folder / "top")
+        nodes = (
+            "driver=raw,node-name=b,offset=4096,file.driver=file,file.filename=base",
+            "driver=qcow2,node-name=d,backing=b,file.driver=file,file.filename=top",
+        )
+        with daemon(folder, *(word for node in nodes for word in ("--blockdev", node)), tool=tool) as running:
+            command = {"job-id": "j", "device": "d", "base-node": "b", **given}
+            running.monitor.send(json.dumps({"execute": "block-stream", "arguments": command}))
+            assert "error" not in running.monitor.wait_for("BLOCK_JOB_COMPLETED")["data"]
+        information = json.loads(real_qemu_img("info", "-U", "--output=json", folder / "top"))
+        recorded.append((information["backing-filename"], information["backing-filename-format"]))
+    assert recorded[0] == recorded[1]

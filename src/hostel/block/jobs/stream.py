@@ -118,10 +118,12 @@ class StreamJob(Job):
         if self._failure is not None:
             raise self._failure.cause
         overlay, base = self._overlay, self._base
-        if overlay.backing is base:
+        if overlay.backing is None:
             return
         flush_last(overlay)
-        change_backing(overlay, base, self._backing_file)
+        change_backing(overlay, base, self._backing_file)  # it may be opened by another name than the recorded one
+        if overlay.backing is base:
+            return
         former = replace_backing(overlay, base.share() if base is not None else None)
         if former is not None:
             retire(former)
