@@ -55,8 +55,8 @@ def add_bridge(name: str) -> None:
 
 def vsctl(*words: str) -> str:
     """Run ``ovs-vsctl``; what it prints."""
-    command = ["ovs-vsctl", "--timeout=10", *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    command = ["ovs-vsctl", "--timeout=60", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=80).stdout.strip()
 
 
 def column(table: str, record: str, name: str) -> str:
