@@ -110,17 +110,33 @@ def test_another_listener_goes_on_where_the_one_that_watched_has_left(tmp_path: 
         assert until(second, "lifecycle").detail["event"] == Lifecycle.RESUMED
 
 
+def connect_late(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have those who watch machines take so long to connect to them."""
+
+    def late(path: Path, *, timeout: float) -> Monitor:
+        time.sleep(seconds)
+        return Monitor(path, timeout=timeout)
+
+    monkeypatch.setattr(watch, "Monitor", late)
+
+
+def test_who_begins_to_listen_hears_what_happens_from_then_on(
+    tmp_path: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk.img")))
+    domain.start()
+    connect_late(monkeypatch, 0.5)
+    with connection.listen() as events:
+        domain.suspend()
+        assert until(events, "lifecycle").detail["event"] == Lifecycle.SUSPENDED
+
+
 def test_a_job_that_is_ready_before_somebody_watches_is_told(
     tmp_path: Path, connection: Connection, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk.img")))
     domain.start(paused=True)
-
-    def late(path: Path, *, timeout: float) -> Monitor:
-        time.sleep(2)
-        return Monitor(path, timeout=timeout)
-
-    monkeypatch.setattr(watch, "Monitor", late)
+    connect_late(monkeypatch, 3)
     copy = f"<disk type='file'><driver type='raw'/><source file='{tmp_path}/copy.img'/></disk>"
     ref = driver.domain_lookup_by_name("guest")
     with connection.listen() as events:

@@ -28,6 +28,7 @@ from hostel.drivers.store import take_lock
 from hostel.errors import QmpError, VirtError
 
 _LOOK_SECONDS: Final = 1.0
+_CONNECT_SECONDS: Final = 1.0
 _END_SECONDS: Final = 5.0  # in which QEMU ends, most often, after it has said that its guest has
 _FOLLOWED: Final = ("JOB_STATUS_CHANGE", "BLOCK_JOB_READY", "DEVICE_DELETED")
 _ENDED: Final = ("STOP", "GUEST_PANICKED")  # after which something may follow
@@ -93,8 +94,13 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
-        """Watch what runs now, and look each second for what runs since."""
-        self._look()
+        """Watch what runs now, and look each second for what runs since.
+
+        What happens once this has returned is heard: it waits until QEMU serves us, but for one that hangs.
+        """
+        deadline = time.monotonic() + _CONNECT_SECONDS
+        for connected in self._look():
+            connected.wait(max(0.0, deadline - time.monotonic()))
         self._thread.start()
 
     def look(self) -> None:
@@ -115,18 +121,22 @@ class Watch:
             self._looking.clear()
             self._look()
 
-    def _look(self) -> None:
+    def _look(self) -> list[threading.Event]:
+        """Watch what nobody watches; for each machine what is set once we are connected to it."""
+        begun = []
         for name in self._machines.statuses.names():
             thread = self._watched.get(name)
             if thread is None or not thread.is_alive():
                 status = self._status(name)
                 lock = _hold(Path(status.run)) if status is not None and status.pid else None
                 if status is not None and lock is not None:
+                    begun.append(connected := threading.Event())
                     thread = threading.Thread(
-                        target=self._watch, args=(status, lock), name=f"watch {name}", daemon=True
+                        target=self._watch, args=(status, lock, connected), name=f"watch {name}", daemon=True
                     )
                     self._watched[name] = thread
                     thread.start()
+        return begun
 
     def _status(self, name: str) -> Status | None:
         try:
@@ -134,12 +144,13 @@ class Watch:
         except (ValueError, VirtError):
             return None
 
-    def _watch(self, status: Status, lock: int) -> None:
+    def _watch(self, status: Status, lock: int, connected: threading.Event) -> None:
         """Tell what one QEMU says until it ends, or we do."""
         domain = status.domain
         ref = DomainRef(domain.name, domain.uuid or "", status.id)
         try:
             monitor = Monitor(process.ground(Path(status.run)) / "events", timeout=5)
+            connected.set()
             try:
                 if not self._is_of(status):  # what came in its place has its socket at the same path
                     self.look()
@@ -161,6 +172,7 @@ class Watch:
             if not self._stopping.is_set():
                 self._after(ref)  # QEMU has ended: its state is put away, which is told
         finally:
+            connected.set()
             os.close(lock)
 
     def _is_of(self, run: Status) -> bool:
