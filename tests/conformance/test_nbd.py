@@ -332,6 +332,22 @@ def test_extents_of_nbdkit_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.requires_tool("nbdkit")
+@pytest.mark.parametrize("size", [513, 1000, 3 * 65536 + 100])
+@pytest.mark.parametrize("server", ["--filter=noextents", "--no-sr", "-r"])
+@pytest.mark.parametrize(
+    "ways", ["--output=json", "--output=json -s 1", "--output=json -l 600", "--output=json -s 514", ""]
+)
+def test_a_disk_of_no_whole_sectors_is_mapped_as_by_qemu_img(tmp_path: Path, size: int, server: str, ways: str) -> None:
+    with other(tmp_path, "nbdkit", "-f", "-U", "{socket}", server, "data", "@10 ( 0x55 )*300", f"size={size}") as uri:
+        words = ["map", "-f", "raw", *ways.split(), uri]
+        said = [
+            subprocess.run([*tool, *words], capture_output=True, text=True, timeout=60, check=True).stdout
+            for tool in ((sys.executable, "-m", "hostel", "qemu-img"), ("qemu-img",))
+        ]
+        assert said[0] == said[1]
+
+
+@pytest.mark.requires_tool("nbdkit")
 def test_errors_of_nbdkit_are_errors_with_their_numbers(tmp_path: Path) -> None:
     words = ("nbdkit", "-f", "-U", "{socket}", "--filter=error", "memory", "8M")
     rates = ("error=ENOSPC", "error-pwrite-rate=100%", "error-pread-rate=0%")

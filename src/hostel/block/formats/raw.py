@@ -151,7 +151,7 @@ class RawDriver(FormatDriver):
     def _place(self, extent: Extent) -> tuple[int | None, BlockNode | None]:
         """Where an extent of the child's begins, and in what, as extents say it: below a child that has a format."""
         if not isinstance(self._file.driver, FormatDriver):
-            return extent.offset, None
+            return None if extent.host_offset is None else extent.offset, None
         file = extent.file or self._file.direct
         return (None, None) if file is None else (extent.host_offset, file)
 

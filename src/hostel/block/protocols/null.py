@@ -104,7 +104,7 @@ class NullDriver(ProtocolDriver):
         if self._read_zeroes:
             yield Extent(offset, length, Status.ALLOCATED | Status.ZERO, offset)
         else:
-            yield Extent(offset, length, Status.ALLOCATED)
+            yield Extent(offset, length, Status.ALLOCATED, offset)
 
     def info(self) -> FormatInfo:
         """Nothing is known."""

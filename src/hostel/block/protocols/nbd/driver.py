@@ -221,16 +221,15 @@ class NbdDriver(ProtocolDriver):
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """What the server says of the range; all of it is data where it says nothing."""
+        if not self._export.contexts:
+            yield from super().extents(offset, length)
+            return
         end = offset + length
         while offset < end:
             inside = min(end, self._export.size) - offset
-            if inside <= 0:
+            if inside <= 0:  # what its last sector lacks
                 yield Extent(offset, end - offset, Status.ZERO | Status.ALLOCATED)
                 return
-            if not self._export.contexts:
-                yield Extent(offset, inside, Status.DATA | Status.ALLOCATED, offset)
-                offset += inside
-                continue
             low, high = self._enclose(offset, min(inside, _RANGE))
             for size, flags in self._status(low, high - low):
                 stop = min(low + size, end)
