@@ -189,6 +189,14 @@ def test_a_null_disk(pair: list[Path]) -> None:
     assert both(pair, "--image-opts", *lines, options)[0] == 0
 
 
+@pytest.mark.parametrize("options", ["driver=null-co,size=1000", "driver=raw,file.driver=null-co,file.size=1000"])
+def test_a_null_disk_of_no_whole_sectors(pair: list[Path], options: str) -> None:
+    lines = commands("length", "write 0 1000", "write 512 512", "read 512 512", "map", "write 1024 512")
+    assert both(pair, "--image-opts", *lines, options)[0] == 1
+    maps = [run(directory, "qemu-img", "map", "--output=json", "--image-opts", options) for directory in pair]
+    assert maps[1] == maps[0]
+
+
 def test_zeroes_are_detected_where_the_node_discards(pair: list[Path]) -> None:
     lines = commands("write -P 7 0 64k", "write -P 0 0 64k", "map", "read -P 0 0 64k")
     for options in ("discard=unmap,detect-zeroes=unmap", "detect-zeroes=unmap", "discard=off,detect-zeroes=on"):

@@ -11,6 +11,7 @@ from hostel.block.extent import Extent, Status
 from hostel.block.options import Kind, Option, OptionError, Options
 from hostel.block.powers import ModeChange
 from hostel.block.protocol import Creation, ProtocolDriver
+from hostel.units import SECTOR
 
 
 class NullDriver(ProtocolDriver):
@@ -69,8 +70,8 @@ class NullDriver(ProtocolDriver):
 
     @property
     def length(self) -> int:
-        """The size that the options say."""
-        return self._size
+        """The size that the options say, in whole sectors."""
+        return -(-self._size // SECTOR) * SECTOR
 
     @property
     def allocated_length(self) -> int:
