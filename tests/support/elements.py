@@ -73,7 +73,8 @@ def values(kind: Kind[Any]) -> st.SearchStrategy[Any]:
             value = kind.parse(str(probe))
         except ValueError:
             continue
-        found[kind.format(value)] = value
+        if value is not None:  # as some words are read that say nothing
+            found[kind.format(value)] = value
     assert found, f"no value is known for {kind}"
     return st.sampled_from(list(found.values()))
 
