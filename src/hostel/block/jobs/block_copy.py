@@ -52,6 +52,7 @@ class BlockCopy:
         self.broken: OSError | None = None
         self.skipped = 0
         self._top = top
+        self._is_part = top  # of what is read where the target is put on an image that has the rest
         self._base = source.backing if top else None
         self._compress = compress and isinstance(target.driver, Compressing)
         self._left = DirtyBitmap(source.length, unit)
@@ -70,6 +71,7 @@ class BlockCopy:
             if chosen is None:
                 self._left.mark(0, self._left.size)
                 return
+            self._is_part = True
             self._left.merge(chosen)
             self._kept = DirtyBitmap(self._left.size, self.unit, self._left.bits)
 
@@ -157,15 +159,22 @@ class BlockCopy:
                 if position == stop:
                     break
                 extent = first_extent(self.source, position, stop, self._base)
-            if extent.status & Status.DATA or self._compress:
+            if self._is_others(extent):
+                # The target has a unit as a whole or not at all: what is below it shows through no part of one.
+                extent = first_extent(self.source, position, min(stop, extent.end), None)
+            whole = self._whole(extent, stop)
+            if self._compress and (extent.status & Status.DATA or whole <= position):
                 # A unit that is compressed is written as a whole.
-                length = stop - position if self._compress else extent.length
-                copy_data(self.source, self.target, position, length, compress=self._compress)
-                position += length
+                whole = min(stop, -(-extent.end // self.unit) * self.unit)
+                copy_data(self.source, self.target, position, whole - position, compress=True)
+                position = whole
                 continue
-            if extent.status & Status.ZERO:
-                self._write_zeroes(position, extent.length)
-            position = extent.end
+            length = whole - position if self._compress else extent.length
+            if extent.status & Status.DATA:
+                copy_data(self.source, self.target, position, length)
+            elif extent.status & Status.ZERO:
+                self._write_zeroes(position, length)
+            position += length
         return stop
 
     def _whole(self, extent: ChainExtent, end: int) -> int:
@@ -177,11 +186,12 @@ class BlockCopy:
         return self._top and not extent.status & Status.ALLOCATED
 
     def _write_zeroes(self, start: int, length: int) -> None:
-        if self.target.backing is None:
+        if self.target.backing is None and not self._is_part:
             write_zeroes(self.target, start, length)
         else:
-            # An overlay of the source itself reads as zeroes here only until the source is written.
-            write_own_zeroes(self.target, start, length)
+            # An overlay of the source itself reads as zeroes here only until the source is written, and what has no
+            # image below only until it is put on one.
+            write_own_zeroes(self.target, start, length, unmap=True)
 
     # ---- reading the moment's content
 

@@ -113,14 +113,14 @@ def hides_backing(node: BlockNode) -> bool:
     return image.backing is None and any(reference.child == "backing" for reference in image.driver.references())
 
 
-def write_own_zeroes(node: BlockNode, offset: int, length: int) -> None:
+def write_own_zeroes(node: BlockNode, offset: int, length: int, *, unmap: bool = False) -> None:
     """Zero a range in an overlay itself, so that it stays zero when what is below is exchanged.
 
     Raises:
         TargetError: that failed.
     """
     try:
-        node.write_zeroes(offset, length)
+        node.write_zeroes(offset, length, unmap=unmap)
         with held(node):
             left = [extent for extent in node.extents(offset, length) if not extent.status & Status.ALLOCATED]
         for extent in left:
