@@ -105,6 +105,7 @@ class Network:
             f"for name in {GUEST} {TAP} {PEER} cable0; do ip link set $name up; done"
         )
         self._guest, self._peer = self._open(GUEST), self._open(PEER)
+        self.wait_for(FREE)  # the bridge forwards once the kernel has noticed that both cables are plugged in
         self.directories = Directories.under(Path(tempfile.mkdtemp()))
         self.driver = SystemNwfilterDriver(self.directories)
 
