@@ -26,6 +26,11 @@ JOBS: dict[str, dict[str, Any]] = {
 CLUSTERS = (("4k", "64k"), ("64k", "4k"), ("512", "2M"))  # of the disk, and of the target
 
 
+def _nodes(*paths: Path) -> list[str]:
+    nodes = (f"driver=qcow2,node-name={path.name},file.driver=file,file.filename={path}" for path in paths)
+    return [word for node in nodes for word in ("--blockdev", node)]
+
+
 def _change(path: Path, seed: int) -> None:
     """Writes and zeroes of any size."""
     rng, words = random.Random(seed), []
@@ -55,8 +60,7 @@ def test_a_part_on_the_rest_is_the_disk(tmp_path: Path, job: str, tool: Sequence
             real_qemu_img("create", "-q", "-f", "qcow2", "-b", rest, "-F", "raw", *options)
         _change(disk, seed)
         real_qemu_img("create", "-q", "-f", "qcow2", "-o", f"cluster_size={other}", target, str(SIZE))
-        nodes = (f"driver=qcow2,node-name={path.name},file.driver=file,file.filename={path}" for path in (disk, target))
-        with daemon(tmp_path, *(word for node in nodes for word in ("--blockdev", node)), tool=tool) as running:
+        with daemon(tmp_path, *_nodes(disk, target), tool=tool) as running:
             command, monitor = job.split()[0], running.monitor
             monitor.command(command, job_id="j", device="disk", target="target", **JOBS[job])
             if command == "blockdev-mirror":
@@ -66,3 +70,21 @@ def test_a_part_on_the_rest_is_the_disk(tmp_path: Path, job: str, tool: Sequence
         assert_clean(target, "qcow2")
         real_qemu_img("rebase", "-u", "-b", rest, "-F", "raw", target)
         real_qemu_img("compare", target, disk)
+
+
+@pytest.mark.parametrize("length", [1000, 3 << 20, (3 << 20) + 5000, SIZE])
+def test_what_the_top_lacks_is_left_as_it_was(tmp_path: Path, length: int) -> None:
+    rest, disk, new = (tmp_path / name for name in ("rest", "disk", "new"))
+    rest.write_bytes(b"r" * length)
+    real_qemu_img("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", "-b", rest, "-F", "raw", disk, str(SIZE))
+    _change(disk, length)
+    new.write_bytes(b"n" * SIZE)
+    found = []
+    for target, tool in ((tmp_path / "ours", OURS), (tmp_path / "theirs", THEIRS)):
+        real_qemu_img("convert", "-f", "raw", "-O", "qcow2", new, target)
+        with daemon(tmp_path, *_nodes(disk, target), tool=tool) as running:
+            running.monitor.command("blockdev-backup", job_id="j", device="disk", target=target.name, sync="top")
+            assert "error" not in running.monitor.wait_for("BLOCK_JOB_COMPLETED")["data"]
+        real_qemu_img("convert", "-f", "qcow2", "-O", "raw", target, tmp_path / "read")
+        found.append((tmp_path / "read").read_bytes())
+    assert found[0] == found[1]

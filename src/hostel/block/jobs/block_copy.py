@@ -14,6 +14,7 @@ from hostel.block.bitmap import DirtyBitmap
 from hostel.block.chain import ChainExtent, block_status, held
 from hostel.block.extent import Status
 from hostel.block.jobs.copying import CHUNK, copy_data, first_extent, next_extent, write_own_zeroes, write_zeroes
+from hostel.block.jobs.policy import SourceError
 from hostel.block.jobs.ranges import Ranges
 from hostel.block.node import BlockNode
 from hostel.block.powers import Compressing
@@ -149,22 +150,18 @@ class BlockCopy:
                 with self._lock:
                     self.skipped += whole - start
             return whole
-        stop = min(end, start + max(CHUNK, self.unit))
+        stop = self._end_of_own(start, min(end, start + max(CHUNK, self.unit)))
+        if stop == start:
+            stop = min(end, start + self.unit)
+            with self._lock:
+                self.skipped += stop - start
+            return stop
         position = start
         while position < stop:
-            extent = first_extent(self.source, position, stop, self._base)
-            edge = -(-position // self.unit) * self.unit
-            if self._is_others(extent) and edge < self._whole(extent, stop):
-                stop = min(stop, edge)
-                if position == stop:
-                    break
-                extent = first_extent(self.source, position, stop, self._base)
-            if self._is_others(extent):
-                # The target has a unit as a whole or not at all: what is below it shows through no part of one.
-                extent = first_extent(self.source, position, min(stop, extent.end), None)
+            # A unit is copied as a whole, with what is below the overlay: no part of it may show through the target's.
+            extent = first_extent(self.source, position, stop, None)
             whole = self._whole(extent, stop)
             if self._compress and (extent.status & Status.DATA or whole <= position):
-                # A unit that is compressed is written as a whole.
                 whole = min(stop, -(-extent.end // self.unit) * self.unit)
                 copy_data(self.source, self.target, position, whole - position, compress=True)
                 position = whole
@@ -176,6 +173,23 @@ class BlockCopy:
                 self._write_zeroes(position, length)
             position += length
         return stop
+
+    def _end_of_own(self, start: int, stop: int) -> int:
+        """Where the first unit begins of which nothing is to be copied since the overlay itself has nothing of it."""
+        if not self._top:
+            return stop
+        end = start
+        try:
+            with held(self.source):
+                for extent in block_status(self.source, start, stop - start, base=self._base):
+                    if self._is_others(extent):
+                        continue
+                    if extent.offset >= end + self.unit:
+                        break
+                    end = -(-extent.end // self.unit) * self.unit
+        except OSError as error:
+            raise SourceError(error) from None
+        return min(end, stop)
 
     def _whole(self, extent: ChainExtent, end: int) -> int:
         """Where the last unit ends that an extent covers; what follows on ``end`` is not asked for."""
