@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _AHEAD: Final = 4 * MiB  # bytes of an upload that may wait for the disk
 _DOWNLOADED: Final = MiB  # bytes in one message; clients have taken so much since libvirt 0.9.13
 _STALLED: Final = 600.0  # seconds after which a side that moves nothing ends the stream
+_LAST_WORDS: Final = 1.0  # seconds in which a guest may take what its console was sent before the end
 _CONSOLE_WAIT: Final = 0.1  # seconds after which it is seen that the client has ended it
 _CONSOLE_READ: Final = 4096  # bytes
 
@@ -344,8 +345,9 @@ class Console:
         finally:
             self._over.set()
             self._inflow.end(_gone())
+            writer.join(_LAST_WORDS)
+            self._console.close()  # which ends a writer whose guest reads nothing
             writer.join()
-            self._console.close()
             self._farewell.let_go()
 
     def _read(self) -> None:
