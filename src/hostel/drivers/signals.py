@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 _MISSING: Final = (errno.ENOSYS, errno.EPERM)  # before Linux 5.3, and where a filter of system calls does not know it
+_NO_PROCESS: Final = (errno.ENOENT, errno.EINVAL)  # but a thread of one; the latter until Linux 6.15, and for 0
 
 
 def send(pid: int, number: int, is_it: Callable[[], bool]) -> bool:
@@ -37,10 +38,16 @@ def send(pid: int, number: int, is_it: Callable[[], bool]) -> bool:
 
 
 def _opened(pid: int) -> int | None:
-    """A descriptor of a process; None where the kernel has none."""
+    """A descriptor of a process; None where the kernel has none.
+
+    Raises:
+        ProcessLookupError: there is no process of this number.
+    """
     try:
         return os.pidfd_open(pid)
     except OSError as error:
         if error.errno in _MISSING:
             return None
+        if error.errno in _NO_PROCESS:
+            raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH)) from error
         raise

@@ -6,12 +6,14 @@ import errno
 import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from hostel.drivers import signals
+from support.descriptors import descriptors
 
 _LAST = Path("/proc/sys/kernel/ns_last_pid")
 
@@ -63,7 +65,7 @@ def no_such_call(pid: int) -> NoReturn:
 def test_only_what_is_looked_for_gets_the_signal(is_new: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not is_new:
         monkeypatch.setattr(os, "pidfd_open", no_such_call)
-    descriptors = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     process = sleeping()
     try:
         assert not signals.send(process.pid, signal.SIGKILL, lambda: False)
@@ -74,4 +76,17 @@ def test_only_what_is_looked_for_gets_the_signal(is_new: bool, monkeypatch: pyte
         assert not signals.send(process.pid, signal.SIGKILL, lambda: True)
     finally:
         kill(process)
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert not descriptors() - before
+
+
+def test_a_number_that_is_a_threads_by_now_is_no_processes() -> None:
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        assert thread.native_id is not None
+        for number in (thread.native_id, 0):
+            assert not signals.send(number, signal.SIGKILL, lambda: False)
+    finally:
+        stop.set()
+        thread.join()
