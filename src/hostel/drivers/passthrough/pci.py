@@ -183,7 +183,8 @@ class PciFunctions:
         if group is None or not (folder / "vfio").exists():
             return
         deadline = time.monotonic() + _READY_SECONDS
-        while not (folder / str(group)).exists() and time.monotonic() < deadline:
+        names = str(group), f"noiommu-{group}"  # the latter on a host that keeps no memory of devices apart
+        while not any((folder / each).exists() for each in names) and time.monotonic() < deadline:
             time.sleep(_POLL)
 
     def _wait_until_free(self, name: str) -> None:
