@@ -320,8 +320,9 @@ def test_the_end_of_a_job_whose_target_hangs_holds_up_no_command(bad: HangingDis
     pend(running, kind)
     bad.hang()
     began = time.monotonic()
-    for command in ("job-finalize", "job-finalize", "job-cancel"):
+    for command in ("job-finalize", "job-cancel"):
         running.run(command, id="j")
+        assert "is at its end already, and waits" in running.ask(command, id="j")["error"]["desc"]
     running.run("blockdev-add", driver="null-co", node_name="other", size=MIB)
     running.run("blockdev-del", node_name="other")
     assert "in use" in running.ask("blockdev-del", node_name="bad")["error"]["desc"]
