@@ -30,6 +30,8 @@ def test_holes_of_raw_images_are_zeroes(twins: Twins) -> None:
 def test_windows_of_raw_images_are_moved(twins: Twins) -> None:
     twins.write("a", b"x" * 8192)
     in_every_form(twins, "--image-opts driver=raw,offset=512,size=1024,file.filename=a")
+    twins.write("b", b"x" * 70_000)
+    in_every_form(twins, "--image-opts driver=raw,file.driver=raw,file.offset=512,file.file.filename=b")
 
 
 def test_windows_of_images_show_where_those_hold_it(twins: Twins) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from hostel.block.chain import ChainExtent, block_status
+from hostel.block.driver import FormatDriver
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 
@@ -63,7 +64,7 @@ class _Layer:
     Attributes:
         length: bytes that the guest sees of it.
         filename: the file that its data lies in.
-        end: where that file ends, bytes; None for a format whose file may end anywhere.
+        end: where a raw image's file ends, bytes; None for a format whose file may end anywhere.
     """
 
     __slots__ = ("end", "filename", "length")
@@ -72,9 +73,14 @@ class _Layer:
         file = node.storage
         self.length = node.length
         self.filename = None if file is None else file.filename
+        below = file
+        while below is not None and node.format == below.format == "raw":
+            below = below.storage
         # With direct input and output the block that a file ends in is read as a whole.
-        whole = file is None or node.format != "raw" or file.cache.direct
-        self.end = None if whole or file is None else file.length
+        if node.format != "raw" or below is None or isinstance(below.driver, FormatDriver) or below.cache.direct:
+            self.end = None
+        else:
+            self.end = below.length
 
 
 def map(node: BlockNode, start: int, end: int, *, compressed: bool = False) -> Iterator[MapEntry]:
@@ -111,7 +117,7 @@ def _entries(extents: Iterator[ChainExtent], layers: Mapping[int, _Layer], told:
         if not (present or zero):
             host = None
         filename = None if host is None else layer.filename if file is None else file.filename
-        if data and host is not None and file is None and layer.end is not None and host < layer.end < host + length:
+        if data and host is not None and layer.end is not None and host < layer.end < host + length:
             # A raw image's file ends in the middle of a sector.
             inside = layer.end - host
             yield MapEntry(offset, inside, depth, present, zero, data, host, filename)
