@@ -297,6 +297,9 @@ class BitmapStore(Protocol):
     def bitmap_replace(self, name: str, source: DirtyBitmap) -> None:
         """Let one be dirty where another is, and nowhere else; where that fails it is as it was."""
 
+    def unrecorded(self) -> AbstractContextManager[None]:
+        """Record no writes meanwhile, of one who changes nothing of what is read and holds all others off."""
+
 
 @runtime_checkable
 class BackingStore(Protocol):

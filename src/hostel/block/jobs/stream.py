@@ -7,6 +7,7 @@ header is rewritten only when all that it gives up was synced.
 from __future__ import annotations
 
 import errno
+from contextlib import AbstractContextManager, nullcontext
 
 from hostel.block.chain import ChainExtent
 from hostel.block.extent import Status
@@ -14,7 +15,7 @@ from hostel.block.jobs.copying import CHUNK, copy_data, first_extent, flush_last
 from hostel.block.jobs.job import Job, JobSettings
 from hostel.block.jobs.policy import SourceError, TargetError
 from hostel.block.node import BlockNode
-from hostel.block.powers import BackingStore
+from hostel.block.powers import BackingStore, BitmapStore
 from hostel.block.rewiring import bottom_of_filters, end_writing, held_image, reopen, replace_backing, retire
 from hostel.block.snapshots_inside import tell_of_change
 from hostel.errors import BlockError, UnsupportedFeature
@@ -80,7 +81,7 @@ class StreamJob(Job):
         length = extent.length if extent.status & Status.ZERO else min(CHUNK, extent.length)
         try:
             # Nobody may write between the look at the metadata and the copy; bitmaps do not record what reads the same.
-            with held_image(overlay) as image:
+            with held_image(overlay) as image, _unrecorded(image):
                 copied = self._copy(image, start, start + length)
         except TargetError as failure:
             # To QEMU a stream is a read that is kept: whatever fails of it is told as a read.
@@ -131,6 +132,11 @@ class StreamJob(Job):
     def _clean(self) -> None:
         if self._reopened and not self._overlay.closed:
             end_writing(self._overlay)
+
+
+def _unrecorded(image: BlockNode) -> AbstractContextManager[None]:
+    """Let the image's own bitmaps record nothing."""
+    return image.driver.unrecorded() if isinstance(image.driver, BitmapStore) else nullcontext()
 
 
 def change_backing(overlay: BlockNode, base: BlockNode | None, name: str | None) -> None:

@@ -14,6 +14,7 @@ from hostel.block.jobs.commit import CommitJob
 from hostel.block.jobs.job import Job
 from hostel.block.jobs.stream import StreamJob
 from hostel.block.node import BlockNode
+from hostel.block.powers import BitmapStore
 from support import images, jobs
 from support.memory import MemoryDriver
 from support.qcow2 import check_file
@@ -67,6 +68,20 @@ def test_the_image_stands_on_the_base_in_the_end(
     for path in (paths[0], paths[2]):
         result, lines = check_file(path)
         assert (lines, result.leaks) == ([], 0)
+
+
+def test_what_is_streamed_is_no_write_for_the_image_s_own_bitmaps(tmp_path: Path) -> None:
+    paths = jobs.chain(tmp_path, 3)
+    with jobs.opened(paths[-1]) as top:
+        assert isinstance(top.driver, BitmapStore)
+        top.driver.bitmap_add("kept", 65536)
+        job = _stream(top)
+        job.start()
+        jobs.step(job, lambda: job.is_over)
+        assert job.error is None
+        assert top.driver.bitmap("kept").count == 0
+        top.pwrite(65536, b"x")
+        assert top.driver.bitmap("kept").count == 1
 
 
 class Telling(MemoryDriver):

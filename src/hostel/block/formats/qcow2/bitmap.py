@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from hostel.block import notice
@@ -76,6 +78,7 @@ class Bitmaps:
         self._image = image
         self._loaded: list[Bitmap] | None = None
         self._recording: list[DirtyBitmap] = []
+        self._ignores = False  # writes
         self._begun = False
 
     def present(self) -> bool:
@@ -193,8 +196,19 @@ class Bitmaps:
 
     def mark(self, offset: int, length: int) -> None:
         """A guest range was written."""
+        if self._ignores:
+            return
         for bitmap in self._recording:
             bitmap.mark(offset, min(length, bitmap.size - offset))
+
+    @contextmanager
+    def unrecorded(self) -> Iterator[None]:
+        """See :meth:`hostel.block.powers.BitmapStore.unrecorded`."""
+        self._ignores = True
+        try:
+            yield
+        finally:
+            self._ignores = False
 
     def resize(self, size: int) -> None:
         """The image has another size now."""

@@ -36,6 +36,8 @@ from hostel.block.powers import (
 from hostel.errors import BlockError, InvalidImage
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from hostel.block.formats.qcow2.columns import Columns
 
 _STATUS: Final = {
@@ -397,6 +399,10 @@ class Qcow2Driver(FormatDriver):
     def bitmap_replace(self, name: str, source: DirtyBitmap) -> None:
         """Let a bitmap be dirty where another one is, and nowhere else."""
         self._image.bitmaps.replace(name, source)
+
+    def unrecorded(self) -> AbstractContextManager[None]:
+        """Record no writes meanwhile."""
+        return self._image.bitmaps.unrecorded()
 
     def change_backing(self, filename: str | None, format: str | None) -> None:
         """Record another backing file, or none.
