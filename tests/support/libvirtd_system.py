@@ -34,6 +34,8 @@ cgroup_controllers = []  # their groups are named by a machine's number and name
 stdio_handler = "file"
 remote_display_port_min = $1
 remote_display_port_max = $(($1 + 99))
+migration_port_min = $(($1 + 5000))
+migration_port_max = $(($1 + 5099))
 user = "$USER_OF_QEMU"
 group = "$GROUP_OF_QEMU"
 END
@@ -66,10 +68,10 @@ wait $!  # the first of these processes is the one that buries them: libvirtd wa
 
 
 def _first_port() -> int:
-    """Where a daemon looks for ports of screens, away from daemons of other workers of the test run.
+    """Where a daemon looks for ports of screens and, 5000 on, of migrations, away from daemons of other test workers.
 
     libvirtd tries whether a port is free and lets it go until QEMU takes it: of two that start a machine at the same
-    time, one finds its QEMU ended.
+    time, one finds its QEMU ended, or that it cannot listen.
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
     return 20_000 + 100 * int(worker)
