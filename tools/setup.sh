@@ -75,10 +75,14 @@ can_make_venv() {
 }
 
 # Set PYTHON to a Python 3.11 or newer that can make virtual environments; fails when there is none.
+# Of two of one version the distribution's comes first: it is built with its profile, and runs a fifth faster than what
+# version managers build as they find it.
 find_python() {
     PYTHON=
     PYTHON_WITHOUT_VENV=
-    for candidate in ${HOSTEL_PYTHON:-} python3.14 python3.13 python3.12 python3.11 python3 /usr/bin/python3; do
+    for candidate in ${HOSTEL_PYTHON:-} $(for version in 3.14 3.13 3.12 3.11 3; do
+        echo "/usr/bin/python$version" "python$version"
+    done); do
         is_new_enough "$candidate" || continue
         if can_make_venv "$candidate"; then
             PYTHON=$candidate
