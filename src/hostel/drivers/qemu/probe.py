@@ -8,7 +8,7 @@ import json
 import os
 import re
 import subprocess
-import tempfile
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,13 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 _ANSWER: Final = 85  # isa-debug-exit: 2 * 2Ah + 1, see hostel.guest's probe
 # TCG needs 0.1 s for this sector; a KVM slower than this is emulated itself, and a real guest would seem to hang.
 _SECONDS: Final = 1.5
+# It becomes a program that ends when we do, whatever ends us, and does not where we have ended already.
+_ENDING_WITH_US: Final = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, ctypes.c_ulong(9))  # PR_SET_PDEATHSIG, SIGKILL
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
 _ALIAS: Final = re.compile(r"^(\S+) .*\(alias of (\S+)\)", re.MULTILINE)
 _KEPT: Final = 256  # answers in memory: one program has about ten
 _answered: Final[dict[tuple[str, str], str]] = {}  # by question and circumstances, whatever the directory
@@ -255,10 +262,13 @@ def _answers(
 def _converse(emulator: str, words: list[dict[str, Any]], accelerator: str) -> subprocess.CompletedProcess[str]:
     machine = f"none,accel={accelerator}" if accelerator else "none"
     argv = [emulator, "-S", "-nodefaults", "-no-user-config", "-display", "none", "-machine", machine, "-qmp", "stdio"]
-    return subprocess.run(
-        argv, input="".join(f"{json.dumps(word)}\n" for word in words), capture_output=True, text=True, timeout=20,
-        check=False, errors="replace",
-    )  # fmt: skip
+    # It does not end with its input. That has all words from the start, "quit" too: it ends whether we do or not.
+    with open(os.memfd_create("hostel-words"), "w+", encoding="ascii") as said:
+        said.writelines(f"{json.dumps(word)}\n" for word in words)
+        said.seek(0)
+        return subprocess.run(
+            argv, stdin=said, capture_output=True, text=True, timeout=20, check=False, errors="replace"
+        )
 
 
 def _begins_kvm(emulator: str) -> bool:
@@ -269,19 +279,22 @@ def _begins_kvm(emulator: str) -> bool:
 def _try_kvm(emulator: str) -> bool:
     from hostel.guest.image import probe_sector
 
-    with tempfile.TemporaryDirectory(prefix="hostel-probe-") as directory:
-        disk = Path(directory) / "probe.img"
-        disk.write_bytes(probe_sector().ljust(1 << 20, b"\0"))
+    with open(os.memfd_create("hostel-probe"), "wb") as disk:
+        disk.write(probe_sector().ljust(1 << 20, b"\0"))
+        disk.flush()
+        file = disk.fileno()
         argv = [emulator, "-accel", "kvm", "-nodefaults", "-no-user-config", "-display", "none", "-m", "16"]
-        argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-drive", f"file={disk},format=raw,if=ide"]
+        argv += ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]
+        argv += ["-drive", f"file=/proc/self/fd/{file},format=raw,if=ide"]
         try:
             ended = subprocess.run(
-                argv,
+                [sys.executable, "-I", "-S", "-c", _ENDING_WITH_US, str(os.getpid()), *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 timeout=_SECONDS,
                 check=False,
+                pass_fds=[file],
             )
         except (OSError, subprocess.TimeoutExpired):
             return False
