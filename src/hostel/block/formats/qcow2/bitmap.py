@@ -392,14 +392,14 @@ class Bitmaps:
         for entry, bitmap in zip(entries, self.all(), strict=True):
             bitmap.entry = entry
         for place, length in old:
-            image.release(place, length)
+            image.space.release(place, length)
         image.flush_metadata()
         self._begun = False
 
     def _write(self, data: bytes, placed: list[tuple[int, int]]) -> int:
         """Write into new clusters, which are added to those that were ``placed``; returns the host offset."""
         image = self._image
-        offset = image.allocate(len(data))
+        offset = image.space.allocate(len(data))
         placed.append((offset, len(data)))
         # Up to a sector: nobody reads further, and the file need not be longer.
         image.file.pwrite(offset, data.ljust(-(-len(data) // SECTOR) * SECTOR, b"\0"))

@@ -152,7 +152,7 @@ class Qcow2Driver(FormatDriver):
 
     def abandon(self, place: int, length: int) -> None:
         """Give a place back."""
-        self._image.abandon_data(place, length)
+        self._image.space.abandon_data(place, length)
 
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Zero by changing table entries where that is possible."""

@@ -193,7 +193,7 @@ class Plan:
             image.write_preamble(self._marked(image))
             return Encryption(AES, None, qcow_cipher(password(self._secret)), self._secret)
         length = image.geometry.align(self.header_length)
-        offset = image.allocate(length)
+        offset = image.space.allocate(length)
         image.file.write_zeroes(offset, length)
         volume = luks.create(luks.HeaderArea(image.file, offset, self.header_length), self.luks)
         image.flush_metadata()

@@ -23,7 +23,7 @@ def reserve(guest: Guest, offset: int, length: int) -> int | None:
     # Marking the image may have written and read tables.
     if _entries(guest, offset, length) is None:
         return None
-    return image.allocate_data(offset, length)
+    return image.space.allocate_data(offset, length)
 
 
 def adopt(guest: Guest, offset: int, length: int, place: int) -> bool:
@@ -37,15 +37,15 @@ def adopt(guest: Guest, offset: int, length: int, place: int) -> bool:
         image.begin_write()
         found = _entries(guest, offset, length)
         if found is None:
-            image.abandon_data(place, length)
+            image.space.abandon_data(place, length)
             return False
         l1_index, index, stop = found
         table = image.l2_for_write(l1_index)
     except BaseException:
-        image.abandon_data(place, length)
+        image.space.abandon_data(place, length)
         raise
     guest.refer(table, l1_index, index, stop, place)
-    image.settle()
+    image.space.settle()
     return True
 
 

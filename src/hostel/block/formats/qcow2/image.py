@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from hostel.block import incident, notice
 from hostel.block.driver import OpenMode
@@ -25,13 +25,15 @@ from hostel.block.formats.qcow2.l2_table import L2Table
 from hostel.block.formats.qcow2.layout import Autoclear, Compatible, Extension, Header, Incompatible
 from hostel.block.formats.qcow2.overlap import MetadataMap
 from hostel.block.formats.qcow2.refcount import Allocator
-from hostel.block.formats.qcow2.released import Holes, Released, Run
 from hostel.block.formats.qcow2.runtime import guards_inactive_tables
 from hostel.block.node import BlockNode
 from hostel.block.reading import read_or_say
 from hostel.codec.table import drop_zeroes_at_end, unpack_table
 from hostel.errors import CorruptImage, InvalidImage
 from hostel.units import MiB
+
+if TYPE_CHECKING:
+    from hostel.block.formats.qcow2.space import Space
 
 _CACHE_LIMIT: Final = 32 * MiB  # bytes of L2 tables kept in memory, as QEMU's default l2-cache-size
 _MIN_TABLES: Final = 16
@@ -47,9 +49,12 @@ class Qcow2Image:
         preamble: the header cluster as it is on disk.
         geometry: the sizes that follow from the header.
         l1: the active L1 table.
-        refcounts: the allocator; None while the image is open for reading only.
+        refcounts: the allocator; it counts nothing while the image is open for reading only.
+        space: what finds and frees clusters; only of an image that is open for writing.
         suspicious: bits that an ordinary data entry must not have.
     """
+
+    space: Space
 
     def __init__(self, file: BlockNode, mode: OpenMode) -> None:
         self.file = file
@@ -66,8 +71,6 @@ class Qcow2Image:
         self.bitmaps = Bitmaps(self)
         self._dirty_l1: set[int] = set()
         self._dirty_tables: set[int] = set()
-        self._released = Released(self.geometry)
-        self._holes = Holes()
         self._writing = False
         self._told = False  # that it is corrupt
         self.called: Callable[[], str] = str
@@ -78,6 +81,10 @@ class Qcow2Image:
         self._inactive_tables: set[int] | None = None
         if guards_inactive_tables(mode.options):
             self.map.inactive_tables = self._find_inactive_tables
+        if not mode.read_only:
+            from hostel.block.formats.qcow2.space import Space
+
+            self.space = Space(self)
         validate_header(self.header, self.geometry, mode)
         if not mode.no_io and not mode.check:
             self.load_tables()
@@ -212,10 +219,10 @@ class Qcow2Image:
         table = self.l2_table(l1_index)
         if table is not None and entry & layout.COPIED:
             if l1_index not in self._dirty_tables:
-                self._refuse_overlap("write on", table.offset, self.geometry.cluster_size, "active L2 table")
+                self.refuse_overlap("write on", table.offset, self.geometry.cluster_size, "active L2 table")
             return table
         self._make_room()
-        offset = self.allocate(self.geometry.cluster_size, "L2 table")
+        offset = self.space.allocate(self.geometry.cluster_size, "L2 table")
         try:
             # The host shall have room for the table, and its L1 entry, before what it leads to is written: on a full
             # disk a later flush could keep none of it.
@@ -238,7 +245,7 @@ class Qcow2Image:
         self.map.tables.add(offset >> self.geometry.cluster_bits)
         if table is not None:
             self.map.tables.discard(table.offset >> self.geometry.cluster_bits)
-            self.release(table.offset, self.geometry.cluster_size)
+            self.space.release(table.offset, self.geometry.cluster_size)
         return fresh
 
     def drop_l2(self, l1_index: int) -> None:
@@ -249,7 +256,7 @@ class Qcow2Image:
         self.l1[l1_index] = 0
         self._dirty_l1.add(l1_index)
         self.map.tables.discard(offset >> self.geometry.cluster_bits)
-        self.release(offset, self.geometry.cluster_size)
+        self.space.release(offset, self.geometry.cluster_size)
 
     def touch(self, l1_index: int, low: int, high: int) -> None:
         """Entries ``low`` to ``high`` of a table in memory changed."""
@@ -266,67 +273,12 @@ class Qcow2Image:
         if entry & layout.ZERO and self.header.version < 3:
             self.corrupt(f"Zero cluster entry found in pre-v3 image {where}")
 
-    # ---- allocating
-
-    def allocate(self, length: int, purpose: str = "metadata") -> int:
-        """Allocate host clusters for ``length`` bytes; returns the host offset in bytes.
-
-        Raises:
-            CorruptImage: what seems free is metadata.
-            NoSpace: there is no room.
-        """
-        self.file.debug_event("cluster_alloc")
-        first = self.refcounts.allocate_clusters(self.geometry.clusters(length), purpose)
-        found = self.map.find(first, self.geometry.clusters(length))
-        if found is not None:
-            self.corrupt(f"Preventing invalid allocation: a free cluster overlaps with {found}")
-        return first << self.geometry.cluster_bits
-
-    def claim(self, offset: int, length: int) -> bool:
-        """Count the clusters of a host range, in bytes, once if all are free and no metadata is there; whether so."""
-        first, count = offset >> self.geometry.cluster_bits, self.geometry.clusters(length)
-        values, _ = self.refcounts.counts(first, count)
-        if any(values) or self.map.find(first, count) is not None:
-            return False
-        self.refcounts.update(first, count, 1)
-        return True
-
     def is_own(self, entry: int) -> bool:
         """Whether a cluster may be written in place: allocated, uncompressed, and nobody else's."""
         own = entry & layout.COPIED and not entry & layout.COMPRESSED
         return bool(own and (self.external or entry & layout.OFFSET_MASK))
 
-    def allocate_data(self, guest_offset: int, length: int) -> int:
-        """Find room for guest clusters; returns the host offset. In an external data file each has its own place."""
-        if self.external:
-            start = guest_offset - self.geometry.in_cluster(guest_offset)
-            self._holes.keep(start, start + length)
-            return start
-        return self.allocate(length, "data cluster")
-
-    def allocate_behind(self, offset: int, length: int) -> int:
-        """Allocate guest clusters at host offset ``offset``, as many as are free there; returns their length."""
-        bits = self.geometry.cluster_bits
-        count = self.refcounts.allocate_behind(offset >> bits, length >> bits)
-        if count and self.map.find(offset >> bits, count) is not None:
-            self.corrupt("Preventing invalid allocation: a free cluster overlaps with metadata")
-        return count << bits
-
-    def abandon_data(self, offset: int, length: int) -> None:
-        """Give back at once what was allocated and never referred to."""
-        if not self.external:
-            self.refcounts.free(offset, length)
-
-    def release_data(self, offset: int, *, discard: bool = False) -> None:
-        """Give a guest cluster's place up; see :meth:`release`."""
-        if not self.external:
-            self.release(offset, self.geometry.cluster_size, discard=discard)
-        elif discard:
-            self._holes.add(offset, offset + self.geometry.cluster_size)
-
-    def release(self, offset: int, length: int, *, discard: bool = False) -> None:
-        """Give a host range up once the disk refers to it no more; with ``discard`` its space goes back to the host."""
-        self._released.add(Run(offset, length, discard))
+    # ---- protecting
 
     def prevent_overlap(self, offset: int, length: int) -> None:
         """Refuse to write guest data over metadata.
@@ -335,10 +287,20 @@ class Qcow2Image:
             CorruptImage: an L2 entry points to metadata; the image is marked.
         """
         if not self.external:
-            self._refuse_overlap("write on", offset, length)
+            self.refuse_overlap("write on", offset, length)
 
-    def _refuse_overlap(self, what: str, offset: int, length: int, own: str = "") -> None:
-        """Raise where there is metadata that is not ``own``, as :class:`MetadataMap` names it."""
+    def refuse_overlap(self, what: str, offset: int, length: int, own: str = "") -> None:
+        """Refuse a change where there is metadata that is not ``own``, as :class:`MetadataMap` names it.
+
+        Args:
+            what: the change, in QEMU's words.
+            offset: where in the file, in bytes.
+            length: how much, in bytes.
+            own: what may be there.
+
+        Raises:
+            CorruptImage: there is; the image is marked.
+        """
         bits = self.geometry.cluster_bits
         first = offset >> bits
         found = self.map.find(first, ((offset + length - 1) >> bits) - first + 1, own)
@@ -484,7 +446,7 @@ class Qcow2Image:
         self._write_tables()
         self._write_l1()
         self.file.flush()
-        self._free()
+        self._free_released()
 
     def flush_metadata(self) -> None:
         """Write everything that is held back, the freed clusters included, and sync."""
@@ -492,7 +454,11 @@ class Qcow2Image:
         self.write_metadata()
         while self.refcounts.dirty:
             self._write_refcounts()
-            self._free()
+            self._free_released()
+
+    def _free_released(self) -> None:
+        if not self.mode.read_only:
+            self.space.free_released()
 
     def _write_refcounts(self) -> bool:
         """Write the refcounts that changed; whether there were any, and with them everything before was synced."""
@@ -508,7 +474,7 @@ class Qcow2Image:
         for index, block in self.refcounts.blocks.items():
             if block.dirty:
                 place = self.refcounts.block_offset(index)
-                self._refuse_overlap("write on", place, self.geometry.cluster_size, "refcount block")
+                self.refuse_overlap("write on", place, self.geometry.cluster_size, "refcount block")
 
     def _write_tables(self) -> None:
         for index in sorted(self._dirty_tables):
@@ -529,46 +495,6 @@ class Qcow2Image:
             self.file.debug_event("l1_update")
             self.file.pwrite(self.header.l1_table_offset + index * 8, self.l1[index].to_bytes(8, "big"))
         self._dirty_l1.clear()
-
-    def _free(self) -> None:
-        while self._released:
-            run = self._released.take()
-            offset, length, discard = run
-            self._refuse_overlap("release of", offset, length, "inactive L2 table")
-            try:
-                self.refcounts.free(offset, length)
-            except CorruptImage:
-                raise
-            except OSError:
-                self._released.put_back(run)
-                raise
-            if self.end_of_bytes and not self.refcounts.get(self.end_of_bytes >> self.geometry.cluster_bits):
-                # The half-filled cluster is free, and may become anything.
-                self.end_of_bytes = 0
-            if discard and not self.geometry.in_cluster(offset | length):
-                self._discard(offset, length)
-        self.discard_holes(self._holes)
-
-    def discard_holes(self, holes: Holes) -> None:
-        """Give space of guest data back to the host: only what nobody reads."""
-        while holes:
-            start, end = holes.take()
-            self.prevent_overlap(start, end - start)
-            end = min(end, self.data.length)  # which need not be the end of a cluster
-            if start < end:
-                self.data.discard(start, end - start)
-
-    def _discard(self, offset: int, length: int) -> None:
-        """Give space back to the host: only of clusters that nothing refers to now."""
-        bits = self.geometry.cluster_bits
-        for first, count in self.refcounts.unused(offset >> bits, length >> bits):
-            self.file.discard(first << bits, count << bits)
-
-    def settle(self, *, reuse: bool = True) -> None:
-        """Keep what is waiting bounded; without ``reuse``, for one who allocates nothing, only what memory it takes."""
-        many = self._released.are_many if reuse else self._released.are_scattered
-        if many or self._holes.are_many:
-            self.write_metadata()
 
     def close(self) -> None:
         """Write what is held back; the image is clean afterwards.

@@ -59,7 +59,7 @@ def _free(image: Qcow2Image, offset: int, length: int) -> None:
             return
     except OSError:
         pass
-    image.release(offset, length)
+    image.space.release(offset, length)
 
 
 def _blocks(geometry: Geometry, clusters: int) -> int:

@@ -100,7 +100,7 @@ class _Change:
             placed = len(self._places)
             for index in self._in_use():
                 if index not in self._places:
-                    self._places[index] = self._image.allocate(size)
+                    self._places[index] = self._image.space.allocate(size)
             clusters = self._geometry.clusters((max(self._places) + 1) * 8)
             if clusters * size > layout.MAX_REFTABLE_SIZE:
                 raise NoSpace("The new refcount table would be larger than the format allows", errno=errno.EFBIG)
@@ -109,7 +109,7 @@ class _Change:
             if clusters != self._table_clusters:
                 if self._table_clusters:
                     self._refcounts.free(self._table_offset, self._table_clusters * size)
-                self._table_offset, self._table_clusters = self._image.allocate(clusters * size), clusters
+                self._table_offset, self._table_clusters = self._image.space.allocate(clusters * size), clusters
 
     def _in_use(self) -> list[int]:
         """The indexes of the new blocks in whose range there is anything."""

@@ -179,7 +179,7 @@ def grow_l1(image: Qcow2Image, entries: int) -> None:
     image.flush_metadata()
     old, old_length = image.header.l1_table_offset, len(image.l1) * 8
     image.file.debug_event("l1_grow_alloc_table")
-    offset = image.allocate(entries * 8)
+    offset = image.space.allocate(entries * 8)
     l1 = array("Q", image.l1)
     l1.extend([0] * (entries - len(l1)))
     try:
@@ -197,7 +197,7 @@ def grow_l1(image: Qcow2Image, entries: int) -> None:
     image.l1 = l1
     image.map.place("active L1 table", offset, entries * 8)
     if old_length:
-        image.release(old, old_length)
+        image.space.release(old, old_length)
 
 
 def _shrink(guest: Guest, size: int, *, kept: int = 0) -> None:
@@ -303,9 +303,9 @@ def _drop_beyond(guest: Guest, size: int, *, keeps_vm_state: bool = False) -> No
         if table is not None:
             guest.release(table.entries)
             image.drop_l2(index)
-            image.settle(reuse=False)
+            image.space.settle(reuse=False)
         index += 1
-    image.settle()
+    image.space.settle()
 
 
 def _truncate_file(image: Qcow2Image) -> None:

@@ -108,11 +108,11 @@ class SubclusterGuest(Guest):
         needed = layout.ALL_ALLOCATED if entry & layout.COMPRESSED else touched | bitmap & layout.ALL_ALLOCATED
         low = ((needed & -needed).bit_length() - 1) * geometry.subcluster_size
         high = needed.bit_length() * geometry.subcluster_size
-        host = image.allocate_data(offset, geometry.cluster_size)
+        host = image.space.allocate_data(offset, geometry.cluster_size)
         try:
             self._write_around(offset, data, host, low, high)
         except BaseException:
-            image.abandon_data(host, geometry.cluster_size)
+            image.space.abandon_data(host, geometry.cluster_size)
             raise
         filled = self._mask(low, high)
         zeroes = 0 if entry & layout.COMPRESSED else bitmap & layout.ALL_ZERO & ~(filled << 32)
@@ -165,7 +165,7 @@ class SubclusterGuest(Guest):
             # too, as with QEMU.
             self._write_zeroes_out(first, last)
             self._zero_part(last, end - last)
-            self.image.settle()
+            self.image.space.settle()
             return
         self._zero_external(first, last - first)
         self._zero_subclusters(first, low - first)
@@ -173,7 +173,7 @@ class SubclusterGuest(Guest):
             self._change(low, high - low, self._zeroed if unmap else self._zeroed_keeping)
         self._zero_subclusters(high, last - high)
         self._zero_part(last, end - last)
-        self.image.settle()
+        self.image.space.settle()
 
     def _is_compressed(self, start: int, end: int) -> bool:
         """Whether the cluster that a range lies in is; the range may be empty."""

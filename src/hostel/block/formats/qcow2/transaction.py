@@ -55,7 +55,7 @@ class Transaction:
         self._image.end_of_bytes = 0  # its cluster may be freed
         self._table = self._refcounts.begin()
         for part, (offset, length) in list(self._homes.items()):
-            if not self._image.claim(offset, length):
+            if not self._image.space.claim(offset, length):
                 del self._homes[part]
         return self
 
@@ -77,7 +77,7 @@ class Transaction:
         if room:
             self._refcounts.free(offset, room)
         self._refcounts.skip(self._start)
-        return self._image.allocate(length) if length else 0
+        return self._image.space.allocate(length) if length else 0
 
     def write(self, offset: int, data: bytes) -> None:
         """Write what nothing on disk refers to yet; the last cluster is filled with zeroes."""

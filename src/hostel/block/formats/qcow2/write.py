@@ -1,7 +1,7 @@
 """Writing guest data: in place where a cluster is ours alone, else into newly allocated clusters.
 
 Data is written before the entry that points to it changes, and the old cluster is given up only when the disk has the
-new entry (:meth:`Qcow2Image.release`). A write that fails leaves the old data in place.
+new entry (:meth:`Space.release`). A write that fails leaves the old data in place.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Guest:
         done = 0
         while done < len(data):
             done += self._write_some(offset + done, data[done:])
-        self.image.settle()
+        self.image.space.settle()
 
     def _in_place(self, offset: int, length: int) -> int:
         """Where a range of our own clusters lies in one piece; -1 where a closer look at the tables is needed."""
@@ -215,16 +215,16 @@ class Guest:
         """
         image, bits = self.image, self.image.geometry.cluster_bits
         host, length = self._behind, (stop - index) << bits
-        behind = image.allocate_behind(host, length) if host else 0
+        behind = image.space.allocate_behind(host, length) if host else 0
         if behind:
             length, stop = behind, index + (behind >> bits)
             data = data[: length - image.geometry.in_cluster(offset)]
         else:
-            host = image.allocate_data(offset, length)
+            host = image.space.allocate_data(offset, length)
         try:
             self._fill(offset, data, host, old_is_zero=False)
         except BaseException:
-            image.abandon_data(host, length)
+            image.space.abandon_data(host, length)
             raise
         old = table.entries[index:stop]
         self._map(table, l1_index, index, stop, host)
@@ -252,15 +252,15 @@ class Guest:
         within = size - 1  # as in_cluster() has it, without a call for each entry
         for entry in filter(None, entries):
             if entry & layout.COMPRESSED:
-                image.release(*geometry.compressed_range(entry & ~layout.COMPRESSED))
+                image.space.release(*geometry.compressed_range(entry & ~layout.COMPRESSED))
             elif (offset := entry & layout.OFFSET_MASK) and not image.external:
                 if offset != end or offset & within:
                     if start:
-                        image.release(start, end - start)
+                        image.space.release(start, end - start)
                     start = end = offset
                 end += size
         if start:
-            image.release(start, end - start)
+            image.space.release(start, end - start)
 
     def _fill(self, offset: int, data: memoryview, host: int, *, old_is_zero: bool) -> None:
         """Write whole clusters at ``host``: the data, and around it what the guest had there."""
@@ -313,7 +313,7 @@ class Guest:
         else:
             self._zero_old(first, last - first)
         self._zero_part(last, offset + length - last)
-        self.image.settle()
+        self.image.space.settle()
 
     def _zero_external(self, offset: int, length: int) -> None:
         """An external data file that must stay valid as a raw image gets the zeroes as well."""
@@ -414,7 +414,7 @@ class Guest:
         if first < last:
             self._zero_external(first, last - first)
             self._change(first, last - first, self._discarded)
-        self.image.settle()
+        self.image.space.settle()
 
     def _change(self, offset: int, length: int, new: Change) -> None:
         """Replace L2 entries of whole clusters by ``new(entry, bitmap)``, and give up what they referred to."""
@@ -443,7 +443,7 @@ class Guest:
                 if before & layout.COMPRESSED:
                     self.release(array("Q", [before]))
                 elif has_place(before, image) and not has_place(after, image):
-                    image.release_data(before & layout.OFFSET_MASK, discard=discard)
+                    image.space.release_data(before & layout.OFFSET_MASK, discard=discard)
             if discard and self._keeps_places and new != self._zeroed_keeping:
                 if new == self._zeroed or self.encryption is not None:
                     # Cut off before that, a discarded cluster need not read as zeroes, but is not to read as noise.
@@ -453,7 +453,7 @@ class Guest:
                     if has_place(after, image):
                         place = after & layout.OFFSET_MASK
                         kept.add(place, place + image.geometry.cluster_size)
-                image.discard_holes(kept)
+                image.space.discard_holes(kept)
 
     def _is_whole(self, l1_index: int, index: int, stop: int) -> bool:
         """Whether L2 entries are all that a table has, or that the image has of it."""
@@ -481,7 +481,7 @@ class Guest:
                 standard = table.bitmaps is None and table.entries[index] in (0, layout.ZERO)
                 if standard or (table.bitmaps and not table.entries[index] and not any(table.bitmaps[index:after])):
                     guest = l1_index * self.image.geometry.l2_reach + (index << bits)
-                    host = self.image.allocate_data(guest, (after - index) << bits)
+                    host = self.image.space.allocate_data(guest, (after - index) << bits)
                     self._zero_new(guest, host, (after - index) << bits, fill=fill)
                     self._map_unwritten(table, l1_index, index, after, host)
                     if self.encryption is not None and standard and not fill and self.image.header.version >= 3:
@@ -512,7 +512,7 @@ class Guest:
             if end > data.length:
                 data.resize(end)
         except BaseException:
-            self.image.abandon_data(host, length)
+            self.image.space.abandon_data(host, length)
             raise
 
     def write_compressed(self, offset: int, payload: bytes) -> None:
@@ -534,7 +534,7 @@ class Guest:
             table.bitmaps[index] = 0
         image.touch(l1_index, index, index + 1)
         self.release(old)
-        image.settle()
+        image.space.settle()
 
 
 def has_place(entry: int, image: Qcow2Image) -> bool:

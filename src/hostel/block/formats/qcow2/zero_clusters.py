@@ -94,7 +94,7 @@ def _expand_in_place(image: Qcow2Image, *, backed: bool, report: Report) -> None
                     image.validate_entry(entry, l1_index, index)
                     table.entries[index] = _expanded_in_place(image, entry, size, backed=backed)
                     image.touch(l1_index, index, index + 1)
-            image.settle()
+            image.space.settle()
         _tell(report, l1_index + 1, len(image.l1))
     image.flush_metadata()
 
@@ -106,10 +106,10 @@ def _expanded_in_place(image: Qcow2Image, entry: int, size: int, *, backed: bool
         image.file.write_zeroes(host, size)
         return entry & ~layout.ZERO
     if host:
-        image.release(host, size)
+        image.space.release(host, size)
     if not backed:
         return 0
-    place = image.allocate(size, "data cluster")
+    place = image.space.allocate(size, "data cluster")
     try:
         image.file.write_zeroes(place, size)
     except BaseException:
