@@ -34,6 +34,20 @@ def test_windows_of_raw_images_are_moved(twins: Twins) -> None:
     in_every_form(twins, "--image-opts driver=raw,file.driver=raw,file.offset=512,file.file.filename=b")
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "driver=throttle,throttle-group=g,file.driver=raw,file.file.filename=a",
+        "driver=preallocate,file.driver=raw,file.file.filename=a",
+        "driver=raw,file.driver=throttle,file.throttle-group=g,file.file.driver=raw,file.file.file.filename=a",
+        "driver=raw,offset=512,file.driver=blkdebug,file.image.driver=raw,file.image.file.filename=a",
+    ],
+)
+def test_filters_do_not_hide_where_a_raw_image_ends(twins: Twins, name: str) -> None:
+    twins.write("a", b"x" * 70_000)
+    twins.same(f"map --output=json --object throttle-group,id=g --image-opts {name}")
+
+
 def test_windows_of_images_show_where_those_hold_it(twins: Twins) -> None:
     twins.write("plain", b"d" * (1 << 20))
     twins.prepare("qemu-img convert -f raw -O qcow2 plain stored")

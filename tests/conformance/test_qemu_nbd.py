@@ -478,6 +478,8 @@ def test_a_guessed_raw_image_is_warned_of(folder: Path) -> None:
     [
         "-f qcow2 -o 65536 a.qcow2",
         "--image-opts driver=raw,offset=64k,file.driver=raw,file.offset=1k,file.file.filename=b.raw",
+        "--image-opts driver=raw,file.driver=preallocate,file.file.driver=raw,file.file.file.filename=b.raw",
+        "-f raw --cache=none b.raw",
     ],
 )
 def test_a_part_of_a_part_is_described_as_by_the_real_tool(folder: Path, words: str) -> None:

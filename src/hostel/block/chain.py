@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from hostel.block.driver import FilterDriver
+from hostel.block.driver import FilterDriver, FormatDriver
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 
@@ -53,10 +53,26 @@ def held(node: BlockNode) -> Iterator[None]:
         below: BlockNode | None = node
         while below is not None:
             stack.enter_context(below.hold())
-            driver = below.driver
-            passes_on = (isinstance(driver, FilterDriver) and driver.primary) or below.format == "raw"
-            below = driver.children.get(driver.primary if passes_on else "backing")
+            below = _passed_on(below) or below.driver.children.get("backing")
         yield
+
+
+def file_end(layer: BlockNode) -> int | None:
+    """Where the file of a raw image ends, in bytes: in the middle of its disk's last sector, maybe.
+
+    The image may be part of another raw one, and filters may lie between. None for a format whose file may end
+    anywhere, and for direct input and output, which read the block that a file ends in as a whole.
+    """
+    file = layer
+    while (child := _passed_on(file)) is not None:
+        file = child
+    return None if isinstance(file.driver, FormatDriver) or file.cache.direct else file.length
+
+
+def _passed_on(node: BlockNode) -> BlockNode | None:
+    """The child whose bytes a node has for its own; None for one that makes something of them."""
+    passes_on = node.format == "raw" or (isinstance(node.driver, FilterDriver) and node.driver.primary)
+    return node.file if passes_on else None
 
 
 def block_status(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from hostel.block.chain import ChainExtent, block_status
-from hostel.block.driver import FormatDriver
+from hostel.block.chain import ChainExtent, block_status, file_end
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 
@@ -64,7 +63,7 @@ class _Layer:
     Attributes:
         length: bytes that the guest sees of it.
         filename: the file that its data lies in.
-        end: where a raw image's file ends, bytes; None for a format whose file may end anywhere.
+        end: where a raw image's file ends; see :func:`hostel.block.chain.file_end`.
     """
 
     __slots__ = ("end", "filename", "length")
@@ -73,14 +72,7 @@ class _Layer:
         file = node.storage
         self.length = node.length
         self.filename = None if file is None else file.filename
-        below = file
-        while below is not None and node.format == below.format == "raw":
-            below = below.storage
-        # With direct input and output the block that a file ends in is read as a whole.
-        if node.format != "raw" or below is None or isinstance(below.driver, FormatDriver) or below.cache.direct:
-            self.end = None
-        else:
-            self.end = below.length
+        self.end = file_end(node)
 
 
 def map(node: BlockNode, start: int, end: int, *, compressed: bool = False) -> Iterator[MapEntry]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from hostel.block.chain import ChainExtent, block_status
+from hostel.block.chain import ChainExtent, block_status, file_end
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.wire.nbd import protocol
@@ -62,10 +62,9 @@ class BaseAllocation:
 
     def _inside(self, extent: ChainExtent) -> int:
         """How much of an extent a raw image's file has: a disk's last sector may be more than the file's end."""
-        storage = extent.file or extent.layer.storage
-        if extent.layer.format != "raw" or storage is None or extent.host_offset is None or self._block > 1:
+        if extent.host_offset is None or self._block > 1 or (end := file_end(extent.layer)) is None:
             return extent.length
-        return max(0, min(extent.length, storage.length - extent.host_offset))
+        return max(0, min(extent.length, end - extent.host_offset))
 
 
 class AllocationDepth:
