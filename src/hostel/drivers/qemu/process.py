@@ -48,7 +48,12 @@ is_open() {
     done < /proc/net/unix
     [ -z "$bound" ]
 }
-ours() { read -r one name state parent rest 2>/dev/null < "/proc/$1/stat" && [ "$parent" = $$ ]; }
+ours() {
+    while read -r key value; do
+        [ "$key" != PPid: ] || { [ "$value" = $$ ]; return; }
+    done 2>/dev/null < "/proc/$1/status"
+    false
+}
 helper() {
     failed=$1 socket=$2 owner=$3 context=$4 turn=0; shift 4
     { cd / && exec "$@"; } 9>&- & pid=$!

@@ -115,6 +115,21 @@ def test_helpers_are_there_before_the_program_and_end_with_it(tmp_path: Path) ->
     assert process.start_time(int(mark.read_text())) is None
 
 
+def test_a_helper_may_have_any_name(tmp_path: Path) -> None:
+    program = tmp_path / "a (b) c\nd"  # what the kernel calls the process, too
+    program.write_text(f"#!{sys.executable}\n{LISTEN}")
+    program.chmod(0o755)
+    helper = process.Helper("one", [str(program), str(tmp_path / "one.sock")], tmp_path / "one.sock")
+    pid = process.spawn(["sleep", "60"], tmp_path, tmp_path / "log", helpers=[helper])
+    started = process.start_time(pid)
+    assert started is not None
+    served_by = int(helper.socket.with_name("one.sock.pid").read_text())
+    assert Path(f"/proc/{served_by}/comm").read_text() == f"{program.name}\n"
+    assert process.end(pid, started)
+    assert process.exit_status(tmp_path, 10) is not None
+    assert process.start_time(served_by) is None
+
+
 def test_a_helper_that_fails_is_told_with_its_words_and_the_program_is_not_started(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("of an earlier run\n")
     with pytest.raises(process.HelperFailed, match="two did not come up: no such thing"):
