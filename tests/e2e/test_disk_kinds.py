@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hostel import guest
+from hostel.drivers import procstat
 from hostel.drivers.base import StartFlag
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.driver import QemuDriver
@@ -69,7 +70,7 @@ def test_reservations_are_made_by_a_helper_that_is_there_before_qemu(tmp_path: P
         return
     (helper,) = reservations.helpers(document, tmp_path)
     pid = process.spawn(["sleep", "60"], tmp_path, tmp_path / "log", helpers=[helper])
-    started = process.start_time(pid)
+    started = procstat.start_time(pid)
     assert started is not None
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(60)

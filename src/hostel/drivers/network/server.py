@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from hostel.cause import in_line
 from hostel.cause.holder import port_hint
-from hostel.drivers import signals, tool
+from hostel.drivers import procstat, signals, tool
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.network.dnsmasq import configuration, hosts_file, names_file
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -35,11 +35,11 @@ class _Found(NamedTuple):
     """A process, by its number and when it was started."""
 
     pid: int
-    started: str
+    started: int
 
     def runs(self) -> bool:
         """Whether it has not ended, whoever has its number now."""
-        return _started(self.pid) == self.started
+        return procstat.runs(self.pid, self.started)
 
     def send(self, number: int) -> bool:
         """Send it a signal; whether it was there."""
@@ -174,7 +174,7 @@ class DnsmasqServer:
         """The process that serves a bridge; None where there is none, or its number is another's by now."""
         try:
             pid = int(self._pid_file(bridge).read_text())
-            started = _started(pid)
+            started = procstat.start_time(pid)
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")  # of one that has ended it is empty
         except (OSError, ValueError):
             return None
@@ -206,15 +206,6 @@ def is_needed(network: Network) -> bool:
     )
     serves_names = network.dns is None or network.dns.enable is not False
     return bool(network.ips) and (gives or serves_names)
-
-
-def _started(pid: int) -> str | None:
-    """When a process was started; None where it has let go of its sockets: nobody may have asked how it ended."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state in "ZX" else fields[18]
 
 
 def _bridge(network: Network) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from hostel.drivers import procstat
 from hostel.drivers.fault import fault
 from hostel.drivers.link import switchport
 from hostel.drivers.link.switchport import Guest
@@ -193,7 +194,7 @@ class Assignment:
 
 
 def _runs(status: Status) -> bool:
-    return status.pid != 0 and process.runs(status.pid, status.started)
+    return status.pid != 0 and procstat.runs(status.pid, status.started)
 
 
 def _check_card(interface: Interface) -> None:

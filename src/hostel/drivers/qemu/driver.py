@@ -7,6 +7,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hostel.drivers import procstat
 from hostel.drivers.base import (
     DestroyFlag,
     DomainInfo,
@@ -492,7 +493,7 @@ class QemuDriver(
         most = found.memory.to_kib() if found.memory is not None else 0
         current = found.current_memory.to_kib() if found.current_memory is not None else most
         vcpus = (found.vcpu.current or found.vcpu.value) if found.vcpu is not None else 1
-        used = process.cpu_time(live.pid) if live else 0
+        used = sum(procstat.cpu_times(live.pid) or ()) if live else 0
         return DomainInfo(state, most, current, vcpus, used)
 
     def domain_is_persistent(self, domain: DomainRef) -> bool:

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from hostel.drivers import signals
+from hostel.drivers import procstat, signals
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.block.chain import images
 from hostel.drivers.qemu.status import Status
@@ -45,7 +45,7 @@ def let_end(status: Status, *, told: bool) -> bool:
     if not (_ends_by_itself(status.domain) if told else _has_closed(status) and _sleeps_alone(status.pid)):
         return False
     with contextlib.suppress(OSError):
-        signals.send(status.pid, signal.SIGTERM, partial(process.runs, status.pid, status.started))
+        signals.send(status.pid, signal.SIGTERM, partial(procstat.runs, status.pid, status.started))
     return process.ended(status.pid, status.started, _END_SECONDS)
 
 

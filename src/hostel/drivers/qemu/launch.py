@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hostel.drivers import procstat
 from hostel.drivers.base import NetworkDriver, RunningReason, ShutoffReason, StorageDriver
 from hostel.drivers.cgroup.group import Group
 from hostel.drivers.events import Lifecycle, Resumed
@@ -411,7 +412,7 @@ class Launcher:
             )  # fmt: skip
         except OSError as error:
             raise _no_start(name, str(error)) from error
-        started = process.start_time(pid)
+        started = procstat.start_time(pid)
         path = process.ground(run) / "monitor"
         ready = started is not None and monitor.wait_for_socket(path, lambda: process.exit_status(run) is not None)
         try:
@@ -517,7 +518,7 @@ class Launcher:
 
     def _undo(self, name: str, run: Path, error: BaseException) -> None:
         pid = process.wait_for_pid(run, 5)
-        started = process.start_time(pid) if pid is not None and process.supervised(run) else None
+        started = procstat.start_time(pid) if pid is not None and process.supervised(run) else None
         if pid is not None and started is not None:
             process.end(pid, started, grace=1)
         self._machines.forget(name, run, Ending(ShutoffReason.FAILED, str(error)))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from hostel.cause.mount import mount_of
+from hostel.drivers import procstat
 from hostel.drivers.base import DomainRef, ShutoffReason
 from hostel.drivers.base.agent import AgentTimeout
 from hostel.drivers.events import Event, EventBus, Lifecycle, Stopped, Subject
@@ -256,7 +257,7 @@ class Machines:
         if status.pid == 0:
             self._abandon(name, run)
             return None
-        if process.runs(status.pid, status.started):
+        if procstat.runs(status.pid, status.started):
             return status
         ending = self._ending(name, status)
         if status.migration is not None and status.migration.way == "in":
@@ -271,7 +272,7 @@ class Machines:
             status = Status.parse(self.statuses.read(name) or "")
         except ValueError:
             return None
-        return status if status.pid and process.runs(status.pid, status.started) else None
+        return status if status.pid and procstat.runs(status.pid, status.started) else None
 
     def undo_arrival(self, name: str, mark: Migration) -> None:
         """Take back what was made for a domain that did not come. The caller holds the domain's lock."""
@@ -288,7 +289,7 @@ class Machines:
     def _abandon(self, name: str, run: Path) -> None:
         """End what a starter left that died before the machine was ours."""
         pid = process.wait_for_pid(run, 10)
-        started = process.start_time(pid) if pid is not None and process.supervised(run) else None
+        started = procstat.start_time(pid) if pid is not None and process.supervised(run) else None
         if pid is not None and started is not None:
             process.end(pid, started, grace=1)
         self.forget(name, run, Ending(ShutoffReason.FAILED, "the process that was starting it died"))

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from hostel.drivers import signals
+from hostel.drivers import procstat, signals
 from hostel.drivers.fault import system_fault
 from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.pause import Pause
@@ -30,7 +30,6 @@ from hostel.drivers.store import is_locked, take_lock
 from hostel.errors import ErrorDomain
 
 _OURS: Final = " is tainted: "  # of lines that we write into a log while QEMU does, too
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 # It stands in the run's directory, and names what is there by that: a later run of the machine has another at the same
 # path, where what this one writes late must not be found. Descriptor 9 is the lock, which QEMU does not get.
@@ -342,43 +341,10 @@ def exit_status(run: Path, timeout: float = 0) -> int | None:
         pause()
 
 
-def _stat(pid: int) -> list[str]:
-    text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    return text.rpartition(")")[2].split()
-
-
-def start_time(pid: int) -> int | None:
-    """When the process started, in clock ticks since boot; None when there is none or it is a zombie."""
-    try:
-        fields = _stat(pid)
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else int(fields[19])
-
-
-def cpu_time(pid: int) -> int:
-    """CPU time used so far, in nanoseconds; 0 when the process is gone."""
-    return sum(cpu_times(pid) or (0,))
-
-
-def cpu_times(pid: int) -> tuple[int, int] | None:
-    """CPU time used so far, in nanoseconds, by the process and by the host for it; None when it is gone."""
-    try:
-        fields = _stat(pid)
-    except OSError:
-        return None
-    return int(fields[11]) * 1_000_000_000 // _TICKS, int(fields[12]) * 1_000_000_000 // _TICKS
-
-
-def runs(pid: int, started: int) -> bool:
-    """Whether this very process still runs: the id may have been given to another since."""
-    return start_time(pid) == started
-
-
 def ended(pid: int, started: int, timeout: float) -> bool:
     """Whether the process ends within ``timeout`` seconds: a dying one closes its sockets before it is gone."""
     deadline, pause = time.monotonic() + timeout, Pause()
-    while runs(pid, started):
+    while procstat.runs(pid, started):
         if time.monotonic() >= deadline:
             return False
         pause()
@@ -390,14 +356,14 @@ def end(pid: int, started: int, *, grace: float = 5, kill: bool = True) -> bool:
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
         if number == signal.SIGKILL and not kill:
             break
-        if not signals.send(pid, number, partial(runs, pid, started)):
+        if not signals.send(pid, number, partial(procstat.runs, pid, started)):
             return True
         deadline, pause = time.monotonic() + seconds, Pause()
         while time.monotonic() < deadline:
-            if not runs(pid, started):
+            if not procstat.runs(pid, started):
                 return True
             pause()
-    return not runs(pid, started)
+    return not procstat.runs(pid, started)
 
 
 def describe(status: int | None) -> str:

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from hostel.drivers import procstat
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.device import InterfaceStats
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import StatsFlag
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu import perf, process
+from hostel.drivers.qemu import perf
 from hostel.drivers.qemu.balloon import polling, refresh
 from hostel.drivers.qemu.block.statistics import block_statistics
 from hostel.drivers.qemu.calls import Calls, no_domain
@@ -190,17 +191,11 @@ def _resident(pid: int) -> int:
 
 
 def _processor_time(pid: int) -> dict[str, int]:
-    total = process.cpu_time(pid)
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return {"cpu.time": total}
-    scale = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-    return {
-        "cpu.time": total,
-        "cpu.user": int(fields[11]) * scale,
-        "cpu.system": int(fields[12]) * scale,
-    }
+    times = procstat.cpu_times(pid)
+    if times is None:
+        return {"cpu.time": 0}
+    user, system = times
+    return {"cpu.time": user + system, "cpu.user": user, "cpu.system": system}
 
 
 def _balloon(machine: Running | None, document: Domain) -> dict[str, int]:

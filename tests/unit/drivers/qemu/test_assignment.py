@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hostel.drivers.qemu import document, hostdevs, process
+from hostel.drivers import procstat
+from hostel.drivers.qemu import document, hostdevs
 from hostel.drivers.qemu.assignment import Assignment
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.status import Status
@@ -57,7 +58,7 @@ def machine(name: str, bus: int, managed: str = "no") -> Domain:
 
 
 def take(assignment: Assignment, machines: Machines, domain: Domain, *, pid: int) -> None:
-    started = process.start_time(pid) or 0 if pid else 0
+    started = procstat.start_time(pid) or 0 if pid else 0
     status = Status(domain, 1, pid, started, str(machines.directories.state / "none"), 0)
     devices = hostdevs.of_host(domain)
     assignment.take(domain, devices, lambda: machines.statuses.write(domain.name, status.format()))

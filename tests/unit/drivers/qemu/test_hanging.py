@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hostel.drivers.qemu import process
+from hostel.drivers import procstat
 from hostel.drivers.qemu.hanging import _PPOLL, let_end
 from hostel.drivers.qemu.status import Status
 from hostel.model.domain.domain import Domain
@@ -41,7 +41,7 @@ def waiting(count: int, *words: str) -> Iterator[int]:
 
 def status(pid: int, disks: str = "", actions: str = "") -> Status:
     xml = f"<domain type='qemu'><name>guest</name>{actions}<devices>{disks}</devices></domain>"
-    return Status(Domain.parse(xml), 1, pid, process.start_time(pid) or 0, "/nowhere", 0)
+    return Status(Domain.parse(xml), 1, pid, procstat.start_time(pid) or 0, "/nowhere", 0)
 
 
 def disk(path: Path) -> str:
@@ -54,7 +54,7 @@ def test_who_has_closed_its_disks_and_waits_for_itself_is_let_end(tmp_path: Path
     for disks in ("", disk(tmp_path / "image")):
         with waiting(1, "for-ever", str(tmp_path / "other")) as pid:
             assert let_end(status(pid, disks), told=False)
-            assert process.start_time(pid) is None
+            assert procstat.start_time(pid) is None
 
 
 def test_whose_guest_may_run_is_left_alone(tmp_path: Path) -> None:
@@ -71,15 +71,15 @@ def test_whose_guest_may_run_is_left_alone(tmp_path: Path) -> None:
     ):
         with waiting(1, *words) as pid:
             assert not let_end(status(pid, disks), told=False)
-            assert process.start_time(pid) is not None
+            assert procstat.start_time(pid) is not None
     with waiting(3) as pid:  # as in its main loop
         assert not let_end(status(pid), told=False)
-        assert process.start_time(pid) is not None
+        assert procstat.start_time(pid) is not None
 
 
 def test_who_has_said_that_it_shuts_down_is_let_end_but_for_one_that_stays(tmp_path: Path) -> None:
     with waiting(3) as pid:
         assert not let_end(status(pid, NETWORK, "<on_poweroff>restart</on_poweroff>"), told=True)
-        assert process.start_time(pid) is not None
+        assert procstat.start_time(pid) is not None
         assert let_end(status(pid, NETWORK), told=True)
-        assert process.start_time(pid) is None
+        assert procstat.start_time(pid) is None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from hostel.drivers import procstat
 from hostel.drivers.qemu import process
 
 
@@ -40,7 +41,7 @@ def test_what_a_supervisor_writes_late_is_not_found_by_the_next_run_at_its_path(
     (run := tmp_path / "run").mkdir()
     pid = process.spawn(["sleep", "60"], run, tmp_path / "log")
     supervisor = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    started = process.start_time(supervisor)
+    started = procstat.start_time(supervisor)
     assert started is not None
     os.kill(supervisor, signal.SIGSTOP)
     try:
@@ -56,7 +57,7 @@ def test_what_a_supervisor_writes_late_is_not_found_by_the_next_run_at_its_path(
 def test_program_inherits_no_descriptor_even_when_ours_are_high(tmp_path: Path) -> None:
     spare = [os.open("/dev/null", os.O_RDONLY) for _ in range(20)]
     pid = process.spawn(["sleep", "60"], tmp_path, tmp_path / "log")
-    started = process.start_time(pid)
+    started = procstat.start_time(pid)
     assert started is not None
     try:
         assert process.supervised(tmp_path)
@@ -79,10 +80,10 @@ def test_program_inherits_no_descriptor_even_when_ours_are_high(tmp_path: Path) 
 
 
 def test_reused_process_id_is_not_ours(tmp_path: Path) -> None:
-    started = process.start_time(os.getpid())
+    started = procstat.start_time(os.getpid())
     assert started is not None
-    assert process.runs(os.getpid(), started)
-    assert not process.runs(os.getpid(), started - 1)
+    assert procstat.runs(os.getpid(), started)
+    assert not procstat.runs(os.getpid(), started - 1)
 
 
 def shell(name: str, run: Path, script: str) -> process.Helper:
@@ -103,16 +104,16 @@ def test_helpers_are_there_before_the_program_and_end_with_it(tmp_path: Path) ->
     pid = process.spawn(["sleep", "60"], tmp_path, tmp_path / "log", helpers=[helper])
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(helper.socket))  # it listens
-    started = process.start_time(pid)
+    started = procstat.start_time(pid)
     assert started is not None
     deadline = time.monotonic() + 60
     while not (mark := helper.socket.with_name("one.sock.pid")).exists() or not mark.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    assert process.start_time(int(mark.read_text())) is not None
+    assert procstat.start_time(int(mark.read_text())) is not None
     assert process.end(pid, started)
     assert process.exit_status(tmp_path, 10) is not None
-    assert process.start_time(int(mark.read_text())) is None
+    assert procstat.start_time(int(mark.read_text())) is None
 
 
 def test_a_helper_may_have_any_name(tmp_path: Path) -> None:
@@ -121,13 +122,13 @@ def test_a_helper_may_have_any_name(tmp_path: Path) -> None:
     program.chmod(0o755)
     helper = process.Helper("one", [str(program), str(tmp_path / "one.sock")], tmp_path / "one.sock")
     pid = process.spawn(["sleep", "60"], tmp_path, tmp_path / "log", helpers=[helper])
-    started = process.start_time(pid)
+    started = procstat.start_time(pid)
     assert started is not None
     served_by = int(helper.socket.with_name("one.sock.pid").read_text())
     assert Path(f"/proc/{served_by}/comm").read_text() == f"{program.name}\n"
     assert process.end(pid, started)
     assert process.exit_status(tmp_path, 10) is not None
-    assert process.start_time(served_by) is None
+    assert procstat.start_time(served_by) is None
 
 
 def test_a_helper_that_fails_is_told_with_its_words_and_the_program_is_not_started(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from hostel.drivers import procstat
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import VcpuFlag
 from hostel.drivers.base.tuning import CpuStats, PinInfo, VcpuInfo, Vcpus
 from hostel.drivers.counting import check_one, vcpus
 from hostel.drivers.fault import fault
-from hostel.drivers.qemu import process
 from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Running
@@ -109,7 +109,7 @@ class PinningCalls(Calls):
                 return CpuStats((), 0 if count else max(online_cpus()) + 1)
             if not width:
                 return CpuStats((), _TOTAL)
-            user, system = process.cpu_times(machine.status.pid) or (0, 0)
+            user, system = procstat.cpu_times(machine.status.pid) or (0, 0)
         numbers = (("cpu_time", user + system), ("user_time", user), ("system_time", system))
         return CpuStats(numbers[:width], min(width, _TOTAL))
 

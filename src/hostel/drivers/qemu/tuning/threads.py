@@ -6,8 +6,9 @@ import contextlib
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from hostel.drivers import procstat
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu.tuning import cores, shares
 from hostel.drivers.qemu.tuning.groups import place_thread
@@ -22,20 +23,11 @@ if TYPE_CHECKING:
     from hostel.drivers.cgroup.group import Group
     from hostel.drivers.qemu.monitor import Monitor
 
-_TICK: Final = 1_000_000_000 // os.sysconf("SC_CLK_TCK")  # nanoseconds
 _ONLINE: Final = Path("/sys/devices/system/cpu/online")
 _POLICIES: Final = {
     "batch": os.SCHED_BATCH, "idle": os.SCHED_IDLE, "fifo": os.SCHED_FIFO, "rr": os.SCHED_RR,
 }  # fmt: skip
 IOTHREAD: Final = "iothread"  # what begins the names of I/O threads in QEMU
-
-
-class ThreadTimes(NamedTuple):
-    """How long a thread has run, in nanoseconds, and the CPU that it was last on."""
-
-    user: int
-    system: int
-    cpu: int
 
 
 def online_cpus() -> frozenset[int]:
@@ -74,18 +66,16 @@ def iothread_threads(qmp: Monitor) -> dict[int, int]:
     return found
 
 
-def times(pid: int, thread: int) -> ThreadTimes:
+def times(pid: int, thread: int) -> procstat.ProcessStat:
     """How long a thread has run, and where.
 
     Raises:
         VirtError: ``SYSTEM_ERROR``: it is no more.
     """
     try:
-        text = Path(f"/proc/{pid}/task/{thread}/stat").read_text(errors="replace")
+        return procstat.read(pid, thread)
     except OSError as error:
         raise system_fault(error, "cannot get vCPU placement & pCPU time", ErrorDomain.QEMU) from error
-    fields = text.rpartition(")")[2].split()
-    return ThreadTimes(int(fields[11]) * _TICK, int(fields[12]) * _TICK, int(fields[36]))
 
 
 def place(thread: int, cpus: Collection[int]) -> None:
