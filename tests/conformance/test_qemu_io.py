@@ -71,6 +71,22 @@ def test_machine_state(tmp_path: Path) -> None:
     both(tmp_path, "-f", "qcow2", *lines, "disk")
 
 
+def test_machine_state_is_not_compressed(tmp_path: Path) -> None:
+    lines = commands("write -b -c -P 1 0 64k", "write -c -b -P 2 512 512", "read -b -P 2 512 512", "read -P 0 0 4M")
+    assert both(tmp_path, "-f", "qcow2", *lines, "disk")[0] == 0
+
+
+def test_a_vmdk_disk_without_compressed_grains_takes_any_compressed_write(tmp_path: Path) -> None:
+    lines = commands("write -c -P 1 64k 4k", "write -c -P 2 512 64k", "write -c -P 3 3M 64k", "read -P 2 512 64k")
+    assert both(tmp_path, "-f", "vmdk", *lines, "disk", format="vmdk")[0] == 0
+
+
+def test_preallocation_when_shrinking(tmp_path: Path) -> None:
+    for format in ("raw", "qcow2"):
+        lines = commands("truncate -m full 1M", "truncate -m falloc 1M")
+        assert both(tmp_path, "-f", format, *lines, "disk", format=format)[0] == 1
+
+
 def test_machine_state_stays_where_a_disk_grows_that_needs_no_other_table_for_it(tmp_path: Path) -> None:
     lines = commands(
         "write -b -P 1 0 128k", "write -P 2 3M 1M", "truncate 6M", "read -b -P 1 0 128k", "read -P 2 3M 1M",

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from hostel.block.composing import AlwaysCompressing
 from hostel.block.driver import FilterDriver
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 def write_compressed(node: BlockNode, offset: int, data: bytes) -> None:
     """Write whole clusters compressed; one that would not get smaller is written as it is.
+
+    A vmdk disk of a kind that has no compressed grains takes any range, and as it is.
 
     Raises:
         UnsupportedFeature: the format has no compression.
@@ -34,6 +37,9 @@ def write_compressed(node: BlockNode, offset: int, data: bytes) -> None:
     end = offset + len(data)
     if offset < 0 or end > node.length:
         raise OutOfRange(f"{len(data)} bytes at offset {offset} are outside '{node.filename}'")
+    if isinstance(driver, AlwaysCompressing) and not driver.always_compresses:
+        node.pwrite(offset, data)
+        return
     cluster_size = driver.cluster_size
     if offset % cluster_size or (end % cluster_size and end != node.length):
         raise BlockError("A compressed write is whole clusters", errno=errno.EINVAL)

@@ -120,7 +120,7 @@ class FileSpace(FileRequests):
         if preallocation is Preallocation.METADATA:
             raise BlockError("Unsupported preallocation mode: metadata", errno=errno.ENOTSUP)
         if preallocation is not Preallocation.OFF and size < old:
-            raise BlockError("Preallocation can't be used for shrinking files", errno=errno.EINVAL)
+            raise BlockError("Cannot use preallocation for shrinking files", errno=errno.EINVAL)
         try:
             os.ftruncate(self._fd, size)
             if size > old and preallocation is Preallocation.FALLOC:

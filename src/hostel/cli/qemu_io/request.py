@@ -202,12 +202,12 @@ def zero(node: BlockNode, offset: int, count: int, given: Given) -> None:
 
 
 def write_data(node: BlockNode, offset: int, data: bytes, given: Given) -> None:
-    """Write bytes: to the disk, compressed, or to the machine state."""
-    if given.has("c"):
-        exercise.write_compressed(node, offset, data)
-        return
+    """Write bytes: to the machine state, which is not compressed, or to the disk, compressed or not."""
     if given.has("b"):
         exercise.save_vm_state(node, offset, data)
+        return
+    if given.has("c"):
+        exercise.write_compressed(node, offset, data)
         return
     node.pwrite(offset, data)
     if given.has("f"):
