@@ -12,7 +12,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 from hostel.block import notice
@@ -99,6 +99,7 @@ class Job(abc.ABC):
         self._taken_back = False
         self._user_paused = False
         self._busy = False
+        self._awaited: set[JobVerb] = set()  # whose callers wait for the end
         self._untold: list[JobEvent] | None = None
         self._telling = threading.RLock()  # from a change until it is told
         self._pace = Pace(0)
@@ -336,7 +337,7 @@ class Job(abc.ABC):
             self._nudge()
             return
         lose_patience(self._own_nodes())  # for one that is coming to its end, which holds the lock
-        with self._transaction.lock:
+        with self._alone(JobVerb.CANCEL), self._transaction.lock:
             self._require(JobVerb.CANCEL)  # it may have come to its end meanwhile
             if not self.is_done:
                 self.abandon()
@@ -371,8 +372,12 @@ class Job(abc.ABC):
         self._nudge()
 
     def finalize(self) -> None:
-        """Change the graph, and conclude; the other jobs of the group with it."""
-        with self._transaction.lock:
+        """Change the graph, and conclude; the other jobs of the group with it.
+
+        Raises:
+            BlockError: it is not in a state to be, or somebody else does so.
+        """
+        with self._alone(JobVerb.FINALIZE), self._transaction.lock:
             self._require(JobVerb.FINALIZE)
             self._transaction.finalize()
 
@@ -380,6 +385,21 @@ class Job(abc.ABC):
         """Be forgotten."""
         self._require(JobVerb.DISMISS)
         self._become(JobStatus.NULL)
+
+    @contextlib.contextmanager
+    def _alone(self, verb: JobVerb) -> Iterator[None]:
+        """Let one caller at a time wait for the end: where a disk hangs, it comes no sooner for many."""
+        with self._wake:
+            if verb in self._awaited:
+                raise BlockError(
+                    f"Job '{self.id}' is at its end already, and waits for what a disk or a server does not answer",
+                    errno=errno.EBUSY,
+                )
+            self._awaited.add(verb)
+        try:
+            yield
+        finally:
+            self._awaited.remove(verb)
 
     def _require(self, verb: JobVerb) -> None:
         if self.status not in ACCEPTED[verb]:

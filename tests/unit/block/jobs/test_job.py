@@ -72,6 +72,35 @@ def test_a_mirror_cancelled_before_it_is_ready_is_no_success(source: BlockNode, 
     assert heard.names() == ["BLOCK_JOB_CANCELLED"]
 
 
+def test_the_end_of_a_job_is_waited_for_once(
+    source: BlockNode, target: BlockNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, go_on = threading.Event(), threading.Event()
+    job = BackupJob(jobs.settings()._replace(auto_finalize=False), source, target)
+    job.start()
+    jobs.step(job, lambda: job.status is JobStatus.PENDING)
+    flush = target.driver.flush
+
+    def slow() -> None:
+        hangs.set()
+        go_on.wait(30)
+        flush()
+
+    monkeypatch.setattr(target.driver, "flush", slow)
+    first = threading.Thread(target=job.finalize)
+    first.start()
+    try:
+        assert hangs.wait(30)
+        with pytest.raises(BlockError, match="is at its end already, and waits"):
+            job.finalize()
+    finally:
+        go_on.set()
+        first.join(30)
+    assert job.status is JobStatus.NULL
+    with pytest.raises(BlockError, match="cannot accept command verb 'finalize'"):
+        job.finalize()
+
+
 def test_a_ready_mirror_that_is_forced_to_end_is_cancelled(source: BlockNode, target: BlockNode) -> None:
     heard = jobs.Heard()
     job = MirrorJob(jobs.settings(heard=heard), source, target)

@@ -34,11 +34,8 @@ def _block_job(daemon: Daemon, given: Mapping[str, Any], key: str = "device") ->
     return job
 
 
-def _end(job: Job, name: str, verb: Callable[[], None]) -> None:
+def _end(job: Job, verb: Callable[[], None]) -> None:
     """Let a job come to its end; where a disk hangs, it does so once that goes on, with nobody waiting."""
-    name = f"{name} of job-{job.id}"
-    if any(thread.name == name for thread in threading.enumerate()):
-        raise generic(f"Job '{job.id}' is at its end already, and waits for what a disk or a server does not answer")
     failures: list[Exception] = []
 
     def run() -> None:
@@ -47,7 +44,7 @@ def _end(job: Job, name: str, verb: Callable[[], None]) -> None:
         except Exception as error:
             failures.append(error)  # later than in time, only that the job has come to its end already
 
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread = threading.Thread(target=run, name=f"end of job-{job.id}", daemon=True)
     try:
         thread.start()
     except RuntimeError:  # the host has no thread left for us
@@ -59,12 +56,12 @@ def _end(job: Job, name: str, verb: Callable[[], None]) -> None:
 
 
 def _finalize(job: Job) -> None:
-    _end(job, "finalize", job.finalize)
+    _end(job, job.finalize)
 
 
 def _cancel(daemon: Daemon, given: Mapping[str, Any]) -> None:
     job = _job(daemon, given)
-    _end(job, "cancel", partial(job.cancel, force=True))
+    _end(job, partial(job.cancel, force=True))
 
 
 def _cancel_block_job(daemon: Daemon, given: Mapping[str, Any]) -> None:
@@ -72,7 +69,7 @@ def _cancel_block_job(daemon: Daemon, given: Mapping[str, Any]) -> None:
     force = given.get("force", False)
     if job.info()["paused"] and not force:
         raise generic(f"The block job for device '{job.id}' is currently paused")
-    _end(job, "cancel", partial(job.cancel, force=force))
+    _end(job, partial(job.cancel, force=force))
 
 
 def _set_speed(daemon: Daemon, given: Mapping[str, Any]) -> None:
