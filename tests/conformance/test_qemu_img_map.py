@@ -48,6 +48,22 @@ def test_filters_do_not_hide_where_a_raw_image_ends(twins: Twins, name: str) -> 
     twins.same(f"map --output=json --object throttle-group,id=g --image-opts {name}")
 
 
+@pytest.mark.parametrize("window", ["", "offset=4096,"])
+@pytest.mark.parametrize(
+    "filtering", ["throttle,file.throttle-group=g,file.file", "blkdebug,file.image", "preallocate,file.file"]
+)
+@pytest.mark.parametrize(
+    "image", [".filename=plain", ".driver=qcow2,{0}.file.filename=stored", ".driver=vmdk,{0}.file.filename=flat"]
+)
+def test_a_filter_is_not_where_the_data_is(twins: Twins, window: str, filtering: str, image: str) -> None:
+    twins.write("plain", b"d" * 70_000 + bytes(200_000))
+    twins.prepare("qemu-img convert -f raw -O qcow2 plain stored")
+    twins.prepare("qemu-img convert -f raw -O vmdk -o subformat=monolithicFlat plain flat")
+    child = filtering.split(",")[-1]
+    name = f"driver=raw,{window}file.driver={filtering}{image.format(child)}"
+    in_every_form(twins, f"--object throttle-group,id=g --image-opts {name}")
+
+
 def test_windows_of_images_show_where_those_hold_it(twins: Twins) -> None:
     twins.write("plain", b"d" * (1 << 20))
     twins.prepare("qemu-img convert -f raw -O qcow2 plain stored")

@@ -22,7 +22,7 @@ class ChainExtent(NamedTuple):
         layer: the node that decides, or the lowest node that was asked.
         depth: how many layers above ``layer`` were asked first.
         host_offset: where the range starts in ``layer``'s child ``file``; None where it has no such place.
-        file: the node that ``host_offset`` is of, where the layer's data lies in several.
+        file: the node that ``host_offset`` is of, where the layer's data lies in several, or below another layer.
     """
 
     offset: int
@@ -36,9 +36,12 @@ class ChainExtent(NamedTuple):
     @property
     def direct(self) -> BlockNode | None:
         """What ``host_offset`` is of, where reading it is as good as reading ``layer``; None where it is not."""
-        if self.file is None or isinstance(self.layer.driver, FilterDriver):
+        if self.file is None:
             return self.layer.direct
-        return None if isinstance(self.file.driver, FilterDriver) else self.file
+        below = self.layer
+        while below.format == "raw" and below.file is not None:
+            below = below.file
+        return None if any(isinstance(node.driver, FilterDriver) for node in (below, self.file)) else self.file
 
     @property
     def end(self) -> int:

@@ -5,9 +5,12 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph, probe, registry
+from hostel.block.blockdev import from_options
+from hostel.block.chain import block_status
 from hostel.block.extent import Extent, Status
 from hostel.block.trust import Trust
 from hostel.errors import BlockError, OutOfRange, UnknownFormat, UnsupportedFeature
+from hostel.img import create
 
 QCOW2_HEADER = b"QFI\xfb" + (3).to_bytes(4, "big")
 
@@ -134,3 +137,21 @@ def test_space_is_reserved_below_a_window(path: str) -> None:
         before = Path(path).stat().st_blocks
         node.preallocate(0, 1 << 20)
         assert (Path(path).stat().st_blocks - before) * 512 >= 1 << 20
+
+
+@pytest.mark.parametrize(
+    "layers", ["raw blkdebug qcow2", "raw raw blkdebug qcow2", "blkdebug raw qcow2", "raw qcow2 blkdebug"]
+)
+def test_what_lies_below_a_filter_is_read_through_it(tmp_path: Path, layers: str) -> None:
+    image = str(tmp_path / "image")
+    create.create(create.plan(image, "qcow2", 65536))
+    with graph.open(image, "qcow2", read_only=False) as node:
+        node.pwrite(0, b"x" * 65536)
+    options, prefix = {}, ""
+    for layer in layers.split():
+        options[f"{prefix}driver"] = layer
+        prefix += "image." if layer == "blkdebug" else "file."
+    with graph.open(from_options({**options, f"{prefix}filename": image})) as node:
+        (extent,) = block_status(node)
+    assert extent.host_offset is not None
+    assert extent.direct is None

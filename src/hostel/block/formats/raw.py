@@ -8,7 +8,7 @@ from typing import Final, Self
 
 from hostel.block import probe
 from hostel.block.chain import block_status
-from hostel.block.driver import FormatDriver, FormatInfo, OpenMode, Supports, Threading
+from hostel.block.driver import FilterDriver, FormatDriver, FormatInfo, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.formats.preallocation import host_preallocation_of, preallocation_of
 from hostel.block.node import BlockNode
@@ -149,11 +149,12 @@ class RawDriver(FormatDriver):
             yield Extent(found.offset - self._offset, found.length, found.status | Status.ALLOCATED, found.offset)
 
     def _place(self, extent: Extent) -> tuple[int | None, BlockNode | None]:
-        """Where an extent of the child's begins, and in what, as extents say it: below a child that has a format."""
-        if not isinstance(self._file.driver, FormatDriver):
-            return None if extent.host_offset is None else extent.offset, None
-        file = extent.file or self._file.direct
-        return (None, None) if file is None else (extent.host_offset, file)
+        """Where an extent of the child's begins, and in what: below a child that is a filter, or has a format."""
+        if extent.host_offset is None:
+            return None, None
+        if not isinstance(self._file.driver, FormatDriver | FilterDriver):
+            return extent.offset, None
+        return extent.host_offset, extent.file or self._file.storage
 
     def info(self) -> FormatInfo:
         """What the child says, but for what is its own."""
