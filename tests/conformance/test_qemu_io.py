@@ -87,6 +87,15 @@ def test_preallocation_when_shrinking(tmp_path: Path) -> None:
         assert both(tmp_path, "-f", format, *lines, "disk", format=format)[0] == 1
 
 
+@pytest.mark.parametrize("above", ["copy-on-read", "raw", "throttle"])
+def test_machine_state_is_that_of_the_image_below_a_filter(tmp_path: Path, above: str) -> None:
+    lines = commands("write -b -P 1 0 64k", "read -b -P 1 512 4k", "write -P 2 0 64k", "read -b -P 1 0 4k")
+    image = f"driver={above},file.driver=qcow2,file.file.driver=file,file.file.filename=disk"
+    if above == "throttle":
+        image, lines = f"{image},throttle-group=g", ["--object", "throttle-group,id=g,x-iops-total=100000", *lines]
+    assert both(tmp_path, "--image-opts", *lines, image)[0] == 0
+
+
 def test_machine_state_stays_where_a_disk_grows_that_needs_no_other_table_for_it(tmp_path: Path) -> None:
     lines = commands(
         "write -b -P 1 0 128k", "write -P 2 3M 1M", "truncate 6M", "read -b -P 1 0 128k", "read -P 2 3M 1M",
@@ -130,6 +139,17 @@ def test_mistakes_are_answered_alike(tmp_path: Path, line: str) -> None:
 def test_help_names_the_same_commands(tmp_path: Path) -> None:
     theirs = run(("qemu-io",), tmp_path, "-c", "help")[1].splitlines()
     assert set(run(OURS, tmp_path, "-c", "help")[1].splitlines()) == set(theirs)
+
+
+def test_help_explains_the_commands_that_the_real_one_explains(tmp_path: Path) -> None:
+    """In our own words, but the first line; each option that the real one explains is there."""
+    for name in set(run(("qemu-io",), tmp_path, "-c", "help")[1].split("\n\n")[0].splitlines()):
+        line = f"help {name.split()[0]}"
+        theirs, ours = (run(command, tmp_path, "-c", line)[1] for command in (("qemu-io",), OURS))
+        assert ours.splitlines()[0] == theirs.splitlines()[0]
+        assert ("\n\n" in ours) == ("\n\n" in theirs)
+        option = re.compile(r"^ (-\w),", re.MULTILINE)
+        assert set(option.findall(ours)) >= set(option.findall(theirs))
 
 
 def test_commands_come_from_standard_input_with_a_prompt(tmp_path: Path) -> None:

@@ -54,8 +54,9 @@ def load_vm_state(node: BlockNode, offset: int, buf: memoryview) -> None:
     Raises:
         UnsupportedFeature: the format keeps none.
     """
-    with node.lock():
-        _vm_state_store(node).load_vm_state(offset, buf)
+    keeper, store = _vm_state_store(node)
+    with keeper.lock():
+        store.load_vm_state(offset, buf)
 
 
 def save_vm_state(node: BlockNode, offset: int, data: bytes) -> None:
@@ -66,14 +67,19 @@ def save_vm_state(node: BlockNode, offset: int, data: bytes) -> None:
     """
     if node.read_only:
         raise ReadOnly(f"'{node.filename}' is open for reading only")
-    with node.lock():
-        _vm_state_store(node).save_vm_state(offset, memoryview(data))
+    keeper, store = _vm_state_store(node)
+    with keeper.lock():
+        store.save_vm_state(offset, memoryview(data))
 
 
-def _vm_state_store(node: BlockNode) -> VmStateStore:
-    if not isinstance(node.driver, VmStateStore):
-        raise UnsupportedFeature(f"'{node.format}' images keep no machine state")
-    return node.driver
+def _vm_state_store(node: BlockNode) -> tuple[BlockNode, VmStateStore]:
+    """The node that keeps the state, and its driver: filters and raw images leave it to what they stand on."""
+    keeper = node
+    while not isinstance(keeper.driver, VmStateStore):
+        if keeper.file is None:
+            raise UnsupportedFeature(f"'{node.format}' images keep no machine state")
+        keeper = keeper.file
+    return keeper, keeper.driver
 
 
 def copy_on_read(node: BlockNode) -> BlockNode:

@@ -58,7 +58,9 @@ def _help(session: Session, given: Given) -> None:
     found = find(given.operands[0])
     if found is None:
         raise CommandError(f"command {given.operands[0]} not found")
-    session.text(f"{_synopsis(found)}\n")
+    from hostel.cli.qemu_io.explanation import extended
+
+    session.text(f"{_synopsis(found)}\n{extended(found.name)}")
 
 
 def _synopsis(command: Command) -> str:
