@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +143,27 @@ def test_a_job_that_is_ready_before_somebody_watches_is_told(
     with connection.listen() as events:
         driver.domain_block_copy(ref, "vda", copy, flags=BlockCopyFlag.TRANSIENT_JOB)
         assert until(events, "block-job-2").detail["status"] == BlockJobStatus.READY
+
+
+def test_a_job_that_ends_while_an_operation_has_its_domain_is_told_after_it(
+    tmp_path: Path, connection: Connection, driver: QemuDriver
+) -> None:
+    domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk.img")))
+    domain.start(paused=True)
+    copy = f"<disk type='file'><driver type='raw'/><source file='{tmp_path}/copy.img'/></disk>"
+    ref = driver.domain_lookup_by_name("guest")
+    run = Path(Status.parse((tmp_path / "run/qemu/guest.xml").read_text()).run)
+    with connection.listen(kinds=["block-job-2"]) as events, driver.events.listen() as monitored:
+        driver.domain_block_copy(ref, "vda", copy, flags=BlockCopyFlag.TRANSIENT_JOB)
+        assert until(events, "block-job-2").detail["status"] == BlockJobStatus.READY
+        with driver._machines.locked("guest"):
+            with contextlib.closing(Monitor(run / "monitor")) as qmp:
+                qmp.execute("job-cancel", id=qmp.execute("query-jobs")[0]["id"])
+            while '"concluded"' not in str((event := monitored.get(20)) and event.detail.get("details")):
+                assert event is not None
+            time.sleep(3)
+            assert events.wait(0) is None
+        assert until(events, "block-job-2").detail["status"] == BlockJobStatus.CANCELED
 
 
 def test_pools_and_networks_tell_of_themselves(tmp_path: Path, connection: Connection) -> None:

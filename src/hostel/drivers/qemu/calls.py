@@ -218,6 +218,15 @@ class Calls:
         # It ended between two looks, or goes on now.
         return found if found is not None else self.domain_get_state(domain)
 
+    def _settled(self, domain: DomainRef) -> bool:
+        """Bring a machine to where what has happened leads; False where an operation has it, or QEMU does not answer.
+
+        Raises:
+            VirtError: that cannot be.
+        """
+        settled = self._look(domain, lambda machine: self._state(domain, machine) is not None, lambda _: None)
+        return settled is not None and (settled or self._settled(domain))  # it has just changed
+
     def _ended(self, domain: DomainRef) -> StateInfo:
         if self._machines.definition(domain.name) is None:
             raise no_domain(f"name '{domain.name}'")

@@ -177,7 +177,7 @@ class QemuDriver(
         """What happens to the domains of this session, whoever does it."""
         from hostel.drivers.qemu.watch import WatchedBus
 
-        return WatchedBus(self._bus, self._machines, self.domain_get_state)
+        return WatchedBus(self._bus, self._machines, self._settled)
 
     def connect_get_type(self) -> str:
         """``QEMU``."""

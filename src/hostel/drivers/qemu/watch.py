@@ -29,6 +29,7 @@ from hostel.errors import QmpError, VirtError
 
 _LOOK_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 1.0
+_AGAIN_SECONDS: Final = 0.5  # until a machine is looked at again that an operation had, or whose QEMU did not answer
 _END_SECONDS: Final = 5.0  # in which QEMU ends, most often, after it has said that its guest has
 _FOLLOWED: Final = ("JOB_STATUS_CHANGE", "BLOCK_JOB_READY", "DEVICE_DELETED")
 _ENDED: Final = ("STOP", "GUEST_PANICKED")  # after which something may follow
@@ -50,14 +51,14 @@ _AGENT: Final = "org.qemu.guest_agent.0"
 class WatchedBus:
     """The session's bus; while somebody listens the machines are watched."""
 
-    def __init__(self, bus: EventBus, machines: Machines, follow: Callable[[DomainRef], object]) -> None:
+    def __init__(self, bus: EventBus, machines: Machines, settle: Callable[[DomainRef], bool]) -> None:
         self._bus = bus
         self._machines = machines
-        self._follow = follow
+        self._settle = settle
 
     def listen(self) -> Listener:
         """Begin to listen."""
-        listener = _WatchingListener(self._bus, self._machines, self._follow)
+        listener = _WatchingListener(self._bus, self._machines, self._settle)
         self._bus.enter(listener)
         return listener
 
@@ -65,9 +66,9 @@ class WatchedBus:
 class _WatchingListener(Listener):
     """A listener with the threads that watch machines for as long as it is open."""
 
-    def __init__(self, bus: EventBus, machines: Machines, follow: Callable[[DomainRef], object]) -> None:
+    def __init__(self, bus: EventBus, machines: Machines, settle: Callable[[DomainRef], bool]) -> None:
         super().__init__(bus)
-        self._watch = Watch(machines, follow)
+        self._watch = Watch(machines, settle)
         self._watch.start()
 
     def put(self, event: Event | None) -> None:
@@ -85,9 +86,9 @@ class _WatchingListener(Listener):
 class Watch:
     """Watches every machine of a session that nobody else watches."""
 
-    def __init__(self, machines: Machines, follow: Callable[[DomainRef], object]) -> None:
+    def __init__(self, machines: Machines, settle: Callable[[DomainRef], bool]) -> None:
         self._machines = machines
-        self._follow = follow
+        self._settle = settle
         self._stopping = threading.Event()
         self._looking = threading.Event()
         self._watched: dict[str, threading.Thread] = {}
@@ -155,36 +156,43 @@ class Watch:
                 if not self._is_of(status):  # what came in its place has its socket at the same path
                     self.look()
                     return
-                self._after(ref)  # what QEMU has said before
-                looks_at = math.inf
-                while not self._stopping.is_set():
-                    event = monitor.wait(0.5)
-                    if event is not None:
-                        self._told(ref, event)
-                    if event is not None and event["event"] == "SHUTDOWN" and domain.on_poweroff != "restart":
-                        looks_at = time.monotonic() + _END_SECONDS
-                    elif time.monotonic() >= looks_at:  # it may hang (hostel.drivers.qemu.hanging)
-                        self._after(ref)
-                        looks_at = time.monotonic() + _END_SECONDS
+                self._listen(ref, monitor, restarts=domain.on_poweroff == "restart")
             finally:
                 monitor.close()
         except QmpError:
             if not self._stopping.is_set():
-                self._after(ref)  # QEMU has ended: its state is put away, which is told
+                self._settles(ref)  # QEMU has ended: its state is put away, which is told
         finally:
             connected.set()
             os.close(lock)
+
+    def _listen(self, ref: DomainRef, monitor: Monitor, *, restarts: bool) -> None:
+        """Tell what QEMU says, and have the machine's state follow: later where that cannot be now."""
+        looks_at, rest = 0.0, math.inf  # at once: QEMU may have said something before
+        while not self._stopping.is_set():
+            if time.monotonic() >= looks_at:
+                is_settled = self._settles(ref)
+                looks_at = time.monotonic() + (rest if is_settled else _AGAIN_SECONDS)
+            event = monitor.wait(0.5)
+            if event is not None and self._told(ref, event) and is_settled:
+                looks_at = 0.0
+            if event is not None and event["event"] == "SHUTDOWN" and not restarts:
+                rest = _END_SECONDS  # it may hang (hostel.drivers.qemu.hanging)
+                looks_at = min(looks_at, time.monotonic() + rest)
 
     def _is_of(self, run: Status) -> bool:
         """Whether the machine is in this run still."""
         found = self._status(run.domain.name)
         return found is not None and found.id == run.id
 
-    def _after(self, ref: DomainRef) -> None:
+    def _settles(self, ref: DomainRef) -> bool:
+        """Whether the machine's state has followed; False where somebody else has it, or QEMU does not answer."""
         with contextlib.suppress(VirtError, OSError):
-            self._follow(ref)
+            return self._settle(ref)
+        return True
 
-    def _told(self, ref: DomainRef, event: Mapping[str, Any]) -> None:
+    def _told(self, ref: DomainRef, event: Mapping[str, Any]) -> bool:
+        """Tell an event; whether the machine's state has to follow."""
         name, data = str(event["event"]), event.get("data", {})
         stamp = event.get("timestamp", {})
         said = {
@@ -194,15 +202,13 @@ class Watch:
         }
         self._machines.bus.publish(Event(Subject.MONITOR, name, ref.name, ref.uuid, ref.id, said))
         if name in _FOLLOWED:
-            self._after(ref)
-            return
+            return True
         status = self._status(ref.name)
         if status is None:
-            return
+            return False
         for kind, detail in translate(name, data, status):
             self._machines.bus.publish(Event(Subject.DOMAIN, kind, ref.name, ref.uuid, ref.id, detail))
-        if name in _ENDED and (needs_keeper(status.domain) or status.locks):
-            self._after(ref)
+        return name in _ENDED and (needs_keeper(status.domain) or bool(status.locks))
 
 
 @contextlib.contextmanager
