@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from hostel import guest
+from hostel.drivers.base import DomainState, ShutoffReason
 from hostel.drivers.base.block import BlockCopyFlag
-from hostel.drivers.events import BlockJobStatus, Event, Lifecycle, Subject
+from hostel.drivers.events import BlockJobStatus, Event, Lifecycle, Stopped, Subject
 from hostel.drivers.qemu import watch
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.launch import Launcher
@@ -164,6 +167,21 @@ def test_a_job_that_ends_while_an_operation_has_its_domain_is_told_after_it(
             time.sleep(3)
             assert events.wait(0) is None
         assert until(events, "block-job-2").detail["status"] == BlockJobStatus.CANCELED
+
+
+def test_the_end_of_a_qemu_that_did_not_answer_is_told_at_once(
+    tmp_path: Path, connection: Connection, driver: QemuDriver
+) -> None:
+    domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk.img")))
+    domain.start(paused=True)
+    ref = driver.domain_lookup_by_name("guest")
+    qemu = Status.parse((tmp_path / "run/qemu/guest.xml").read_text()).pid
+    with connection.listen(kinds=["lifecycle"]) as events:
+        os.kill(qemu, signal.SIGSTOP)
+        assert driver.domain_get_state(ref).state == DomainState.PAUSED  # as was last known
+        os.kill(qemu, signal.SIGKILL)
+        assert until(events, "lifecycle", 8).detail == {"event": Lifecycle.STOPPED, "detail": Stopped.CRASHED}
+        assert driver.domain_get_state(ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.CRASHED)
 
 
 def test_pools_and_networks_tell_of_themselves(tmp_path: Path, connection: Connection) -> None:

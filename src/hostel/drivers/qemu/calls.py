@@ -198,7 +198,7 @@ class Calls:
             recorded: what else can be said, by what was last written down.
         """
         machines, name = self._machines, domain.name
-        if time.monotonic() >= machines.silent.get(name, 0.0):
+        if time.monotonic() >= machines.silent.get(name, 0.0) or machines.seen(name) is None:
             try:
                 with machines.locked(name, GLANCE), self._held(domain, timeout=2 * GLANCE) as machine:
                     return look(machine)
