@@ -33,6 +33,8 @@ PACKAGES: Final = {
     "ovs-vsctl": "openvswitch-switch",
     "parted": "parted",
     "passt": "passt",
+    "prlimit": "util-linux",
+    "setpriv": "util-linux",
     "showmount": "nfs-common",
     "tc": "iproute2",
     "udevadm": "udev",
