@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hostel.block import graph
+from hostel.block.blockdev import from_options
 from hostel.img.create import create, plan
 from hostel.img.map import MapEntry, map
 
@@ -45,6 +46,21 @@ def test_a_part_is_mapped_without_the_rest(tmp_path: Path) -> None:
         (CLUSTER // 2, CLUSTER // 2, 1),
         (CLUSTER, 512, 0),
     ]
+
+
+def test_a_raw_image_on_an_overlay_says_which_file_has_what(tmp_path: Path) -> None:
+    top, base = overlay(tmp_path), str(tmp_path / "base")
+    options = {"driver": "raw", "offset": "512", "file.driver": "qcow2", "file.file.filename": top}
+    with graph.open(from_options(options)) as node:
+        found = [(entry.start, entry.length, entry.offset, entry.filename) for entry in map(node, 0, node.length)]
+        offset = found[1][2]
+        assert found[:2] == [(0, CLUSTER - 512, 512, base), (CLUSTER - 512, CLUSTER, offset, top)]
+        content = bytes(node.read(0, 2 * CLUSTER - 512))
+    assert content == b"x" * (CLUSTER - 512) + b"y" * CLUSTER
+    assert offset
+    with open(top, "rb") as file:
+        file.seek(offset)
+        assert file.read(CLUSTER) == b"y" * CLUSTER
 
 
 def test_entries_join_where_the_file_continues() -> None:
