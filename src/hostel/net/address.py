@@ -21,22 +21,68 @@ _UNIX: Final[int | None] = getattr(socket, "AF_UNIX", None)  # Windows' Python h
 
 
 class TcpAddress(NamedTuple):
-    """A host, by name or number, and a port, by number or service name; an empty host listens everywhere."""
+    """A host, by name or number, and a port, by number or service name; an empty host listens everywhere.
+
+    Attributes:
+        ipv4: whether it is by IPv4; None where that is left open, unless IPv6 is asked for.
+        ipv6: the same of IPv6.
+        numeric: names are not looked up when listening.
+        last: the last port that is tried when listening, where those before are taken; None for no other one.
+    """
 
     host: str
     port: str
+    ipv4: bool | None = None
+    ipv6: bool | None = None
+    numeric: bool = False
+    last: int | None = None
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
 
+    @property
+    def family(self) -> socket.AddressFamily:
+        """What host names are looked up for.
+
+        Raises:
+            NetworkError: for nothing.
+        """
+        if self.ipv4 is False and self.ipv6 is False:
+            raise NetworkError("Cannot disable IPv4 and IPv6 at same time", errno=errno.EINVAL)
+        if self.ipv4 and self.ipv6:
+            return socket.AF_UNSPEC
+        if self.ipv6 or self.ipv4 is False:
+            return socket.AF_INET6
+        return socket.AF_INET if self.ipv4 or self.ipv6 is False else socket.AF_UNSPEC
+
 
 class UnixAddress(NamedTuple):
-    """The path of a Unix socket."""
+    """The path of a Unix socket, or its name in Linux's abstract namespace.
+
+    Attributes:
+        abstract: it is such a name, for which there is no file.
+        tight: an abstract name ends with its last byte; without that it is filled with zeroes.
+    """
 
     path: str
+    abstract: bool = False
+    tight: bool = True
 
     def __str__(self) -> str:
         return self.path
+
+    @property
+    def target(self) -> str | bytes:
+        """What a socket is bound or connected to.
+
+        Raises:
+            NetworkError: it is too long.
+        """
+        check_path(self.path)
+        if not self.abstract:
+            return self.path
+        name = b"\0" + os.fsencode(self.path)
+        return name if self.tight else name.ljust(_MAX_PATH, b"\0")
 
 
 Address = TcpAddress | UnixAddress
@@ -53,11 +99,11 @@ def connect(address: Address, timeout: float | None = None) -> socket.socket:
         NetworkError: with QEMU's text.
     """
     if isinstance(address, UnixAddress):
-        check_path(address.path)
+        target = address.target
         if _UNIX is None:
             raise NetworkError(f"Failed to connect to '{address}': this system has no Unix sockets", errno=errno.ENOSYS)
         # As QEMU, which names all of the place for it: an abstract socket that nobody listens at.
-        candidates: list[tuple[int, Any]] = [(_UNIX, address.path or "\0" * _MAX_PATH)]
+        candidates: list[tuple[int, Any]] = [(_UNIX, target or "\0" * _MAX_PATH)]
     else:
         candidates = _resolve(address, passive=False)
     failure: OSError | None = None
@@ -84,22 +130,23 @@ def listen(address: Address, backlog: int) -> list[socket.socket]:
         NetworkError: with QEMU's text.
     """
     if isinstance(address, UnixAddress):
-        return [_listen_unix(address.path, backlog)]
+        return [_listen_unix(address, backlog)]
     listeners: list[socket.socket] = []
     failure: OSError | None = None
     hint: str | None = None
-    for family, target in _resolve(address, passive=True):
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(target)
-            sock.listen(backlog)
-            listeners.append(sock)
-        except OSError as error:
-            sock.close()
-            failure, hint = error, _why_not_bound(target, error)
+    for family, (host, port, *rest) in _resolve(address, passive=True):
+        last = port if address.last is None else address.last
+        if last < port:
+            raise NetworkError(f"Failed to create a socket: no port from {port} to {last}", errno=errno.EINVAL)
+        for each in range(port, last + 1):
+            try:
+                listeners.append(_listen_tcp(family, (host, each, *rest), backlog))
+            except OSError as error:
+                failure, hint = error, _why_not_bound((host, each), error)
+                if error.errno != errno.EADDRINUSE:
+                    break
+            else:
+                break
     if not listeners:
         in_use = failure is not None and failure.errno == errno.EADDRINUSE
         raise _failed("Failed to find an available port" if in_use else "Failed to bind socket", failure, hint)
@@ -116,25 +163,43 @@ def tune(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-def _listen_unix(path: str, backlog: int) -> socket.socket:
-    check_path(path)
+def _listen_tcp(family: int, target: tuple[Any, ...], backlog: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(target)
+        sock.listen(backlog)
+        return sock
+    except OSError:
+        sock.close()
+        raise
+
+
+def _listen_unix(address: UnixAddress, backlog: int) -> socket.socket:
+    target, path = address.target, address.path
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        try:
-            if not stat.S_ISSOCK(os.lstat(path).st_mode):
-                raise NetworkError(f"Failed to unlink socket {path}: It is no socket", errno=errno.EEXIST)
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
-        sock.bind(path)
+        if not address.abstract:
+            _make_way(path)
+        sock.bind(target)
         sock.listen(backlog)
         return sock
     except OSError as error:
         sock.close()
         if isinstance(error, NetworkError):
             raise
-        hint = explain(error.errno, path)
+        hint = None if address.abstract else explain(error.errno, path)
         raise _failed(f"Failed to bind socket to {path}", error, hint) from None
+
+
+def _make_way(path: str) -> None:
+    """Remove the socket that a server which was killed has left behind."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise NetworkError(f"Failed to unlink socket {path}: It is no socket", errno=errno.EEXIST)
+        os.unlink(path)
 
 
 def remove_unix(path: str) -> None:
@@ -162,13 +227,17 @@ def _resolve(address: TcpAddress, *, passive: bool) -> list[tuple[int, Any]]:
     """Families and socket addresses of a host and a port."""
     if address.port.isdigit() and int(address.port) > _MAX_PORT:
         raise NetworkError(f"address resolution failed for {address}: ports end at {_MAX_PORT}", errno=errno.EINVAL)
-    flags = socket.AI_PASSIVE if passive else 0
+    # Who connects reaches a host that has IPv4 only by an IPv6 socket too.
+    flags = socket.AI_PASSIVE if passive else socket.AI_V4MAPPED
+    if passive and address.numeric:
+        flags |= socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    host, port, family = address.host or None, address.port or None, address.family
     try:
-        found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=flags)
+        found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=flags)
     except (socket.gaierror, UnicodeError) as error:
         reason = error.strerror if isinstance(error, socket.gaierror) else str(error)
         raise NetworkError(f"address resolution failed for {address}: {reason}", errno=errno.EINVAL) from None
-    return [(family, target) for family, _, _, _, target in found]
+    return [(each, target) for each, _, _, _, target in found]
 
 
 def _failed(what: str, error: OSError | None, hint: str | None = None) -> NetworkError:
@@ -178,7 +247,7 @@ def _failed(what: str, error: OSError | None, hint: str | None = None) -> Networ
 
 def _why_unreached(address: Address, error: OSError | None) -> str | None:
     """What is behind a failed connection to a socket of this host."""
-    if error is None or not isinstance(address, UnixAddress):
+    if error is None or not isinstance(address, UnixAddress) or address.abstract:
         return None
     if not address.path:
         return "The path of the socket is empty."

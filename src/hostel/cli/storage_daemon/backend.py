@@ -169,10 +169,14 @@ def _socket(label: str, given: Mapping[str, Any], daemon: Daemon) -> CharacterDe
     if where.type == "vsock":
         raise generic("vsock addresses are not supported")
     parts = {"str": "fd"}
-    words = {parts.get(name, name): str(value) for name, value in where.parts.items() if name in _PLACES}
+    words = {
+        parts.get(name, name): ("off", "on")[value] if isinstance(value, bool) else str(value)
+        for name, value in where.parts.items()
+        if name in _PLACES
+    }
     words |= {"server": "on" if server else "off", "wait": "on" if given.get("wait", False) else "off"}
     return open_socket(label, words, lambda: daemon.stopping)
 
 
-_PLACES: Final = ("path", "host", "port", "str")
+_PLACES: Final = ("path", "abstract", "tight", "host", "port", "to", "ipv4", "ipv6", "str")
 _MAKERS: Final = {"file": _file, "pty": _pty, "pipe": _pipe, "socket": _socket}

@@ -35,7 +35,7 @@ _OPTIONS: Final = {
     "null": frozenset(),
     "pipe": frozenset({"path"}),
 }
-_UNSUPPORTED: Final = ("telnet", "tn3270", "websocket", "tls-creds", "abstract", "to")
+_UNSUPPORTED: Final = ("telnet", "tn3270", "websocket", "tls-creds")
 
 
 class Channel:
@@ -269,16 +269,19 @@ def open_socket(label: str, given: Mapping[str, str], ended: Callable[[], bool])
     path = given.get("path")
     where: Address
     if path is not None:
-        where = UnixAddress(path)
-        filename = f"unix:{path}{',server=on' if is_server else ''}"
+        where = UnixAddress(path, _flag(given, "abstract", default=False), _flag(given, "tight", default=True))
+        named = ",abstract=on" * where.abstract + ",tight=on" * (where.abstract and "tight" in given and where.tight)
+        filename = f"unix:{path}{named}{',server=on' if is_server else ''}"
     elif "fd" in given or ("host" not in given and "port" not in given):
         return _inherited(label, given.get("fd", ""), is_server=is_server)
     else:
         if "port" not in given:
             raise Failure("chardev: socket: no port given")
-        where = TcpAddress(given.get("host", ""), given["port"])
+        where = _tcp(given)
         filename = f"tcp:{where}{',server=on' if is_server else ''}"
-    told = {"type": "unix", "path": path} if path is not None else {"type": "inet", **_pick(given, "host", "port")}
+    told: dict[str, Any] = {"type": "inet", **_pick(given, "host", "port")}
+    if isinstance(where, UnixAddress):
+        told = {"type": "unix", "path": where.path, **({"abstract": True} if where.abstract else {})}
     if not is_server:
         sock = address.connect(where)
         pair = PairDevice(label, filename, sock.fileno(), sock.detach())
@@ -287,11 +290,22 @@ def open_socket(label: str, given: Mapping[str, str], ended: Callable[[], bool])
     listener = address.listen(where, 1)[0]
     if isinstance(where, TcpAddress):
         filename = f"tcp:{where.host}:{listener.getsockname()[1]},server=on"
-    device = SocketDevice(label, filename, listener, path and os.path.abspath(path))
+    file = os.path.abspath(where.path) if isinstance(where, UnixAddress) and not where.abstract else None
+    device = SocketDevice(label, filename, listener, file)
     device.address = told
     if waits:
         device.await_first(ended)
     return device
+
+
+def _tcp(given: Mapping[str, str]) -> TcpAddress:
+    last = given.get("to")
+    if last is not None and not last.isdecimal():
+        raise Failure("Parameter 'to' expects a number")
+    ipv4, ipv6 = (_flag(given, name, default=False) if name in given else None for name in ("ipv4", "ipv6"))
+    return TcpAddress(
+        given.get("host", ""), given["port"], ipv4=ipv4, ipv6=ipv6, last=None if last is None else int(last)
+    )
 
 
 def _inherited(label: str, text: str, *, is_server: bool) -> CharacterDevice:

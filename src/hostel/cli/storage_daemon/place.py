@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
 from hostel.errors import NetworkError
 from hostel.net import address, inherited
-from hostel.net.address import TcpAddress, UnixAddress
+from hostel.net.address import Address, TcpAddress, UnixAddress
 
 _TYPE: Final = needed("type", values=("inet", "unix", "vsock", "fd"))
 PARTS: Final[Mapping[str, tuple[Parameter, ...]]] = {
@@ -43,19 +43,35 @@ class Place(NamedTuple):
             QmpError: it is of a type that is not supported.
             NetworkError: with QEMU's text.
         """
-        if self.type == "unix":
-            if self.parts.get("abstract"):
-                raise generic("abstract socket names are not supported")
-            return address.listen(UnixAddress(self.parts["path"]), backlog)
-        if self.type == "inet":
-            return address.listen(TcpAddress(self.parts["host"], self.parts["port"]), backlog)
         if self.type == "fd":
             return [_inherited(self.parts["str"])]
+        return address.listen(self.address(), backlog)
+
+    def address(self) -> Address:
+        """Where that is, of a type that has a name.
+
+        Raises:
+            QmpError: it is of a type that is not supported.
+        """
+        parts = self.parts
+        if self.type == "unix":
+            return UnixAddress(parts["path"], bool(parts.get("abstract")), bool(parts.get("tight", True)))
+        if self.type == "inet":
+            return TcpAddress(
+                parts["host"],
+                parts["port"],
+                ipv4=parts.get("ipv4"),
+                ipv6=parts.get("ipv6"),
+                numeric=bool(parts.get("numeric")),
+                last=parts.get("to"),
+            )
         raise generic("vsock addresses are not supported")
 
     def path(self) -> str | None:
         """The Unix socket's path, from wherever we may be later; None where it is none."""
-        return os.path.abspath(self.parts["path"]) if self.type == "unix" else None
+        if self.type == "unix" and not self.parts.get("abstract"):
+            return os.path.abspath(str(self.parts["path"]))
+        return None
 
 
 def read(given: Mapping[str, Any], *, text: bool, nested: bool = False, path: str = "addr.") -> Place:

@@ -21,7 +21,11 @@ OPTIONS: Final = Options(
     Option("server.type", Kind.STRING, "inet or unix"),
     Option("server.host", Kind.STRING, "TCP host to connect to"),
     Option("server.port", Kind.STRING, "TCP port to connect to"),
+    Option("server.ipv4", Kind.BOOL, "whether to connect by IPv4"),
+    Option("server.ipv6", Kind.BOOL, "whether to connect by IPv6"),
     Option("server.path", Kind.STRING, "Unix socket path to connect to"),
+    Option("server.abstract", Kind.BOOL, "whether the path is a name without a file"),
+    Option("server.tight", Kind.BOOL, "whether such a name ends with its last byte", "on"),
     Option("host", Kind.STRING, "TCP host to connect to"),
     Option("port", Kind.STRING, "TCP port to connect to"),
     Option("path", Kind.STRING, "Unix socket path to connect to"),
@@ -33,8 +37,8 @@ OPTIONS: Final = Options(
     Option("reconnect-delay", Kind.NUMBER, "Seconds for which requests wait for a lost server to come back", "0"),
     Option("open-timeout", Kind.NUMBER, "Seconds for which a server that is not there yet is waited for", "0"),
 )
-# Parts of QEMU's inet addresses that choose among a host's addresses; ours tries them all.
-_TUNING: Final = frozenset({"server.ipv4", "server.ipv6", "server.keep-alive", "server.mptcp", "server.numeric"})
+# Parts of QEMU's inet addresses that make no difference here: connections are always kept alive.
+_TUNING: Final = frozenset({"server.keep-alive", "server.mptcp", "server.numeric", "server.to"})
 
 
 def parse_filename(name: str) -> dict[str, str]:
@@ -130,7 +134,7 @@ def convert(given: Mapping[str, Any]) -> dict[str, str]:
             if name.startswith("server."):
                 raise OptionError(f"Parameter '{name.removeprefix('server.')}' is unexpected")
             raise OptionError(f"Block protocol 'nbd' doesn't support the option '{name}'")
-        options[name] = str(value)
+        options[name] = str(value) if not isinstance(value, bool) else "on" if value else "off"
         OPTIONS[name].convert(options[name])
     path, host, port = (options.pop(name, None) for name in ("path", "host", "port"))
     if path is not None or host is not None or port is not None:
@@ -163,15 +167,22 @@ def server_address(options: Mapping[str, str]) -> Address:
     if kind == "unix":
         if "server.path" not in options:
             raise _missing("path")
-        return UnixAddress(options["server.path"])
+        abstract, tight = (_switch(options, name) for name in ("abstract", "tight"))
+        return UnixAddress(options["server.path"], bool(abstract), tight is not False)
     if kind == "inet":
         for name in ("host", "port"):
             if f"server.{name}" not in options:
                 raise _missing(name)
-        return TcpAddress(options["server.host"], options["server.port"])
+        ipv4, ipv6 = (_switch(options, name) for name in ("ipv4", "ipv6"))
+        return TcpAddress(options["server.host"], options["server.port"], ipv4=ipv4, ipv6=ipv6)
     if kind in ("fd", "vsock"):
         raise OptionError(f"Server addresses of type '{kind}' are not supported", errno=errno.ENOTSUP)
     raise OptionError(f"Parameter 'type' does not accept value '{kind}'")
+
+
+def _switch(options: Mapping[str, str], name: str) -> bool | None:
+    text = options.get(f"server.{name}")
+    return None if text is None else bool(OPTIONS[f"server.{name}"].convert(text))
 
 
 def _missing(name: str) -> OptionError:
