@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support import key_timing
 from support.fast_keys import fast_keys
 from support.image import qemu_img
 from support.twins import Twins
@@ -39,11 +40,9 @@ IMAGES = {
 
 def real(folder: Path, command: str, *, code: int = 0) -> str:
     """Run the real ``qemu-img``; returns what it printed."""
-    ended = subprocess.run(
-        ["qemu-img", *command.split()], cwd=folder, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert ended.returncode == code, f"qemu-img {command}: {ended.stderr}"
-    return ended.stdout + ended.stderr
+    ended = key_timing.run(["qemu-img", *command.split()], cwd=folder, timeout=120)
+    assert ended.returncode == code, f"qemu-img {command}: {ended.stderr!r}"
+    return (ended.stdout + ended.stderr).decode()
 
 
 def ours(folder: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from hostel.cli.main import run_tool
 from hostel.units import SECTOR
+from support import key_timing
 from support.fast_keys import fast_keys
 from support.luks import Qcow2Container
 from support.memory import MemoryDriver
@@ -92,7 +93,7 @@ class Model:
         words = ["amend", *SECRETS, "--image-opts", image, *(["--force"] if force else []), "-o", change]
         if self.rng.random() < 0.5:
             return run_tool("qemu-img", words) == 0
-        return not subprocess.run(["qemu-img", *words], capture_output=True, timeout=60, check=False).returncode
+        return not key_timing.run(["qemu-img", *words]).returncode
 
     def judge(self, header: Path) -> None:
         """``cryptsetup`` finds the slots, and each passphrase in those that have it and in no others."""

@@ -11,7 +11,6 @@ import io
 import os
 import random
 import re
-import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -20,7 +19,7 @@ from hostel.block import graph, registry
 from hostel.block.blockdev import from_options
 from hostel.block.node import BlockNode
 from hostel.cli.main import main
-from support import dmg
+from support import dmg, key_timing
 from support.additions import without_additions
 from support.old_images import bochs, cloop
 
@@ -118,8 +117,9 @@ def theirs(*words: object, tool: str = "qemu-img") -> Result:
     """Run the real tool; that Debian ships it without two modules for dmg is left out of what it says."""
     command = [tool, *map(str, words)]
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    return Result(ended.returncode, ended.stdout, re.sub(r"(?m)^qemu: module block-.* not found.*\n", "", ended.stderr))
+    ended = key_timing.run(command, env=environment, timeout=120)
+    said = re.sub(r"(?m)^qemu: module block-.* not found.*\n", "", ended.stderr.decode())
+    return Result(ended.returncode, ended.stdout.decode(), said)
 
 
 def ours(*words: object, tool: str = "qemu-img") -> Result:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hostel.cli.main import main
+from support import key_timing
 from support.additions import without_additions
 
 # Both tools must see the same locale and time zone.
-_ENVIRONMENT = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
 class Result(NamedTuple):
@@ -39,9 +40,7 @@ class Twins:
     def prepare(self, command: str) -> None:
         """Run a command of the real tools, such as ``qemu-img create a 1M``, in both folders."""
         for folder in (self.real, self.ours):
-            subprocess.run(
-                shlex.split(command), cwd=folder, env=_ENVIRONMENT, check=True, capture_output=True, timeout=60
-            )
+            key_timing.run(shlex.split(command), cwd=folder, env=os.environ | _ENVIRONMENT).check_returncode()
 
     def share(self, name: str) -> None:
         """Let both folders have the real one's file, where not even the time of a snapshot may differ."""
@@ -102,9 +101,7 @@ class Twins:
 
     def run_real(self, words: list[str]) -> Result:
         """Run the real tool."""
-        ended = subprocess.run(
-            ["qemu-img", *words], cwd=self.real, env=_ENVIRONMENT, capture_output=True, timeout=60, check=False
-        )
+        ended = key_timing.run(["qemu-img", *words], cwd=self.real, env=os.environ | _ENVIRONMENT)
         out, err = (stream.decode(errors="surrogateescape") for stream in (ended.stdout, ended.stderr))
         return Result(ended.returncode, self._neutral(out), self._neutral(err))
 
