@@ -179,7 +179,8 @@ class SshTransport(SocketTransport):
                 self._process.wait(_END_SECONDS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait()
+                with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in the kernel, and ends after that
+                    self._process.wait(_END_SECONDS)
         self._complaint.close()
 
 
