@@ -10,7 +10,7 @@ from support.daemon import OURS, THEIRS, daemon
 
 pytestmark = [pytest.mark.requires_tool("qemu-storage-daemon")]
 # What is left out, in docs/compatibility/qemu-storage-daemon.md.
-LEFT_OUT = {"x-perf"}
+LEFT_OUT: set[str] = set()
 EVENTS_LEFT_OUT = {"BLOCK_IO_ERROR", "VSERPORT_CHANGE"}
 CASES_LEFT_OUT = {"block-export-add": {"vduse-blk"}, "blockdev-add": {"blkreplay", "host_cdrom", "nvme", "replication"}}
 

@@ -173,6 +173,28 @@ def test_what_stands_below_an_image_goes_by_its_cache(tmp_path: Path) -> None:
     compare(tmp_path, IMAGES, NBD, steps)
 
 
+def test_hints_of_a_backup_are_checked(tmp_path: Path) -> None:
+    wrong: tuple[dict[str, Any], ...] = (
+        {"max-workers": 0}, {"max-workers": 1 << 31}, {"max-chunk": -1}, {"max-chunk": 4096}, {"max-chunk": "1"},
+        {"use-copy-range": 1}, {"more": 1},
+    )  # fmt: skip
+    good = {"use-copy-range": True, "max-workers": 4, "max-chunk": 1 << 20}
+    backup = {"job_id": "j", "device": "base", "target": "other", "sync": "full"}
+    steps: list[Step] = [
+        add("base"),
+        add("other"),
+        *(run("blockdev-backup", **backup, x_perf=perf) for perf in wrong),
+        run("blockdev-backup", **backup, x_perf=good),
+        Event("BLOCK_JOB_COMPLETED"),
+        run("transaction", actions=[{"type": "blockdev-backup", "data": {**_dashed(backup), "x-perf": wrong[0]}}]),
+    ]
+    compare(tmp_path, IMAGES, NBD, steps, events=False)
+
+
+def _dashed(given: dict[str, Any]) -> dict[str, Any]:
+    return {key.replace("_", "-"): value for key, value in given.items()}
+
+
 def test_the_first_of_several_reasons_is_told(tmp_path: Path) -> None:
     mid = {"driver": "qcow2", "node-name": "mid", "file": file("mid.qcow2"), "backing": None}
     backup = {"job_id": "j", "device": "other", "target": "top"}
