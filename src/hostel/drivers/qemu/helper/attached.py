@@ -18,25 +18,34 @@ from hostel.drivers.qemu.process import Helper, HelperFailed, is_listening, last
 
 _SECONDS: Final = 10.0
 _WRITING_SECONDS: Final = 1.0  # what it has said may still be on its way into the log
+# A number alone says little: it is given away once its process is gone. Fields 3 and 22 of /proc/PID/stat, after a name
+# in parentheses that may have any, are its state and when it was started; see :mod:`hostel.drivers.procstat`.
+_RUNS: Final = """
+started() {
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) && set -- ${stat##*)} || return
+    case $1 in [ZX]) ;; *) echo "${20}" ;; esac
+}
+runs() { [ -n "$2" ] && [ "$(started "$1")" = "$2" ]; }
+"""
 # $1 is the file that says that QEMU has it. Where its directory is gone, ":" would end the shell, as a special command.
-_SCRIPT: Final = """
+_SCRIPT: Final = f"""{_RUNS}
 taken=$1; shift
 "$@" & pid=$!
-turn=0
-while [ ! -e "$taken" ] && kill -0 $pid 2>/dev/null && [ $turn -lt 60 ]; do sleep 1; turn=$((turn + 1)); done
-[ -e "$taken" ] || { kill $pid 2>/dev/null; true > "$taken.failed"; }
+began=$(started $pid) turn=0
+while [ ! -e "$taken" ] && runs $pid "$began" && [ $turn -lt 60 ]; do sleep 1; turn=$((turn + 1)); done
+[ -e "$taken" ] || {{ runs $pid "$began" && kill $pid 2>/dev/null; true > "$taken.failed"; }}
 wait $pid
 """
-# The same for what serves many, and does not end by itself; $1 is QEMU.
-_LASTING: Final = """
-qemu=$1 taken=$2; shift 2
+# The same for what serves many, and does not end by itself; $1 is QEMU, which was started at $2.
+_LASTING: Final = f"""{_RUNS}
+qemu=$1 since=$2 taken=$3; shift 3
 "$@" & pid=$!
-turn=0
-is_wanted() { [ ! -e "$taken.end" ] && kill -0 $qemu 2>/dev/null && kill -0 $pid 2>/dev/null; }
+began=$(started $pid) turn=0
+is_wanted() {{ [ ! -e "$taken.end" ] && runs $qemu $since && runs $pid "$began"; }}
 while [ ! -e "$taken" ] && is_wanted && [ $turn -lt 120 ]; do sleep 0.5; turn=$((turn + 1)); done
 [ -e "$taken" ] || true > "$taken.failed"
 while [ -e "$taken" ] && is_wanted; do sleep 0.5; done
-kill $pid 2>/dev/null
+runs $pid "$began" && kill $pid 2>/dev/null
 wait $pid
 """
 _APART: Final = '(exec sh -c "$0" "$@") & exit 0'  # so that it is nobody's zombie here
@@ -65,14 +74,15 @@ def _end_of(taken: Path) -> Path:
     return Path(f"{taken}.end")
 
 
-def start(helper: Helper, log: Path, output: int, *, beside: int = 0) -> Path:
+def start(helper: Helper, log: Path, output: int, *, beside: tuple[int, int] | None = None) -> Path:
     """Run a program, and wait until it is ready; returns the file to make when QEMU has it.
 
     Args:
         helper: the program.
         log: where its words are to be read.
         output: a descriptor that they go to.
-        beside: the process of the QEMU that it stays with, where it does not end by itself.
+        beside: the process of the QEMU that it stays with, where it does not end by itself, and when that was started,
+            in clock ticks since boot.
 
     Raises:
         HelperFailed: it does not get ready.
@@ -83,7 +93,7 @@ def start(helper: Helper, log: Path, output: int, *, beside: int = 0) -> Path:
     for path in (taken, failed, _end_of(taken), helper.socket):
         path.unlink(missing_ok=True)
     before = log.stat().st_size if log.exists() else 0
-    script = [_LASTING, "helper", str(beside)] if beside else [_SCRIPT, "helper"]
+    script = [_LASTING, "helper", *map(str, beside)] if beside else [_SCRIPT, "helper"]
     words = ["sh", "-c", _APART, *script, str(taken), *helper.argv]
     outer = subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", start_new_session=True

@@ -69,9 +69,11 @@ class Helpers:
             VirtError: there is no such program, we may not run it, or it does not get ready.
         """
         (wanted,) = reservations.helpers(live, Path(status.run), read_settings(self._machines.directories).pr_helper)
-        return self._attach(wanted, live, status, beside=status.pid)
+        return self._attach(wanted, live, status, beside=(status.pid, status.started))
 
-    def _attach(self, helper: process.Helper, live: Domain, status: Status, *, beside: int = 0) -> Path:
+    def _attach(
+        self, helper: process.Helper, live: Domain, status: Status, *, beside: tuple[int, int] | None = None
+    ) -> Path:
         run, log = Path(status.run), self._machines.log(live.name)
         helper = owned_run.for_qemu(self._machines, helper, live, run)
         try:
