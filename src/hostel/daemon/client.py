@@ -28,6 +28,7 @@ from hostel.wire.rpc.connection import (
     Call,
     Handed,
     ServerConnection,
+    ServerEvent,
     StreamData,
     StreamEnd,
     StreamFrames,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _SMALL: Final = 64 * KiB  # bytes of arguments that are worked on in the loop
 _WAITING: Final = 4 * MiB  # bytes of the arguments of calls that wait; while there are more, no more calls are read
 _UNSENT: Final = 4 * MiB  # bytes of answers; while more wait to be taken, no more calls are read
+_TURN: Final = 0.01  # seconds for which one client's calls are answered in the loop before it is another's turn
 _UNOPENED_MESSAGE: Final = 64 * KiB  # bytes of a message of somebody who has opened nothing
 
 
@@ -95,6 +97,8 @@ class Client:
         self._working = 0  # calls that workers have
         self._waiting: deque[Call] = deque()
         self._waiting_size = 0  # bytes of their arguments
+        self._arrived: deque[ServerEvent] = deque()
+        self._goes_on = False  # it is to have another turn
         self._streams: dict[int, Stream] = {}
         self._paused: set[object] = set()
         self._lock = threading.Lock()  # of the streams and the reasons to pause
@@ -176,24 +180,44 @@ class Client:
             self._broken(error)
 
     def _take(self, packets: Sequence[Any]) -> None:
-        machine = self._machine
         if self._keepalive is not None:
             self._keepalive.heard(time.monotonic())
-        for event in machine.receive(packets):
-            if type(event) is Call:
-                self._call(event)
-            elif isinstance(event, StreamData | StreamHole | StreamEnd):
-                stream = self._streams.get(event.serial)
-                # What was under way when a stream ended is passed over.
-                if stream is not None:
-                    stream.receive(event)
-            else:
-                assert isinstance(event, Alive)
+        self._arrived += self._machine.receive(packets)
+        if not self._goes_on:
+            self._deal_with_arrived()
+
+    def _deal_with_arrived(self) -> None:
+        """Deal with what has arrived, for as long as a turn is: the calls of other clients wait meanwhile."""
+        self._goes_on = False
+        arrived, machine = self._arrived, self._machine
+        end = time.monotonic() + _TURN
+        while arrived and not self.channel.is_closed:
+            self._deal_with(arrived.popleft())
+            if time.monotonic() > end:
+                break
+        if self.channel.is_closed:
+            return
         if machine.out:
             self.channel.send(*machine.out)
             machine.out.clear()
         if self.channel.queued > _UNSENT:
             self._wait_for_reader()
+        self._goes_on = bool(arrived)
+        if self._goes_on:
+            self.daemon.reactor.call_soon(self._deal_with_arrived)
+        if self._goes_on is not (self._turn_reason in self._paused):
+            self.pause(self._turn_reason, self._goes_on)
+
+    def _deal_with(self, event: ServerEvent) -> None:
+        if type(event) is Call:
+            self._call(event)
+        elif isinstance(event, StreamData | StreamHole | StreamEnd):
+            stream = self._streams.get(event.serial)
+            # What was under way when a stream ended is passed over.
+            if stream is not None:
+                stream.receive(event)
+        else:
+            assert isinstance(event, Alive)
 
     def _broken(self, error: ProtocolError) -> None:
         self.daemon.log("client broke the protocol", client=self.number, reason=str(error))
@@ -247,6 +271,7 @@ class Client:
             self._submit(call, handling)
 
     _waiting_reason: Final = "calls"
+    _turn_reason: Final = "turn"
 
     def _check(self, call: Call) -> None:
         if self.read_only:
@@ -423,9 +448,11 @@ class Client:
             self._let_go()
 
     def _drop_waiting(self) -> None:
-        for call in self._waiting:
-            close_all(call.fds)
+        for event in (*self._waiting, *self._arrived):
+            if isinstance(event, Call):
+                close_all(event.fds)
         self._waiting.clear()
+        self._arrived.clear()
 
     def _let_go(self) -> None:
         # Closing drivers may take a while, and nobody waits for it.

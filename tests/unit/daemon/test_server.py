@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import struct
 import threading
@@ -31,6 +32,34 @@ def test_call_before_opening_is_refused(tmp_path: Path) -> None:
             client.call("connect_get_type")
         assert client.call("auth_list") == ([0],)
         assert client.open().call("connect_get_type") == ("TEST",)
+
+
+def test_calls_of_one_client_do_not_hold_up_those_of_others(tmp_path: Path) -> None:
+    """Two ask while a third has sent very many calls at once: one whose turn comes before it, and one after."""
+    many = 2000  # which fit into the buffers of a socket, and take longer than a turn
+    with (
+        hosteld.process(directory=tmp_path) as served,
+        RawClient(served.socket) as first,
+        RawClient(served.socket) as busy,
+        RawClient(served.socket) as last,
+    ):
+        for client in (first, busy, last):
+            client.open()
+        (domain,) = busy.call("domain_lookup_by_name", "test")
+        frames = [
+            busy.machine.call(REMOTE, REMOTE.by_name["domain_set_memory"], (domain, 1024 + number))
+            for number in range(many)
+        ]
+        served.process.send_signal(signal.SIGSTOP)
+        busy.socket.sendall(b"".join(data for _, data in frames))
+        asked = [(client, client.begin("domain_get_info", domain)) for client in (first, last)]
+        served.process.send_signal(signal.SIGCONT)
+        for client, call in asked:
+            reply = client.reply_to(call)
+            assert reply.result[2] < 1024 + many - 1, "it was answered after all of the other's calls"
+        for call, _ in frames:
+            assert busy.reply_to(call).error is None
+        assert busy.call("domain_get_info", domain)[2] == 1024 + many - 1
 
 
 def test_second_opening_is_refused(tmp_path: Path) -> None:
