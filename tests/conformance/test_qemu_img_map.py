@@ -74,6 +74,25 @@ def test_windows_of_images_show_where_those_hold_it(twins: Twins) -> None:
             twins.same(f"map --output={output} --image-opts driver=raw,offset=93696,file.{image}")
 
 
+@pytest.mark.parametrize(
+    ("way", "place"), [("", "file."), ("throttle,file.throttle-group=g,file.file.driver=", "file.file.")]
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_overlay_below_a_raw_image_has_its_own_clusters_where_they_are(
+    twins: Twins, way: str, place: str, compressed: bool
+) -> None:
+    """What lies below the overlay our map shows too; QEMU's knows nothing of it."""
+    twins.write("base", b"d" * 400_000)
+    twins.prepare("qemu-img create -q -f qcow2 -b base -F raw top 512k")
+    twins.prepare("qemu-io -c 'write -q -P 1 64k 64k' -c 'write -q -z 128k 64k' top")
+    if compressed:
+        twins.prepare("qemu-io -c 'write -q -c -P 1 192k 64k' top")
+    image = f"driver=raw,file.driver={way}qcow2,{place}file.filename=top"
+    part = f"-s 64k -l {192 if compressed else 128}k --object throttle-group,id=g --image-opts {image}"
+    for output in ("human", "json"):
+        twins.same(f"map --output={output} {part}")
+
+
 def test_what_is_encrypted_is_read_by_its_own_format_also_through_a_window(twins: Twins) -> None:
     secret = "--object secret,id=s,data=x"
     twins.prepare(

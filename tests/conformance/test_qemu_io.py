@@ -81,6 +81,19 @@ def test_a_vmdk_disk_without_compressed_grains_takes_any_compressed_write(tmp_pa
     assert both(tmp_path, "-f", "vmdk", *lines, "disk", format="vmdk")[0] == 0
 
 
+def test_a_flat_vmdk_disk_takes_any_compressed_write(tmp_path: Path) -> None:
+    found = []
+    for tool in (("qemu-io",), OURS):
+        words = ["qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", "disk.vmdk", "4M"]
+        subprocess.run(words, check=True, timeout=60, cwd=tmp_path)
+        lines = commands("write -c -P 1 64k 4k", "write -c -P 2 512 64k", "read -P 2 512 64k")
+        found.append(
+            (run(tool, tmp_path, "-f", "vmdk", *lines, "disk.vmdk"), (tmp_path / "disk-flat.vmdk").read_bytes())
+        )
+    assert found[1] == found[0]
+    assert found[0][0][0] == 0
+
+
 def test_preallocation_when_shrinking(tmp_path: Path) -> None:
     for format in ("raw", "qcow2"):
         lines = commands("truncate -m full 1M", "truncate -m falloc 1M")

@@ -38,15 +38,25 @@ class ChainExtent(NamedTuple):
         """What ``host_offset`` is of, where reading it is as good as reading ``layer``; None where it is not."""
         if self.file is None:
             return self.layer.direct
-        below = self.layer
-        while below.format == "raw" and below.file is not None:
-            below = below.file
-        return None if any(isinstance(node.driver, FilterDriver) for node in (below, self.file)) else self.file
+        filtered = _is_filtered(self.layer) or isinstance(self.file.driver, FilterDriver)
+        return None if filtered else self.file
 
     @property
     def end(self) -> int:
         """The first byte after it."""
         return self.offset + self.length
+
+
+def _is_filtered(layer: BlockNode) -> bool:
+    """Whether a filter may be on the way to what a layer shows as its own: a raw one shows all of its child's chain."""
+    if layer.format != "raw" or layer.file is None:
+        return isinstance(layer.driver, FilterDriver)
+    below: BlockNode | None = layer.file
+    while below is not None:
+        if _is_filtered(below):
+            return True
+        below = below.backing
+    return False
 
 
 @contextlib.contextmanager

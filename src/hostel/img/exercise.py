@@ -32,14 +32,14 @@ def write_compressed(node: BlockNode, offset: int, data: bytes) -> None:
     while node.format in ("copy-on-read", "throttle") and isinstance(node.driver, FilterDriver):
         node = node.driver.child
     driver = node.driver
+    if isinstance(driver, AlwaysCompressing) and not driver.always_compresses:
+        node.pwrite(offset, data)
+        return
     if not isinstance(driver, Compressing):
         raise UnsupportedFeature("Compression not supported for this file format")
     end = offset + len(data)
     if offset < 0 or end > node.length:
         raise OutOfRange(f"{len(data)} bytes at offset {offset} are outside '{node.filename}'")
-    if isinstance(driver, AlwaysCompressing) and not driver.always_compresses:
-        node.pwrite(offset, data)
-        return
     cluster_size = driver.cluster_size
     if offset % cluster_size or (end % cluster_size and end != node.length):
         raise BlockError("A compressed write is whole clusters", errno=errno.EINVAL)

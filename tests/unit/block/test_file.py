@@ -171,7 +171,7 @@ def test_preallocated_growth_occupies_space_and_reads_as_zeroes(node: BlockNode,
     assert isinstance(node.driver, FileDriver)
     assert node.driver.allocated_length >= 2 << 20
     assert node.read(0, 3) == b"x\0\0"
-    with pytest.raises(BlockError, match="can't be used for shrinking"):
+    with pytest.raises(BlockError, match="Cannot use preallocation for shrinking files"):
         node.resize(1, mode)
 
 

@@ -155,3 +155,22 @@ def test_what_lies_below_a_filter_is_read_through_it(tmp_path: Path, layers: str
         (extent,) = block_status(node)
     assert extent.host_offset is not None
     assert extent.direct is None
+
+
+@pytest.mark.parametrize("windows", ["", "raw "])
+def test_what_lies_below_a_filter_in_the_chain_of_a_raw_image_is_read_through_it(tmp_path: Path, windows: str) -> None:
+    base, top = str(tmp_path / "base"), str(tmp_path / "top")
+    Path(base).write_bytes(b"x" * 65536)
+    create.create(create.plan(top, "qcow2", 65536, backing=base, backing_format="raw"))
+    options, prefix = {}, ""
+    for layer in f"raw {windows}qcow2".split():
+        options[f"{prefix}driver"] = layer
+        prefix += "file." if layer == "raw" else ""
+    options |= {f"{prefix}file.filename": top, f"{prefix}backing.driver": "blkdebug"}
+    for below, direct in ((f"{prefix}backing.image.filename", False), (f"{prefix}backing.filename", True)):
+        if direct:
+            options[f"{prefix}backing.driver"] = "file"
+        with graph.open(from_options({**options, below: base})) as node:
+            (extent,) = block_status(node)
+            assert extent.host_offset == 0
+            assert (extent.direct is not None) is direct

@@ -146,10 +146,9 @@ class RawDriver(FormatDriver):
             return
         # Nobody who has this node asks what is below the child: what the child leaves open would pass for zeroes.
         for found in block_status(self._file, self._offset + offset, length):
-            # What has no place in a file, or a filter before it, has one in the child only.
-            file = None if found.host_offset is None else found.direct
-            place = found.offset if file is None else found.host_offset
-            yield Extent(found.offset - self._offset, found.length, found.status | Status.ALLOCATED, place, file)
+            file = None if found.host_offset is None else found.file or found.layer.storage
+            status = found.status | Status.ALLOCATED
+            yield Extent(found.offset - self._offset, found.length, status, found.host_offset, file)
 
     def _place(self, extent: Extent) -> tuple[int | None, BlockNode | None]:
         """Where an extent of the child's begins, and in what: below a child that is a filter, or has a format."""
