@@ -48,6 +48,28 @@ def test_filters_do_not_hide_where_a_raw_image_ends(twins: Twins, name: str) -> 
     twins.same(f"map --output=json --object throttle-group,id=g --image-opts {name}")
 
 
+@pytest.mark.parametrize("data", [b"", b"12345", bytes(5000), b"x" * 4096 + bytes(65_904), b"y" * 70_000])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "driver=file,filename=a",
+        "driver=file,filename=a,cache.direct=on",
+        "driver=throttle,throttle-group=g,file.driver=file,file.filename=a",
+        "driver=blkdebug,image.driver=file,image.filename=a",
+        "driver=preallocate,file.driver=file,file.filename=a",
+        "driver=copy-on-read,file.driver=file,file.filename=a",
+        "driver=qcow2,file.filename=overlay,backing.driver=file,backing.filename=a",
+        "driver=qcow2,file.filename=overlay,backing.driver=throttle,backing.throttle-group=g,"
+        "backing.file.driver=file,backing.file.filename=a",
+    ],
+)
+def test_a_file_without_a_format_has_whole_sectors(twins: Twins, name: str, data: bytes) -> None:
+    twins.write("a", data)
+    twins.prepare("qemu-img create -q -f qcow2 overlay 1M")
+    opened = f"--object throttle-group,id=g --image-opts {name}"
+    in_every_form(twins, opened, "-s 2", "-s 69000 -l 1050", "-s 70144")
+
+
 @pytest.mark.parametrize("window", ["", "offset=4096,"])
 @pytest.mark.parametrize(
     "filtering", ["throttle,file.throttle-group=g,file.file", "blkdebug,file.image", "preallocate,file.file"]

@@ -508,3 +508,11 @@ def test_the_first_mistake_of_a_command_line_is_told(tmp_path: Path, words: str)
         code, out, errors = run(command, tmp_path, *words.split())
         answers.append((code, out if not out.startswith("Usage") else "", errors))
     assert answers[1] == answers[0]
+
+
+def test_a_file_without_a_format_has_whole_sectors(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(b"y" * 70_000)
+    words = [*commands("length", "map", "alloc 0 1M", "alloc 69632"), "-r", "--image-opts", "driver=file,filename=disk"]
+    expected = run(("qemu-io",), tmp_path, *words)
+    assert "68.500 KiB\n" in expected[1]
+    assert run(OURS, tmp_path, *words) == expected

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from hostel.block.driver import FilterDriver, FormatDriver
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
+from hostel.units import SECTOR
 
 
 class ChainExtent(NamedTuple):
@@ -70,6 +71,11 @@ def held(node: BlockNode) -> Iterator[None]:
         yield
 
 
+def rounded_length(node: BlockNode) -> int:
+    """A node's length as QEMU counts it: in whole sectors of 512 bytes."""
+    return -(-node.length // SECTOR) * SECTOR
+
+
 def file_end(layer: BlockNode) -> int | None:
     """Where the file of a raw image ends, in bytes: in the middle of its disk's last sector, maybe.
 
@@ -111,7 +117,7 @@ def _walk(node: BlockNode, offset: int, length: int, base: BlockNode | None, dep
         elif below is None:
             yield ChainExtent(start, size, Status.ZERO, node, depth, host_offset, file)
         else:
-            inside = max(0, min(size, below.length - start))
+            inside = max(0, min(size, rounded_length(below) - start))
             if inside and below is base:
                 yield ChainExtent(start, inside, Status.UNALLOCATED, node, depth)
             elif inside:

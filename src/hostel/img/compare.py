@@ -7,12 +7,11 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from hostel.block.chain import ChainExtent, block_status, paired
+from hostel.block.chain import ChainExtent, block_status, paired, rounded_length
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.cause import beyond_errno
 from hostel.errors import BlockError
-from hostel.img.segments import rounded_length
 from hostel.img.sparse import ZeroFinder
 from hostel.img.team import Team, portions, worker_count
 from hostel.units import SECTOR, MiB

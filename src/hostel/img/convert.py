@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from hostel.block import creating, graph, registry
+from hostel.block.chain import rounded_length
 from hostel.block.composing import AlwaysCompressing
 from hostel.block.driver import CACHE_MODES, Cache
 from hostel.block.node import BlockNode
@@ -22,7 +23,6 @@ from hostel.errors import BlockError, UnsupportedFeature
 from hostel.img import create
 from hostel.img.copy import CopyJob, CopySettings, Feedback
 from hostel.img.files import files, is_device
-from hostel.img.segments import rounded_length
 from hostel.img.target import closing, new_target, refuse_source, refuse_source_node, reported
 
 

@@ -12,9 +12,10 @@ import mmap
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from hostel.block.chain import rounded_length
 from hostel.block.node import BlockNode
 from hostel.block.protocols.file import FileDriver
-from hostel.img.segments import Kind, Segment, Window, rounded_length, source_segments, windows
+from hostel.img.segments import Kind, Segment, Window, source_segments, windows
 from hostel.img.team import Team, portions, worker_count
 from hostel.img.transfer import CopyError, Pace, Piece, Preparer, Reader, new_writer
 from hostel.units import MiB

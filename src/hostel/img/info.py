@@ -6,6 +6,7 @@ import os
 from typing import Any, Final, NamedTuple
 
 from hostel.block import parent
+from hostel.block.chain import rounded_length
 from hostel.block.driver import FormatInfo
 from hostel.block.node import BlockNode
 from hostel.block.powers import SnapshotInfo
@@ -98,7 +99,7 @@ def info(node: BlockNode, *, limits: bool = False, children: bool = False) -> Im
     return ImageInfo(
         filename=node.filename,
         format=node.format,
-        virtual_size=-(-node.length // SECTOR) * SECTOR,
+        virtual_size=rounded_length(node),
         actual_size=_allocated_length(node),
         details=driver.info(),
         backing=backing.filename if backing else None,

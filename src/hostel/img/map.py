@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from hostel.block.chain import ChainExtent, block_status, file_end
+from hostel.block.chain import ChainExtent, block_status, file_end, rounded_length
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 
@@ -61,7 +61,7 @@ class _Layer:
     """What the map needs to know of a layer, asked once: there may be millions of extents.
 
     Attributes:
-        length: bytes that the guest sees of it.
+        length: bytes that the guest sees of it, whole sectors.
         filename: the file that its data lies in.
         end: where a raw image's file ends; see :func:`hostel.block.chain.file_end`.
     """
@@ -70,7 +70,7 @@ class _Layer:
 
     def __init__(self, node: BlockNode) -> None:
         file = node.storage
-        self.length = node.length
+        self.length = rounded_length(node)
         self.filename = None if file is None else file.filename
         self.end = file_end(node)
 

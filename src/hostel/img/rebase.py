@@ -15,14 +15,13 @@ from typing import Final, NamedTuple
 
 from hostel.block import filename as names
 from hostel.block import registry
-from hostel.block.chain import ChainExtent, block_status, paired
+from hostel.block.chain import ChainExtent, block_status, paired, rounded_length
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.block.powers import BackingStore, Compressing
 from hostel.block.snapshots_inside import tell_of_change
 from hostel.cause import beyond_errno, failed
 from hostel.errors import BlockError, UnsupportedFeature
-from hostel.img.segments import rounded_length
 from hostel.img.team import Team, worker_count
 from hostel.units import MiB
 

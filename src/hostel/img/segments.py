@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from hostel.block.chain import ChainExtent, block_status
+from hostel.block.chain import ChainExtent, block_status, rounded_length
 from hostel.block.driver import Supports
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
@@ -77,11 +77,6 @@ class Window(NamedTuple):
         for start in range(self.offset, self.end, size):
             part = segment.part(start, min(start + size, self.end))
             yield Window(part.offset, part.length, self.kind, (part,))
-
-
-def rounded_length(node: BlockNode) -> int:
-    """A node's length as QEMU counts it: in whole sectors of 512 bytes."""
-    return -(-node.length // SECTOR) * SECTOR
 
 
 Warn = Callable[[str], None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Final
 
+from hostel.block.chain import rounded_length
 from hostel.block.node import BlockNode
 from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, PROGRESS, QUIET, Arguments, Command
 from hostel.cli.img.progress import Progress
@@ -14,7 +15,6 @@ from hostel.cli.qemu.opening import cache_mode, open_image
 from hostel.cli.qemu.output import Output
 from hostel.errors import UsageError
 from hostel.img import compare
-from hostel.img.segments import rounded_length
 
 _NOT_OPEN: Final = 2
 _NO_STATUS: Final = 3

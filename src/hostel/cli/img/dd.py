@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from hostel.block.chain import rounded_length
 from hostel.cli.img.arguments import FORCE_SHARE, FORMAT, IMAGE_OPTS, OBJECT, PROGRESS, Arguments, Command, size
 from hostel.cli.img.progress import Progress
 from hostel.cli.qemu.failure import Failure
@@ -12,7 +13,6 @@ from hostel.cli.qemu.flag import Flag
 from hostel.cli.qemu.opening import open_image
 from hostel.cli.qemu.output import Output
 from hostel.img import dd
-from hostel.img.segments import rounded_length
 
 _OPERANDS: Final = ("bs", "count", "if", "of", "skip")
 _BLOCK: Final = 512

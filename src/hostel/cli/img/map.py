@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hostel.block.chain import rounded_length
 from hostel.cli.img.arguments import FORCE_SHARE, IMAGE_OPTS, OBJECT, OUTPUT, Arguments, Command, size
 from hostel.cli.qemu.failure import Failure
 from hostel.cli.qemu.flag import Flag
@@ -42,11 +43,11 @@ def run(arguments: Arguments, output: Output) -> int:
         image_opts=arguments.has("image-opts"),
         force_share=arguments.has("force-share"),
     ) as node:
-        end = node.length
+        end = whole = rounded_length(node)
         if limit is not None:
             end = min(end, start + size("max length", limit))
         tells = json and is_from(8, 2)
-        blocks = rows(node) if (start, end) == (0, node.length) else None
+        blocks = rows(node) if (start, end) == (0, whole) else None
         if blocks is not None and node.storage is not None:
             from hostel.cli.img.map_rows import print_human, print_json
 

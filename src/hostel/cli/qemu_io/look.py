@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from hostel.block.chain import rounded_length
 from hostel.block.driver import CACHE_MODES, Cache, FilterDriver
 from hostel.block.options import OptionError, given_options
 from hostel.block.powers import Preallocation
@@ -16,7 +17,7 @@ from hostel.units import SECTOR
 
 
 def _length(session: Session, given: Given) -> None:
-    session.text(f"{shown(session.node.length)}\n")
+    session.text(f"{shown(rounded_length(session.node))}\n")
 
 
 def _truncate(session: Session, given: Given) -> None:
@@ -56,14 +57,14 @@ def _info(session: Session, given: Given) -> None:
 def _alloc(session: Session, given: Given) -> None:
     start = size(given.operands[0])
     count = size(given.operands[1]) if len(given.operands) > 1 else SECTOR
-    inside = max(0, min(count, session.node.length - start))
+    inside = max(0, min(count, rounded_length(session.node) - start))
     parts = exercise.allocation(session.node, start, inside) if inside else ()
     total = sum(length for _, length, is_data in parts if is_data)
     session.text(f"{total}/{inside} bytes allocated at offset {shown(start)}\n")
 
 
 def _map(session: Session, given: Given) -> None:
-    for offset, length, is_data in exercise.allocation(session.node, 0, session.node.length):
+    for offset, length, is_data in exercise.allocation(session.node, 0, rounded_length(session.node)):
         what = "    allocated" if is_data else "not allocated"
         session.text(f"{shown(length)} ({length:#x}) bytes {what} at offset {shown(offset)} ({offset:#x})\n")
 
