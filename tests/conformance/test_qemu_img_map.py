@@ -67,7 +67,7 @@ def test_a_file_without_a_format_has_whole_sectors(twins: Twins, name: str, data
     twins.write("a", data)
     twins.prepare("qemu-img create -q -f qcow2 overlay 1M")
     opened = f"--object throttle-group,id=g --image-opts {name}"
-    in_every_form(twins, opened, "-s 2", "-s 69000 -l 1050", "-s 70144")
+    in_every_form(twins, opened, "-s 2", "-s 69000 -l 1050", "-s 70000", "-s 70100 -l 30", "-s 70144")
 
 
 @pytest.mark.parametrize("window", ["", "offset=4096,"])

@@ -91,10 +91,11 @@ class FileSpace(FileRequests):
         end = offset + length
         whole = max(end, self.length)
         block = self._direct_file().alignment if self.is_direct else SECTOR
+        asked = block if self.is_direct else 1
         while offset < end:
             low, high = self._data
             if not low <= offset < high:
-                start = self._seek(offset, os.SEEK_DATA, end)
+                start = max(offset, self._seek(offset - offset % asked, os.SEEK_DATA, end))
                 if start > offset:
                     yield Extent(offset, start - offset, Status.ZERO | Status.ALLOCATED, offset)
                     offset = start
