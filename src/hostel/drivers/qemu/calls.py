@@ -69,18 +69,21 @@ class Calls:
         return self._machines.bus
 
     @contextlib.contextmanager
-    def _running(self, domain: DomainRef, *, moving: bool = False, asks_agent: bool = False) -> Iterator[Running]:
+    def _running(
+        self, domain: DomainRef, *, moving: bool = False, asks_agent: bool = False, ends: bool = False
+    ) -> Iterator[Running]:
         """Hold a running machine, with what earlier operations left behind put right.
 
         Args:
             domain: which.
             moving: whether it may be about to move to another host.
             asks_agent: whether it is for its agent, about which libvirt's own driver says that it does not run.
+            ends: whether it is to be ended, as below.
 
         Raises:
             VirtError: ``OPERATION_INVALID`` when it does not run, ``NO_DOMAIN`` when there is none.
         """
-        with self._machines.locked(domain.name), self._held(domain) as machine:
+        with self._machines.locked(domain.name), self._held(domain, ends=ends) as machine:
             if machine is None:
                 if self._machines.definition(domain.name) is None:
                     raise no_domain(f"name '{domain.name}'")
@@ -90,12 +93,15 @@ class Calls:
             yield machine
 
     @contextlib.contextmanager
-    def _held(self, domain: DomainRef, *, timeout: float = ANSWER_SECONDS) -> Iterator[Running | None]:
+    def _held(
+        self, domain: DomainRef, *, timeout: float = ANSWER_SECONDS, ends: bool = False
+    ) -> Iterator[Running | None]:
         """The machine, or None while it does not run; the caller holds the domain's lock.
 
         Args:
             domain: which.
             timeout: how many seconds QEMU has for each answer; what is to be put right has more.
+            ends: whether it is to be ended, also where QEMU does not answer: what is left is then left as it is.
         """
         status = self._machines.live(domain.name)
         self._check_is(domain)
@@ -117,7 +123,12 @@ class Calls:
                 from hostel.drivers.qemu.recovery import recover
 
                 machine.patient()
-                recover(machine)
+                try:
+                    recover(machine)
+                except VirtError as error:
+                    if not ends or error.code != ErrorCode.OPERATION_TIMEOUT:
+                        raise
+                    machine.reread()
             yield None if machine.is_gone else machine
         finally:
             machine.close()

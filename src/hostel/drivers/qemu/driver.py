@@ -61,7 +61,7 @@ from hostel.drivers.qemu.plug.calls import DeviceCalls
 from hostel.drivers.qemu.power import PowerCalls
 from hostel.drivers.qemu.rename import RenameCalls, settle_renames
 from hostel.drivers.qemu.running import Running
-from hostel.drivers.qemu.saving import SaveCalls
+from hostel.drivers.qemu.saving import SAVING, SaveCalls, unfinished
 from hostel.drivers.qemu.snapshot.calls import SnapshotCalls
 from hostel.drivers.qemu.statistics import StatisticsCalls
 from hostel.drivers.qemu.status import Ending
@@ -339,17 +339,19 @@ class QemuDriver(
             machine.save(paused=0, migration=None)
 
     def domain_destroy(self, domain: DomainRef, flags: DestroyFlag = DestroyFlag.DEFAULT) -> None:
-        """End QEMU now."""
-        with self._running(domain, moving=True) as machine:
+        """End QEMU now, also one that hangs; what was left of it is then as where QEMU has died."""
+        with self._running(domain, moving=True, ends=True) as machine:
             status = machine.status
             with contextlib.suppress(VirtError):  # a disk that is full keeps nobody from ending a machine
                 machine.save(ending="destroyed")
             if not process.end(status.pid, status.started, kill=not flags & DestroyFlag.GRACEFUL):
-                machine.save(ending="")
+                machine.save(ending=status.ending if status.ending.startswith(SAVING) else "")
                 raise failed(f"QEMU, process {status.pid}, does not end")
             process.exit_status(Path(status.run), 2)
+            for file in unfinished(status):
+                savefile.discard(file)
             machine.publish("lifecycle", event=int(Lifecycle.SHUTDOWN), detail=2)
-            self._machines.forget(domain.name, Path(status.run), Ending(ShutoffReason.DESTROYED, ""))
+            machine.forget(Ending(ShutoffReason.DESTROYED, ""))
             if flags & DestroyFlag.REMOVE_LOGS:
                 self._machines.remove_logs(domain.name)
 

@@ -188,6 +188,11 @@ class Running:
         self._machines.statuses.write(self.name, self.status.format())
         self._is_changed = True
 
+    def reread(self) -> None:
+        """Be as was last written down: what was begun since is not known to be done, for QEMU does not answer."""
+        self.close()
+        self.status = Status.parse(self._machines.statuses.read(self.name) or "")
+
     def find_secret(self, reference: SecretReference, usage: str) -> bytes:
         """The value of a secret that the machine needs.
 

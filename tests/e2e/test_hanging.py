@@ -1,0 +1,128 @@
+"""A QEMU that hangs: its machine is ended all the same, and those who only look keep nobody from it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from hostel.drivers.base import DestroyFlag, DomainRef, DomainState, ShutoffReason
+from hostel.drivers.base.block import BlockCopyFlag
+from hostel.drivers.events import Lifecycle
+from hostel.drivers.qemu.driver import QemuDriver
+from hostel.drivers.qemu.status import Plug, Status
+from hostel.errors import ErrorCode, VirtError
+from hostel.objects import Connection
+from hostel.objects.event import EventStream
+from support.session import disk, domain_xml, held
+
+pytestmark = pytest.mark.qemu
+MIB = 1 << 20
+
+
+class Machine(NamedTuple):
+    """A machine of the session under a test's directory."""
+
+    driver: QemuDriver
+    ref: DomainRef
+    home: Path
+
+    @property
+    def status(self) -> Status:
+        """What is written down of it."""
+        return Status.parse((self.home / "run/qemu/guest.xml").read_text())
+
+    def copy(self) -> None:
+        """Begin to copy its disk."""
+        copy = f"<disk type='file'><driver type='raw'/><source file='{self.home}/copy.img'/></disk>"
+        self.driver.domain_block_copy(self.ref, "vda", copy, flags=BlockCopyFlag.TRANSIENT_JOB)
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[int]:
+        """Have QEMU hang meanwhile; gives its process id."""
+        pid = self.status.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield pid
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, connection: Connection, driver: QemuDriver) -> Machine:
+    (tmp_path / "disk.img").write_bytes(bytes(MIB))
+    connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk.img"))).start(paused=True)
+    return Machine(driver, driver.domain_lookup_by_name("guest"), tmp_path)
+
+
+def told(stream: EventStream, seconds: float = 2) -> list[tuple[str, int]]:
+    """What is told until nothing comes any more: kinds, with what they say."""
+    found = []
+    while (event := stream.wait(seconds)) is not None:
+        found.append((event.kind, event.detail.get("event", event.detail.get("status"))))
+    return found
+
+
+def test_a_qemu_that_hangs_and_has_a_job_is_destroyed(machine: Machine, connection: Connection) -> None:
+    with connection.listen(kinds=["lifecycle", "block-job-2"]) as events:
+        machine.copy()
+        told(events)
+        with machine.hanging() as pid:
+            begun = time.monotonic()
+            machine.driver.domain_destroy(machine.ref)
+            assert time.monotonic() - begun < 30
+            assert not Path(f"/proc/{pid}").exists()
+        assert told(events) == [("lifecycle", Lifecycle.SHUTDOWN), ("lifecycle", Lifecycle.STOPPED)]
+    assert machine.driver.domain_get_state(machine.ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.DESTROYED)
+    machine.driver.domain_create(machine.ref)
+    assert machine.status.jobs == ()
+    assert f"{machine.home}/disk.img" in machine.driver.domain_get_xml_desc(machine.ref)
+
+
+def test_a_qemu_that_hangs_and_has_a_job_is_not_killed_gracefully(machine: Machine) -> None:
+    machine.copy()
+    with machine.hanging():
+        with pytest.raises(VirtError, match=r"QEMU, process \d+, does not end") as refused:
+            machine.driver.domain_destroy(machine.ref, DestroyFlag.GRACEFUL)
+        assert refused.value.code == ErrorCode.OPERATION_FAILED
+        assert [job.disk for job in machine.status.jobs] == ["vda"] and machine.status.ending == ""
+    deadline = time.monotonic() + 20  # it ends as it was told to, once it goes on
+    while machine.driver.domain_get_state(machine.ref).state != DomainState.SHUTOFF:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert machine.driver.domain_get_state(machine.ref).reason == ShutoffReason.DESTROYED
+
+
+@pytest.mark.parametrize("mark", ["dump", "ending"])
+def test_what_others_were_about_with_a_qemu_that_hangs_ends_with_it(machine: Machine, mark: str) -> None:
+    """They were killed while its memory was written, and a disk came or went."""
+    file = machine.home / "memory"
+    file.write_bytes(b"half")
+    plugs = (Plug(way="out", alias="virtio-disk0"), Plug(way="in", alias="virtio-disk0"))
+    with held(machine.home) as running:
+        running.save(plugs=plugs, **{mark: f"saved:{file}" if mark == "ending" else str(file)})
+    with machine.hanging():
+        machine.driver.domain_destroy(machine.ref)
+    assert not file.exists()
+    assert machine.driver.domain_get_state(machine.ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.DESTROYED)
+    machine.driver.domain_create(machine.ref)
+    assert machine.status.plugs == () and machine.status.dump == ""
+
+
+def test_a_backup_by_a_qemu_that_hangs_is_given_up_with_it(machine: Machine) -> None:
+    target = machine.home / "backup.img"
+    disks = f"<disks><disk name='vda' type='file'><driver type='raw'/><target file='{target}'/></disk></disks>"
+    machine.driver.domain_backup_begin(machine.ref, f"<domainbackup mode='push'>{disks}</domainbackup>", None)
+    with machine.hanging():
+        assert machine.status.backup is not None and target.exists()
+        machine.driver.domain_destroy(machine.ref)
+    assert not target.exists()
+    machine.driver.domain_create(machine.ref)
+    assert machine.status.backup is None and machine.status.jobs == ()
