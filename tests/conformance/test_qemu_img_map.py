@@ -128,6 +128,23 @@ def test_what_is_encrypted_is_read_by_its_own_format_also_through_a_window(twins
     assert (twins.ours / "read").read_bytes() == (twins.real / "read").read_bytes() == b"\3" * ((1 << 20) - 4096)
 
 
+@pytest.mark.parametrize("reading", ["quorum", "fifo"])
+def test_copies_of_a_quorum_are_as_long_in_whole_sectors(twins: Twins, reading: str) -> None:
+    twins.write("a", b"x" * 70_000)
+    twins.write("b", b"x" * 70_144)
+    twins.write("c", b"x" * 70_145)
+    quorum = f"driver=quorum,vote-threshold=1,read-pattern={reading},children.0.driver=file,children.0.filename=a"
+    opened = f"--image-opts {quorum},children.1.driver=file,children.1.filename="
+    in_every_form(twins, f"{opened}b", "-s 69000")
+    twins.same(f"convert -O raw {opened}b read")
+    assert (twins.ours / "read").stat().st_size == (twins.real / "read").stat().st_size == 70_144
+    assert (twins.ours / "read").read_bytes() == (twins.real / "read").read_bytes()
+    words = f"map {opened}c".split()
+    expected, found = twins.run_real(words), twins.run_ours(words)
+    assert found.code == expected.code == 1
+    assert found.err == f"{expected.err}The copies have different sizes: 70144, 70656 bytes.\n"
+
+
 def test_data_zeroes_and_nothing_are_told_apart(twins: Twins) -> None:
     twins.prepare("qemu-img create -q -f qcow2 a 1M")
     twins.prepare("qemu-io -c 'write 64k 128k' -c 'write -z 256k 64k' -c 'write -z 128k 64k' -c 'write 500k 1k' a")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Self
 
 from hostel.block import incident
-from hostel.block.chain import block_status
+from hostel.block.chain import block_status, rounded_length
 from hostel.block.driver import FilterDriver, FormatInfo, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.filters.blkverify import first_difference
@@ -76,9 +76,9 @@ class QuorumDriver(FilterDriver):
         """
         if self._verify:
             raise BlockError("Cannot add a child to a quorum in blkverify mode", errno=errno.EINVAL)
-        if node.length != self.length:
+        if (length := rounded_length(node)) != self.length:
             raise BlockError(
-                f"Node '{node.name}' has {node.length} bytes, and the copies have {self.length}", errno=errno.EINVAL
+                f"Node '{node.name}' has {length} bytes, and the copies have {self.length}", errno=errno.EINVAL
             )
         edge = self.next_edge
         self._next += 1
@@ -127,7 +127,7 @@ class QuorumDriver(FilterDriver):
         rewrite = bool(values["rewrite-corrupted"]) and not fifo
         if rewrite and verify:
             raise OptionError("rewrite-corrupted=on cannot be used with blkverify=on")
-        if len(lengths := {copy.length for copy in children.values()}) > 1:
+        if len(lengths := {rounded_length(copy) for copy in children.values()}) > 1:
             raise BlockError(
                 "Could not refresh total sector count: Input/output error",
                 errno=errno.EIO,
@@ -137,12 +137,12 @@ class QuorumDriver(FilterDriver):
 
     @property
     def length(self) -> int:
-        """The copies' common length.
+        """The copies' common length, in whole sectors.
 
         Raises:
             Mismatch: they differ.
         """
-        lengths = {copy.length for copy in self._copies}
+        lengths = {rounded_length(copy) for copy in self._copies}
         if len(lengths) > 1:
             raise Mismatch(f"The children of the quorum have different sizes: {sorted(lengths)}")
         return lengths.pop()
