@@ -126,9 +126,12 @@ class Calls:
                 try:
                     recover(machine)
                 except VirtError as error:
-                    if not ends or error.code != ErrorCode.OPERATION_TIMEOUT:
+                    if error.code == ErrorCode.OPERATION_INVALID and self._machines.live(domain.name) is None:
+                        machine.is_gone = True  # QEMU has just ended
+                    elif ends and error.code == ErrorCode.OPERATION_TIMEOUT:
+                        machine.reread()
+                    else:
                         raise
-                    machine.reread()
             yield None if machine.is_gone else machine
         finally:
             machine.close()
