@@ -98,7 +98,8 @@ class Client:
         self._waiting: deque[Call] = deque()
         self._waiting_size = 0  # bytes of their arguments
         self._arrived: deque[ServerEvent] = deque()
-        self._goes_on = False  # it is to have another turn
+        self._goes_on = False  # more has arrived than a turn was long enough for
+        self._awaits_reader = False  # it is to take its answers before it is given more
         self._streams: dict[int, Stream] = {}
         self._paused: set[object] = set()
         self._lock = threading.Lock()  # of the streams and the reasons to pause
@@ -189,21 +190,29 @@ class Client:
     def _deal_with_arrived(self) -> None:
         """Deal with what has arrived, for as long as a turn is: the calls of other clients wait meanwhile."""
         self._goes_on = False
+        try:
+            self._take_turn()
+        finally:
+            if not self.channel.is_closed:
+                self._end_turn()
+
+    def _take_turn(self) -> None:
         arrived, machine = self._arrived, self._machine
         end = time.monotonic() + _TURN
         while arrived and not self.channel.is_closed:
             self._deal_with(arrived.popleft())
             if time.monotonic() > end:
                 break
-        if self.channel.is_closed:
-            return
         if machine.out:
             self.channel.send(*machine.out)
             machine.out.clear()
-        if self.channel.queued > _UNSENT:
+
+    def _end_turn(self) -> None:
+        """Ask for another turn, where one is needed and somebody takes what comes of it."""
+        if self.channel.queued > _UNSENT and not self._awaits_reader:
             self._wait_for_reader()
-        self._goes_on = bool(arrived)
-        if self._goes_on:
+        self._goes_on = bool(self._arrived)
+        if self._goes_on and not self._awaits_reader:
             self.daemon.reactor.call_soon(self._deal_with_arrived)
         if self._goes_on is not (self._turn_reason in self._paused):
             self.pause(self._turn_reason, self._goes_on)
@@ -224,7 +233,8 @@ class Client:
         self.channel.close(error)
 
     def _wait_for_reader(self) -> None:
-        self.pause(self, True)
+        self._awaits_reader = True
+        self.pause(self._reader_reason, True)
         self.daemon.reactor.call_later(0.05, self._look_at_reader)
 
     def _look_at_reader(self) -> None:
@@ -232,8 +242,11 @@ class Client:
             return
         if self.channel.queued > _UNSENT // 2:
             self.daemon.reactor.call_later(0.05, self._look_at_reader)
-        else:
-            self.pause(self, False)
+            return
+        self._awaits_reader = False
+        self.pause(self._reader_reason, False)
+        if self._goes_on:
+            self._deal_with_arrived()
 
     # Calls.
 
@@ -272,6 +285,7 @@ class Client:
 
     _waiting_reason: Final = "calls"
     _turn_reason: Final = "turn"
+    _reader_reason: Final = "reader"
 
     def _check(self, call: Call) -> None:
         if self.read_only:

@@ -62,6 +62,25 @@ def test_calls_of_one_client_do_not_hold_up_those_of_others(tmp_path: Path) -> N
         assert busy.call("domain_get_info", domain)[2] == 1024 + many - 1
 
 
+def test_answers_that_nobody_takes_are_not_made(tmp_path: Path) -> None:
+    with hosteld.thread(tmp_path) as daemon, RawClient(tmp_path / "s") as client:
+        client.open()
+        text = DOMAIN.format("long").replace("<memory>", f"<description>{'x' * 50_000}</description><memory>")
+        (domain,) = client.call("domain_define_xml", text)
+        procedure = REMOTE.by_name["domain_get_xml_desc"]
+        frames = [client.machine.call(REMOTE, procedure, (domain, 0)) for _ in range(1000)]
+        client.socket.sendall(b"".join(data for _, data in frames))
+        (served,) = daemon._clients.values()
+        most = 0
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            most = max(most, served.channel.queued)
+            time.sleep(0.01)
+        assert 0 < most < 16 << 20
+        for call, _ in frames:
+            assert "x" * 50_000 in client.reply_to(call).result[0]
+
+
 def test_second_opening_is_refused(tmp_path: Path) -> None:
     with hosteld.thread(tmp_path), RawClient(tmp_path / "s") as client:
         client.open()
