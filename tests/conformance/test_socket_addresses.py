@@ -89,6 +89,38 @@ def test_a_family_that_is_not_wanted_is_not_listened_at(
 
 
 @BOTH
+@pytest.mark.skipif(not HAS_IPV6, reason="this host has no IPv6")
+@pytest.mark.parametrize(
+    ("host", "switches", "open_to"),
+    [
+        ("::", {}, {"127.0.0.1", "::1"}),
+        ("::", {"ipv4": True, "ipv6": True}, {"127.0.0.1", "::1"}),
+        ("::", {"ipv6": True}, {"::1"}),
+        ("", {}, {"127.0.0.1", "::1"}),
+        ("", {"ipv4": True, "ipv6": True}, {"127.0.0.1", "::1"}),
+        ("0.0.0.0", {}, {"127.0.0.1"}),
+    ],
+)
+def test_a_socket_of_ipv6_serves_ipv4_too(
+    tmp_path: Path, tool: tuple[str, ...], host: str, switches: dict[str, bool], open_to: set[str]
+) -> None:
+    port = free_port()
+    with daemon(tmp_path, tool=tool) as running:
+        assert start(running, "inet", host=host, port=str(port), **switches) == ""
+        assert {each for each in ("127.0.0.1", "::1") if is_listened_at(each, port)} == open_to
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [("inet", "abstract"), ("inet", "tight"), ("inet", "foo"), ("unix", "ipv4"), ("unix", "to")]
+)
+def test_parts_of_another_type_of_address_are_refused(kind: str, part: str) -> None:
+    place = {"inet": {"host": "127.0.0.1", "port": "9"}, "unix": {"path": "/nosuch"}}[kind]
+    for client in CLIENTS:
+        refused = info(client, {"server": {"type": kind, **place, part: "1" if part == "to" else "on"}})
+        assert f"Parameter '{part}' is unexpected" in refused.stderr
+
+
+@BOTH
 def test_the_next_port_is_taken_where_one_is_in_use(tmp_path: Path, tool: tuple[str, ...]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -145,7 +177,27 @@ def test_a_character_device_without_a_file(tmp_path: Path, tool: tuple[str, ...]
         running.monitor.command("chardev-add", id="c", backend=backend)
         shown = {each["label"]: each["filename"] for each in running.monitor.command("query-chardev")}
         assert shown["c"] == f"disconnected:unix:{name},abstract=on,tight=on,server=on"
+        address = running.monitor.command("qom-get", path="/chardevs/c", property="addr")
+        assert address == {"type": "unix", "path": name, "abstract": True, "tight": True}
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(20)
             sock.connect(f"\0{name}")
     assert not (tmp_path / name).exists()
+
+
+@BOTH
+def test_a_character_device_looks_up_no_name_that_must_be_a_number(tmp_path: Path, tool: tuple[str, ...]) -> None:
+    with daemon(tmp_path, tool=tool) as running:
+        place = {"type": "inet", "data": {"host": "localhost", "port": "0", "numeric": True}}
+        backend = {"type": "socket", "data": {"addr": place, "server": True, "wait": False}}
+        arguments = {"id": "c", "backend": backend}
+        answer = running.monitor.send(json.dumps({"execute": "chardev-add", "arguments": arguments}))
+        assert "failed for localhost:0: Name or service not known" in answer["error"]["desc"]
+
+
+@BOTH
+def test_ports_end(tmp_path: Path, tool: tuple[str, ...]) -> None:
+    words = ["--chardev", "socket,id=c,host=127.0.0.1,port=65535,to=70000,server=on,wait=off", "--monitor", "c"]
+    done = subprocess.run([*tool, *words], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "internal error" not in done.stderr

@@ -16,7 +16,7 @@ from hostel.units import MiB
 
 _MAX_PATH: Final = 108  # bytes of sockaddr_un.sun_path, its NUL included
 _SEND_BUFFER: Final = 2 * MiB
-_MAX_PORT: Final = 65535
+MAX_PORT: Final = 65535
 _UNIX: Final[int | None] = getattr(socket, "AF_UNIX", None)  # Windows' Python has none
 
 
@@ -39,6 +39,11 @@ class TcpAddress(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+    @property
+    def is_for_both(self) -> bool:
+        """Whether a socket of IPv6 may serve IPv4 too: unless one of the two is asked for."""
+        return self.ipv4 is self.ipv6 is None or bool(self.ipv4 and self.ipv6)
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -121,10 +126,15 @@ def connect(address: Address, timeout: float | None = None) -> socket.socket:
     raise _failed(f"Failed to connect to '{address}'", failure, _why_unreached(address, failure))
 
 
-def listen(address: Address, backlog: int) -> list[socket.socket]:
+def listen(address: Address, backlog: int, *, dual_stack: bool = False) -> list[socket.socket]:
     """Listen on every address that a name stands for; at least one socket is returned.
 
     A Unix socket that is there already is replaced: it is what a server that was killed leaves behind.
+
+    Args:
+        address: where.
+        backlog: clients that may wait.
+        dual_stack: one of IPv6 serves IPv4 too, as QEMU's do, unless the address asks for one of the two.
 
     Raises:
         NetworkError: with QEMU's text.
@@ -140,7 +150,8 @@ def listen(address: Address, backlog: int) -> list[socket.socket]:
             raise NetworkError(f"Failed to create a socket: no port from {port} to {last}", errno=errno.EINVAL)
         for each in range(port, last + 1):
             try:
-                listeners.append(_listen_tcp(family, (host, each, *rest), backlog))
+                target = (host, each, *rest)
+                listeners.append(_listen_tcp(family, target, backlog, dual_stack=dual_stack and address.is_for_both))
             except OSError as error:
                 failure, hint = error, _why_not_bound((host, each), error)
                 if error.errno != errno.EADDRINUSE:
@@ -163,17 +174,19 @@ def tune(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-def _listen_tcp(family: int, target: tuple[Any, ...], backlog: int) -> socket.socket:
+def _listen_tcp(family: int, target: tuple[Any, ...], backlog: int, *, dual_stack: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not dual_stack)
         sock.bind(target)
         sock.listen(backlog)
         return sock
-    except OSError:
+    except BaseException as error:
         sock.close()
+        if dual_stack and family == socket.AF_INET6 and isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            return _listen_tcp(family, target, backlog, dual_stack=False)  # somebody has the port of IPv4
         raise
 
 
@@ -225,8 +238,8 @@ def check_path(path: str) -> None:
 
 def _resolve(address: TcpAddress, *, passive: bool) -> list[tuple[int, Any]]:
     """Families and socket addresses of a host and a port."""
-    if address.port.isdigit() and int(address.port) > _MAX_PORT:
-        raise NetworkError(f"address resolution failed for {address}: ports end at {_MAX_PORT}", errno=errno.EINVAL)
+    if address.port.isdigit() and int(address.port) > MAX_PORT:
+        raise NetworkError(f"address resolution failed for {address}: ports end at {MAX_PORT}", errno=errno.EINVAL)
     # Who connects reaches a host that has IPv4 only by an IPv6 socket too.
     flags = socket.AI_PASSIVE if passive else socket.AI_V4MAPPED
     if passive and address.numeric:

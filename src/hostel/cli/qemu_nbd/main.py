@@ -279,7 +279,7 @@ def _listen(settings: Settings, handed_over: int) -> Sequence[socket.socket]:
         backlog = min(settings.shared, backlog)
     if label is not None:
         _set_socket_label(label, f"Cannot set SELinux socket create context to {label}")
-    listeners = address.listen(_address(settings), backlog)
+    listeners = address.listen(_address(settings), backlog, dual_stack=True)
     if label is not None:
         _set_socket_label("", "Cannot clear SELinux socket create context")
     return listeners

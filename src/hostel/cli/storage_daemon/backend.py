@@ -178,5 +178,5 @@ def _socket(label: str, given: Mapping[str, Any], daemon: Daemon) -> CharacterDe
     return open_socket(label, words, lambda: daemon.stopping)
 
 
-_PLACES: Final = ("path", "abstract", "tight", "host", "port", "to", "ipv4", "ipv6", "str")
+_PLACES: Final = ("path", "abstract", "tight", "host", "port", "numeric", "to", "ipv4", "ipv6", "str")
 _MAKERS: Final = {"file": _file, "pty": _pty, "pipe": _pipe, "socket": _socket}

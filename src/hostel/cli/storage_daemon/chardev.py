@@ -16,7 +16,7 @@ from hostel.block.options import SWITCH, OptionError, split_options
 from hostel.cli.qemu.failure import Failure
 from hostel.errors import NetworkError
 from hostel.net import address, inherited
-from hostel.net.address import Address, TcpAddress, UnixAddress
+from hostel.net.address import MAX_PORT, Address, TcpAddress, UnixAddress
 from hostel.net.waker import Waker
 
 # For monitors, and the others that can be added while the daemon runs.
@@ -270,7 +270,8 @@ def open_socket(label: str, given: Mapping[str, str], ended: Callable[[], bool])
     where: Address
     if path is not None:
         where = UnixAddress(path, _flag(given, "abstract", default=False), _flag(given, "tight", default=True))
-        named = ",abstract=on" * where.abstract + ",tight=on" * (where.abstract and "tight" in given and where.tight)
+        shows_tight = where.abstract and where.tight and (is_server or "tight" in given)
+        named = ",abstract=on" * where.abstract + ",tight=on" * shows_tight
         filename = f"unix:{path}{named}{',server=on' if is_server else ''}"
     elif "fd" in given or ("host" not in given and "port" not in given):
         return _inherited(label, given.get("fd", ""), is_server=is_server)
@@ -281,13 +282,15 @@ def open_socket(label: str, given: Mapping[str, str], ended: Callable[[], bool])
         filename = f"tcp:{where}{',server=on' if is_server else ''}"
     told: dict[str, Any] = {"type": "inet", **_pick(given, "host", "port")}
     if isinstance(where, UnixAddress):
-        told = {"type": "unix", "path": where.path, **({"abstract": True} if where.abstract else {})}
+        told = {"type": "unix", "path": where.path}
+        if where.abstract:
+            told |= {"abstract": True, "tight": where.tight}
     if not is_server:
         sock = address.connect(where)
         pair = PairDevice(label, filename, sock.fileno(), sock.detach())
         pair.address = told
         return pair
-    listener = address.listen(where, 1)[0]
+    listener = address.listen(where, 1, dual_stack=True)[0]
     if isinstance(where, TcpAddress):
         filename = f"tcp:{where.host}:{listener.getsockname()[1]},server=on"
     file = os.path.abspath(where.path) if isinstance(where, UnixAddress) and not where.abstract else None
@@ -300,11 +303,16 @@ def open_socket(label: str, given: Mapping[str, str], ended: Callable[[], bool])
 
 def _tcp(given: Mapping[str, str]) -> TcpAddress:
     last = given.get("to")
-    if last is not None and not last.isdecimal():
-        raise Failure("Parameter 'to' expects a number")
+    if last is not None and not (last.isdecimal() and int(last) <= MAX_PORT):
+        raise Failure("Parameter 'to' expects a port")
     ipv4, ipv6 = (_flag(given, name, default=False) if name in given else None for name in ("ipv4", "ipv6"))
     return TcpAddress(
-        given.get("host", ""), given["port"], ipv4=ipv4, ipv6=ipv6, last=None if last is None else int(last)
+        given.get("host", ""),
+        given["port"],
+        ipv4=ipv4,
+        ipv6=ipv6,
+        numeric=_flag(given, "numeric", default=False),
+        last=None if last is None else int(last),
     )
 
 

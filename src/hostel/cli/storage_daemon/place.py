@@ -45,7 +45,7 @@ class Place(NamedTuple):
         """
         if self.type == "fd":
             return [_inherited(self.parts["str"])]
-        return address.listen(self.address(), backlog)
+        return address.listen(self.address(), backlog, dual_stack=True)
 
     def address(self) -> Address:
         """Where that is, of a type that has a name.

@@ -23,6 +23,10 @@ OPTIONS: Final = Options(
     Option("server.port", Kind.STRING, "TCP port to connect to"),
     Option("server.ipv4", Kind.BOOL, "whether to connect by IPv4"),
     Option("server.ipv6", Kind.BOOL, "whether to connect by IPv6"),
+    Option("server.numeric", Kind.BOOL, "whether names are not looked up; of servers only"),
+    Option("server.to", Kind.NUMBER, "the last port to try; of servers only"),
+    Option("server.keep-alive", Kind.BOOL, "ignored: connections are always kept alive"),
+    Option("server.mptcp", Kind.BOOL, "ignored"),
     Option("server.path", Kind.STRING, "Unix socket path to connect to"),
     Option("server.abstract", Kind.BOOL, "whether the path is a name without a file"),
     Option("server.tight", Kind.BOOL, "whether such a name ends with its last byte", "on"),
@@ -37,8 +41,10 @@ OPTIONS: Final = Options(
     Option("reconnect-delay", Kind.NUMBER, "Seconds for which requests wait for a lost server to come back", "0"),
     Option("open-timeout", Kind.NUMBER, "Seconds for which a server that is not there yet is waited for", "0"),
 )
-# Parts of QEMU's inet addresses that make no difference here: connections are always kept alive.
-_TUNING: Final = frozenset({"server.keep-alive", "server.mptcp", "server.numeric", "server.to"})
+_PARTS: Final = {
+    "inet": frozenset({"host", "port", "ipv4", "ipv6", "numeric", "to", "keep-alive", "mptcp"}),
+    "unix": frozenset({"path", "abstract", "tight"}),
+}
 
 
 def parse_filename(name: str) -> dict[str, str]:
@@ -128,8 +134,6 @@ def convert(given: Mapping[str, Any]) -> dict[str, str]:
     """
     options: dict[str, str] = {}
     for name, value in given.items():
-        if name in _TUNING:
-            continue
         if name not in OPTIONS:
             if name.startswith("server."):
                 raise OptionError(f"Parameter '{name.removeprefix('server.')}' is unexpected")
@@ -164,6 +168,10 @@ def server_address(options: Mapping[str, str]) -> Address:
         raise OptionError("NBD server address missing")
     if kind is None:
         raise _missing("type")
+    for name in options:
+        part = name.removeprefix("server.")
+        if name != part and part != "type" and part not in _PARTS.get(kind, (part,)):
+            raise OptionError(f"Parameter '{part}' is unexpected")
     if kind == "unix":
         if "server.path" not in options:
             raise _missing("path")
