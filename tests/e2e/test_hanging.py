@@ -14,8 +14,9 @@ import pytest
 
 from hostel.drivers.base import DestroyFlag, DomainRef, DomainState, ShutoffReason
 from hostel.drivers.base.block import BlockCopyFlag
-from hostel.drivers.events import Lifecycle
+from hostel.drivers.events import BlockJobStatus, Lifecycle
 from hostel.drivers.qemu.driver import QemuDriver
+from hostel.drivers.qemu.monitor import connect
 from hostel.drivers.qemu.status import Plug, Status
 from hostel.errors import ErrorCode, VirtError
 from hostel.objects import Connection
@@ -42,6 +43,18 @@ class Machine(NamedTuple):
         """Begin to copy its disk."""
         copy = f"<disk type='file'><driver type='raw'/><source file='{self.home}/copy.img'/></disk>"
         self.driver.domain_block_copy(self.ref, "vda", copy, flags=BlockCopyFlag.TRANSIENT_JOB)
+
+    def pause_job(self) -> None:
+        """Have QEMU say something of its job that is to be followed."""
+        with connect(Path(self.status.run) / "monitor") as qmp:
+            qmp.execute("job-pause", id=qmp.execute("query-jobs")[0]["id"])
+
+    def await_lock(self, *, is_held: bool) -> None:
+        """Wait until somebody holds its lock, or nobody does."""
+        deadline = time.monotonic() + 20
+        while self.driver._machines.is_held("guest") != is_held:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
     @contextlib.contextmanager
     def hanging(self) -> Iterator[int]:
@@ -126,3 +139,18 @@ def test_a_backup_by_a_qemu_that_hangs_is_given_up_with_it(machine: Machine) -> 
     assert not target.exists()
     machine.driver.domain_create(machine.ref)
     assert machine.status.backup is None and machine.status.jobs == ()
+
+
+def test_who_watches_a_qemu_that_hangs_does_not_keep_others_from_it(machine: Machine, connection: Connection) -> None:
+    with connection.listen(kinds=["block-job-2"]) as events:
+        machine.copy()
+        assert told(events) == [("block-job-2", BlockJobStatus.READY)]
+        with machine.driver._machines.locked("guest"), contextlib.ExitStack() as afterwards:
+            machine.pause_job()
+            afterwards.enter_context(machine.hanging())
+            afterwards = afterwards.pop_all()
+        with afterwards:
+            machine.await_lock(is_held=True)
+            begun = time.monotonic()
+            machine.await_lock(is_held=False)
+            assert time.monotonic() - begun < 5

@@ -100,7 +100,7 @@ class Calls:
 
         Args:
             domain: which.
-            timeout: how many seconds QEMU has for each answer; what is to be put right has more.
+            timeout: how many seconds QEMU has for each answer; what is to be put right has more once one has come.
             ends: whether it is to be ended, also where QEMU does not answer: what is left is then left as it is.
         """
         status = self._machines.live(domain.name)

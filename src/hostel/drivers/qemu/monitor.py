@@ -38,6 +38,7 @@ class Monitor:
     command was carried out is not known, and what would be undone on the belief that it was not might be in use.
 
     Attributes:
+        timeout: how many seconds QEMU has for each answer to a question; to act it has two minutes at least.
         silence: what is to be said of such an answer that is still to come; empty while there is none.
         shuts_down: whether QEMU has said that it does.
     """
@@ -47,12 +48,12 @@ class Monitor:
 
         Args:
             path: QEMU's socket.
-            timeout: how many seconds QEMU has for each answer to a question; to act it has two minutes at least.
+            timeout: see above.
 
         Raises:
             QmpError: ``Disconnected`` when nobody answers there, ``Timeout`` when not in time.
         """
-        self._timeout = timeout
+        self.timeout = timeout
         self._deadline = time.monotonic() + timeout
         # QEMU gives the answer to a client's last command to the client that comes after it.
         self._ours, self._asked = secrets.token_hex(4), itertools.count(1)
@@ -88,7 +89,7 @@ class Monitor:
 
     def _await_greeting(self, path: Path) -> None:
         """Read the greeting; what comes before it QEMU had still to say to the client that we come after."""
-        while "QMP" not in (said := self._receive(self._timeout)):
+        while "QMP" not in (said := self._receive(self.timeout)):
             if not said.keys() & _OF_QMP:
                 raise QmpError("Disconnected", f"'{path}' is not the socket of QEMU's monitor")
 
@@ -125,7 +126,7 @@ class Monitor:
         """
         if self.silence:
             raise QmpError("Timeout", self.silence)
-        limit = self._timeout if command.startswith(_LOOKING) else max(self._timeout, ACT_SECONDS)
+        limit = self.timeout if command.startswith(_LOOKING) else max(self.timeout, ACT_SECONDS)
         self._deadline = time.monotonic() + limit
         own = f"{self._ours}-{next(self._asked)}"
         request: dict[str, Any] = {"execute": command, "id": own}

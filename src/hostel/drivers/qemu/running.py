@@ -40,6 +40,7 @@ class Running:
         self, machines: Machines, status: Status, launcher: Launcher | None = None, *, timeout: float = ANSWER_SECONDS
     ) -> None:
         self._timeout = timeout
+        self._is_patient = False
         self._machines = machines
         self._launcher = launcher
         self._monitor: Monitor | None = None
@@ -103,8 +104,10 @@ class Running:
         return folder
 
     def patient(self) -> None:
-        """Give QEMU the usual time for its answers."""
-        self._timeout = ANSWER_SECONDS
+        """Give QEMU the usual time for its answers, once it has answered at all."""
+        self._is_patient = True
+        if self._monitor is not None:
+            self._monitor.timeout = ANSWER_SECONDS
 
     @property
     def qmp(self) -> Monitor:
@@ -115,6 +118,8 @@ class Running:
         """
         if self._monitor is None:
             self._monitor = Monitor(process.ground(self.run) / "monitor", timeout=self._timeout)
+            if self._is_patient:
+                self._monitor.timeout = ANSWER_SECONDS
         return self._monitor
 
     @property

@@ -12,8 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.monitor import Monitor, connect
-from hostel.errors import QmpError
+from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.status import Status
+from hostel.drivers.store import Directories
+from hostel.errors import QmpError, VirtError
+from hostel.model.domain.domain import Domain
 
 GREETING: dict[str, object] = {"QMP": {"version": {}, "capabilities": []}}
 Peer = Callable[[Callable[[], dict[str, object]], Callable[[object], None]], None]
@@ -45,7 +50,7 @@ def qemu(path: Path, play: Peer) -> Iterator[None]:
 def impatient(path: Path) -> Iterator[Monitor]:
     """A client that has all the time it needs to connect, and little for what it asks then."""
     with connect(path) as monitor:
-        monitor._timeout = 0.2
+        monitor.timeout = 0.2
         yield monitor
 
 
@@ -184,3 +189,31 @@ def test_qemu_that_listens_late_is_waited_for(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr("hostel.drivers.qemu.monitor.Pause", lambda: lambda: server.listen(1))
         with pytest.raises(QmpError, match="did not answer within"):
             Monitor(tmp_path / "m", timeout=0.6)
+
+
+def test_who_looks_is_patient_with_a_qemu_that_has_answered(tmp_path: Path) -> None:
+    def play(receive: Callable[[], dict[str, object]], send: Callable[[object], None]) -> None:
+        greet(receive, send)
+        for answer in ("first", "second"):
+            request = receive()
+            time.sleep(0.5 if answer == "second" else 0)
+            send({"return": answer, "id": request["id"]})
+
+    domain = Domain.parse("<domain type='qemu'><name>guest</name></domain>")
+    machine = Running(Machines(Directories.under(tmp_path)), Status(domain, 1, 1, 1, str(tmp_path), 0), timeout=0.3)
+    with qemu(tmp_path / "monitor", play), contextlib.closing(machine):
+        assert machine.ask("query-status") == "first"
+        machine.patient()
+        assert machine.ask("query-jobs") == "second"
+
+
+def test_who_looks_is_not_patient_with_a_qemu_that_never_answers(tmp_path: Path) -> None:
+    def play(receive: Callable[[], dict[str, object]], send: Callable[[object], None]) -> None:
+        receive()
+
+    domain = Domain.parse("<domain type='qemu'><name>guest</name></domain>")
+    machine = Running(Machines(Directories.under(tmp_path)), Status(domain, 1, 1, 1, str(tmp_path), 0), timeout=0.3)
+    with qemu(tmp_path / "monitor", play), contextlib.closing(machine):
+        machine.patient()
+        with pytest.raises(VirtError, match="did not answer within 0 seconds"):
+            machine.ask("query-jobs")
