@@ -154,3 +154,23 @@ def test_who_watches_a_qemu_that_hangs_does_not_keep_others_from_it(machine: Mac
             begun = time.monotonic()
             machine.await_lock(is_held=False)
             assert time.monotonic() - begun < 5
+
+
+def test_what_a_qemu_says_is_told_at_once_though_an_operation_has_its_domain(
+    machine: Machine, connection: Connection
+) -> None:
+    """Something of what it has said is still to be followed."""
+    late, is_running = [], False
+    with connection.listen(kinds=["lifecycle"]) as events:
+        machine.copy()
+        told(events)
+        with machine.driver._machines.locked("guest"):
+            machine.pause_job()
+            with connect(Path(machine.status.run) / "monitor") as qmp:
+                until = time.monotonic() + 6
+                while (begun := time.monotonic()) < until:
+                    is_running = not is_running
+                    qmp.execute("cont" if is_running else "stop")
+                    assert events.wait(20) is not None
+                    late.append(time.monotonic() - begun)
+    assert sorted(late)[-2] < 0.5  # one may be so on a busy host

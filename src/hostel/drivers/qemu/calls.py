@@ -202,7 +202,12 @@ class Calls:
                 raise failed(f"domain '{other}' is already defined with uuid {known.uuid}")
 
     def _look(
-        self, domain: DomainRef, look: Callable[[Running | None], T], recorded: Callable[[Status | None], T]
+        self,
+        domain: DomainRef,
+        look: Callable[[Running | None], T],
+        recorded: Callable[[Status | None], T],
+        *,
+        wait: float = GLANCE,
     ) -> T:
         """Look at a domain without waiting for long: an operation has its lock, or its QEMU hangs.
 
@@ -210,11 +215,12 @@ class Calls:
             domain: which.
             look: looks at the machine, which is held; None where it does not run.
             recorded: what else can be said, by what was last written down.
+            wait: how many seconds an operation has to end.
         """
         machines, name = self._machines, domain.name
         if time.monotonic() >= machines.silent.get(name, 0.0) or machines.seen(name) is None:
             try:
-                with machines.locked(name, GLANCE), self._held(domain, timeout=2 * GLANCE) as machine:
+                with machines.locked(name, wait), self._held(domain, timeout=2 * GLANCE) as machine:
                     return look(machine)
             except DomainHeld:
                 pass
@@ -232,14 +238,20 @@ class Calls:
         # It ended between two looks, or goes on now.
         return found if found is not None else self.domain_get_state(domain)
 
-    def _settled(self, domain: DomainRef) -> bool:
+    def _settled(self, domain: DomainRef, wait: float) -> bool:
         """Bring a machine to where what has happened leads; False where an operation has it, or QEMU does not answer.
+
+        Args:
+            domain: which.
+            wait: how many seconds an operation has to end.
 
         Raises:
             VirtError: that cannot be.
         """
-        settled = self._look(domain, lambda machine: self._state(domain, machine) is not None, lambda _: None)
-        return settled is not None and (settled or self._settled(domain))  # it has just changed
+        settled = self._look(
+            domain, lambda machine: self._state(domain, machine) is not None, lambda _: None, wait=wait
+        )
+        return settled is not None and (settled or self._settled(domain, wait))  # it has just changed
 
     def _ended(self, domain: DomainRef) -> StateInfo:
         if self._machines.definition(domain.name) is None:

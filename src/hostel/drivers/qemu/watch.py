@@ -21,7 +21,7 @@ from hostel.drivers.base import DomainRef, PausedReason, RunningReason
 from hostel.drivers.events import Event, EventBus, Lifecycle, Listener, Subject, Suspended
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.actions import needs_keeper
-from hostel.drivers.qemu.machines import Machines
+from hostel.drivers.qemu.machines import GLANCE, Machines
 from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.qemu.status import Status
 from hostel.drivers.store import take_lock
@@ -47,11 +47,13 @@ _FAMILIES: Final = {"ipv4": 0, "ipv6": 1, "unix": 2}
 _PHASES: Final = {"CONNECTED": 0, "INITIALIZED": 1, "DISCONNECTED": 2}
 _AGENT: Final = "org.qemu.guest_agent.0"
 
+Settle = Callable[[DomainRef, float], bool]  # is given how many seconds an operation has to end that has the machine
+
 
 class WatchedBus:
     """The session's bus; while somebody listens the machines are watched."""
 
-    def __init__(self, bus: EventBus, machines: Machines, settle: Callable[[DomainRef], bool]) -> None:
+    def __init__(self, bus: EventBus, machines: Machines, settle: Settle) -> None:
         self._bus = bus
         self._machines = machines
         self._settle = settle
@@ -66,7 +68,7 @@ class WatchedBus:
 class _WatchingListener(Listener):
     """A listener with the threads that watch machines for as long as it is open."""
 
-    def __init__(self, bus: EventBus, machines: Machines, settle: Callable[[DomainRef], bool]) -> None:
+    def __init__(self, bus: EventBus, machines: Machines, settle: Settle) -> None:
         super().__init__(bus)
         self._watch = Watch(machines, settle)
         self._watch.start()
@@ -86,7 +88,7 @@ class _WatchingListener(Listener):
 class Watch:
     """Watches every machine of a session that nobody else watches."""
 
-    def __init__(self, machines: Machines, settle: Callable[[DomainRef], bool]) -> None:
+    def __init__(self, machines: Machines, settle: Settle) -> None:
         self._machines = machines
         self._settle = settle
         self._stopping = threading.Event()
@@ -161,7 +163,7 @@ class Watch:
                 monitor.close()
         except QmpError:
             if not self._stopping.is_set():
-                self._settles(ref)  # QEMU has ended: its state is put away, which is told
+                self._settles(ref, GLANCE)  # QEMU has ended: its state is put away, which is told
         finally:
             connected.set()
             os.close(lock)
@@ -169,9 +171,10 @@ class Watch:
     def _listen(self, ref: DomainRef, monitor: Monitor, *, restarts: bool) -> None:
         """Tell what QEMU says, and have the machine's state follow: later where that cannot be now."""
         looks_at, rest = 0.0, math.inf  # at once: QEMU may have said something before
+        is_settled = True
         while not self._stopping.is_set():
             if time.monotonic() >= looks_at:
-                is_settled = self._settles(ref)
+                is_settled = self._settles(ref, GLANCE if is_settled else 0)  # what QEMU says waits meanwhile
                 looks_at = time.monotonic() + (rest if is_settled else _AGAIN_SECONDS)
             event = monitor.wait(0.5)
             if event is not None and self._told(ref, event) and is_settled:
@@ -185,10 +188,10 @@ class Watch:
         found = self._status(run.domain.name)
         return found is not None and found.id == run.id
 
-    def _settles(self, ref: DomainRef) -> bool:
+    def _settles(self, ref: DomainRef, wait: float) -> bool:
         """Whether the machine's state has followed; False where somebody else has it, or QEMU does not answer."""
         with contextlib.suppress(VirtError, OSError):
-            return self._settle(ref)
+            return self._settle(ref, wait)
         return True
 
     def _told(self, ref: DomainRef, event: Mapping[str, Any]) -> bool:

@@ -99,6 +99,6 @@ def test_events_of_a_run_are_not_told_as_those_of_the_last_one(
     write(1)
     monkeypatch.setattr(watch, moment, late)
     with contextlib.ExitStack() as serving:
-        listener = serving.enter_context(WatchedBus(machines.bus, machines, lambda ref: True).listen())
+        listener = serving.enter_context(WatchedBus(machines.bus, machines, lambda ref, wait: True).listen())
         events = [listener.get(10) for _ in range(2)]
     assert [(event.kind, event.id) for event in events if event is not None] == [("RESET", 2), ("reboot", 2)]
