@@ -61,6 +61,22 @@ class Libvirtd:
         return next(line for line in lines if not line.startswith("Failed to define domain"))
 
 
+def first_port() -> int:
+    """Where a daemon looks for ports of screens, 5000 on of migrations, and 10000 on of web sockets.
+
+    Daemons of other test workers, and ours, look elsewhere. libvirtd tries whether a port is free and lets it go until
+    QEMU takes it: of two that start a machine at the same time, one finds its QEMU ended, or that it cannot listen.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return 20_000 + 100 * int(worker)
+
+
+def _ports() -> str:
+    """Lines of its settings."""
+    first = {"remote_display": first_port(), "remote_websocket": first_port() + 10_000}
+    return "".join(f"{name}_port_min = {port}\n{name}_port_max = {port + 99}\n" for name, port in first.items())
+
+
 @contextlib.contextmanager
 def running() -> Iterator[Libvirtd]:
     """A daemon; as root it runs as nobody, since a session is not root's."""
@@ -84,6 +100,8 @@ def _running(directory: Path) -> Iterator[Libvirtd]:
     ):
         (directory / folder).mkdir(exist_ok=True)
         environment[f"XDG_{name}"] = str(directory / folder)
+    (directory / "config/libvirt").mkdir()
+    (directory / "config/libvirt/qemu.conf").write_text(_ports())
     command = ["libvirtd"]
     if os.getuid() == 0:
         for path in (directory, *directory.rglob("*")):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from support.answers import remembered
+from support.libvirtd import first_port
 
 # A system's daemon keeps its files where a host has them: each place is one of ours, for this daemon alone.
 _PRIVATE = """
@@ -36,6 +36,8 @@ remote_display_port_min = $1
 remote_display_port_max = $(($1 + 99))
 migration_port_min = $(($1 + 5000))
 migration_port_max = $(($1 + 5099))
+remote_websocket_port_min = $(($1 + 10000))
+remote_websocket_port_max = $(($1 + 10099))
 user = "$USER_OF_QEMU"
 group = "$GROUP_OF_QEMU"
 END
@@ -65,16 +67,6 @@ fi
 LIBVIRT_DRIVER_DIR="$0/drivers" libvirtd --pid-file "$0/pid" &
 wait $!  # the first of these processes is the one that buries them: libvirtd waits for those of QEMU to be gone
 """
-
-
-def _first_port() -> int:
-    """Where a daemon looks for ports of screens and, 5000 on, of migrations, away from daemons of other test workers.
-
-    libvirtd tries whether a port is free and lets it go until QEMU takes it: of two that start a machine at the same
-    time, one finds its QEMU ended, or that it cannot listen.
-    """
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-    return 20_000 + 100 * int(worker)
 
 
 class LockManager(NamedTuple):
@@ -181,7 +173,7 @@ def _served(
     user, group = owner.split(":")
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     daemon = subprocess.Popen(
-        [*inside, *command, "sh", "-c", _PRIVATE, str(directory), str(_first_port()), *drivers],
+        [*inside, *command, "sh", "-c", _PRIVATE, str(directory), str(first_port()), *drivers],
         cwd="/", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
         env={
             "USER_OF_QEMU": user, "GROUP_OF_QEMU": group,
