@@ -8,13 +8,15 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from hostel.drivers.base import DestroyFlag, DomainRef, DomainState, ShutoffReason
 from hostel.drivers.base.block import BlockCopyFlag
+from hostel.drivers.base.dumping import DumpFlag, DumpFormat
 from hostel.drivers.events import BlockJobStatus, Lifecycle
+from hostel.drivers.qemu import dumping
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.monitor import connect
 from hostel.drivers.qemu.status import Plug, Status
@@ -127,6 +129,34 @@ def test_what_others_were_about_with_a_qemu_that_hangs_ends_with_it(machine: Mac
     assert machine.driver.domain_get_state(machine.ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.DESTROYED)
     machine.driver.domain_create(machine.ref)
     assert machine.status.plugs == () and machine.status.dump == ""
+
+
+@pytest.mark.parametrize("ending", ["destroy", "go on"])
+def test_a_dump_that_is_whole_stays_where_qemu_hangs_after_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    written = dumping.write_dump
+    file = machine.home / "memory"
+
+    def write_and_hang(*given: Any) -> None:
+        written(*given)
+        os.kill(machine.status.pid, signal.SIGSTOP)
+
+    monkeypatch.setattr(dumping, "write_dump", write_and_hang)
+    with machine.hanging() as pid:
+        os.kill(pid, signal.SIGCONT)
+        with pytest.raises(VirtError) as refused:
+            machine.driver.domain_core_dump_with_format(
+                machine.ref, str(file), DumpFormat.RAW, DumpFlag.MEMORY_ONLY | DumpFlag.RESET
+            )
+        assert refused.value.code == ErrorCode.OPERATION_TIMEOUT
+        size = file.stat().st_size
+        if ending == "destroy":
+            machine.driver.domain_destroy(machine.ref)
+    state = DomainState.SHUTOFF if ending == "destroy" else DomainState.PAUSED
+    assert machine.driver.domain_get_state(machine.ref).state == state
+    assert size > 32 * MIB and file.stat().st_size == size
+    assert ending == "destroy" or machine.status.dump == ""
 
 
 def test_a_backup_by_a_qemu_that_hangs_is_given_up_with_it(machine: Machine) -> None:

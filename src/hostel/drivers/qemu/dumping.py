@@ -1,7 +1,7 @@
 """A machine's memory as a file for debuggers, and how fast it changes.
 
 A dump is recorded in the machine's state before its CPUs are stopped. Who finds the record after a crash waits until
-QEMU writes no more, removes the file, which nobody knows to be whole, and lets the CPUs run on.
+QEMU writes no more, removes the file unless it is recorded to be whole, and lets the CPUs run on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.saving import DUMP, migrate, wait_for_migration
-from hostel.drivers.qemu.status import Ending
+from hostel.drivers.qemu.status import DUMPED, Ending
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.features import ring_size
 
@@ -71,6 +71,7 @@ class DumpCalls(Calls):
                 machine.save(paused=int(PausedReason.DUMP))
                 holding.stop(machine)
             write_dump(machine, path, format, flags, progress)
+            machine.save(dump=DUMPED)
         except BaseException:
             settle_dump(machine)
             raise
@@ -181,11 +182,17 @@ def _dump_memory(machine: Running, descriptor: int, format: str, progress: Progr
 
 
 def settle_dump(machine: Running) -> None:
-    """Bring a machine that was being dumped back to where it was, without a file.
+    """Bring a machine that was being dumped back to where it was, without a file unless that is whole.
 
     Raises:
         VirtError: ``OPERATION_TIMEOUT``: QEMU still writes.
     """
+    if machine.status.dump != DUMPED:
+        _take_back(machine)
+    _go_on(machine)
+
+
+def _take_back(machine: Running) -> None:
     machine.attempt("migrate_cancel")
     wait_for_migration(machine)
     deadline = time.monotonic() + _STALLED
@@ -195,7 +202,6 @@ def settle_dump(machine: Running) -> None:
             raise fault(ErrorCode.OPERATION_TIMEOUT, what, ErrorDomain.QEMU)
         time.sleep(_POLL)
     savefile.discard(Path(machine.status.dump))
-    _go_on(machine)
 
 
 def _go_on(machine: Running) -> None:

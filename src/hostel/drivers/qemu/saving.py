@@ -27,7 +27,7 @@ from hostel.drivers.qemu.origin import Origin
 from hostel.drivers.qemu.pause import Pause
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.source import leave_out_told
-from hostel.drivers.qemu.status import Ending, Status
+from hostel.drivers.qemu.status import DUMPED, Ending, Status
 from hostel.drivers.qemu.transient import check_can_be_saved
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.domain import Domain
@@ -385,7 +385,7 @@ def unfinished(status: Status) -> Iterator[Path]:
     """The files that a machine's memory was being written to, which nobody can go on from."""
     if status.ending.startswith(SAVING):
         yield Path(status.ending.removeprefix(SAVING))
-    if status.dump:
+    if status.dump not in ("", DUMPED):
         yield Path(status.dump)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from hostel.codec.xml import STRING, YES_NO, Element, attr, child, children, choice, integer, texts
 from hostel.drivers.base import ShutoffReason
@@ -15,6 +15,7 @@ from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
 
 _I64 = 2**63 - 1
+DUMPED: Final = "whole"  # in the place of a dump's path, which begins with a slash
 _LISTS = ("jobs", "plugs", "deprecations", "overlays", "written", "ejected", "locks")
 
 
@@ -197,7 +198,7 @@ class Status(NamedTuple):
         running: libvirt's reason while it runs.
         ending: why it is being ended by us, else empty.
         resumes: whether its CPUs run again when that fails.
-        dump: the file that memory is being dumped to, else empty.
+        dump: the file that memory is being dumped to; :data:`DUMPED` once it is whole; else empty.
         nodes: the last number that was given to an image.
         jobs: block jobs that run, or whose end has not been dealt with.
         plugs: devices on their way in or out.
