@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
 from hostel.block.bitmap import DirtyBitmap
+from hostel.block.chain import rounded_length
 from hostel.block.draining import drained
 from hostel.block.driver import FilterDriver, OpenMode
 from hostel.block.node import BlockNode
@@ -314,7 +315,7 @@ class TrackingDriver(FilterDriver):
         super().__init__({"file": child})
         self.lock = threading.Lock()
         self.bitmaps: dict[str, TransientBitmap] = {}
-        self._size = child.length
+        self._size = rounded_length(child)
 
     @classmethod
     def open(cls, children: Mapping[str, BlockNode], mode: OpenMode) -> Self:
@@ -359,7 +360,7 @@ class TrackingDriver(FilterDriver):
 
     def _follow(self) -> None:
         """Let the bitmaps have the child's present size; with the lock held."""
-        size = self.child.length
+        size = rounded_length(self.child)
         if size != self._size:
             self._size = size
             for bitmap in self.bitmaps.values():
@@ -424,7 +425,7 @@ def add_bitmap(
             insert_filter(node, TrackingDriver)
             assert isinstance(node.driver, TrackingDriver)
             tracking = node.driver
-        bitmap = TransientBitmap(name, node.length, chosen, tracking.lock, recording=recording)
+        bitmap = TransientBitmap(name, rounded_length(node), chosen, tracking.lock, recording=recording)
         with tracking.lock:
             tracking.bitmaps[name] = bitmap
     return bitmap

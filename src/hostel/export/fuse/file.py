@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from hostel.block.chain import block_status, held
+from hostel.block.chain import block_status, held, rounded_length
 from hostel.block.draining import bypass_closed
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
@@ -102,7 +102,7 @@ class ExportedFile:
 
     def _get_attributes(self, body: memoryview) -> bytes:
         now = int(time.time())
-        length = self._node.length
+        length = rounded_length(self._node)
         return AttributesReply(
             valid=1,
             valid_nsec=0,
@@ -155,7 +155,7 @@ class ExportedFile:
         wanted = Transfer.unpack(body)
         if wanted.size > protocol.MAX_TRANSFER:
             raise Failed(errno.EINVAL)
-        count = max(0, min(wanted.size, self._node.length - wanted.offset))
+        count = max(0, min(wanted.size, rounded_length(self._node) - wanted.offset))
         if not count:
             return b""
         buffer = memoryview(bytearray(count))
@@ -166,7 +166,7 @@ class ExportedFile:
         wanted = Transfer.unpack(body)
         data = body[Transfer.SIZE :][: wanted.size]
         self._check_writable()
-        if wanted.offset + len(data) > self._node.length:
+        if wanted.offset + len(data) > rounded_length(self._node):
             data = self._grow_for(wanted.offset, data)
         if data:
             self._node.pwrite(wanted.offset, data)
@@ -175,7 +175,7 @@ class ExportedFile:
     def _grow_for(self, offset: int, data: memoryview) -> memoryview:
         """Make room for a write beyond the end; what of it fits where the file does not grow."""
         with self._growing:
-            length = self._node.length
+            length = rounded_length(self._node)
             if offset + len(data) <= length:
                 return data
             if not self._growable:
@@ -190,7 +190,7 @@ class ExportedFile:
         if offset + length > INT64_MAX:
             raise Failed(errno.EFBIG)
         with self._growing:
-            end = self._node.length
+            end = rounded_length(self._node)
             if not mode:
                 if offset < end:  # space can be reserved behind the end only
                     raise Failed(errno.EOPNOTSUPP)
@@ -226,7 +226,7 @@ class ExportedFile:
         wanted = Seek.unpack(body)
         if wanted.whence not in (os.SEEK_DATA, os.SEEK_HOLE):
             raise Failed(errno.EINVAL)
-        offset, length = wanted.offset, self._node.length
+        offset, length = wanted.offset, rounded_length(self._node)
         if offset > length or (offset == length and wanted.whence == os.SEEK_DATA):
             raise Failed(errno.ENXIO)
         with held(self._node):
@@ -239,7 +239,7 @@ class ExportedFile:
 
     def _statfs(self, body: memoryview) -> bytes:
         return StatfsReply(
-            blocks=-(-self._node.length // _BLOCK),
+            blocks=-(-rounded_length(self._node) // _BLOCK),
             bfree=0,
             bavail=0,
             files=1,
@@ -260,7 +260,7 @@ class ExportedFile:
     def _resize(self, size: int, preallocation: Preallocation = Preallocation.OFF) -> None:
         if size > INT64_MAX:
             raise Failed(errno.EFBIG)
-        with bypass_closed(self._node) if size < self._node.length else contextlib.nullcontext():
+        with bypass_closed(self._node) if size < rounded_length(self._node) else contextlib.nullcontext():
             self._resize_node(size, preallocation)
 
     def _resize_node(self, size: int, preallocation: Preallocation) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from hostel.block.chain import held
+from hostel.block.chain import held, rounded_length
 from hostel.block.gate import BYPASS
 from hostel.block.host_file import HostFile, host_file
 from hostel.block.node import BlockNode
@@ -77,7 +77,7 @@ class NbdExport:
         """What the handshake says; the size is the node's at this moment, in whole sectors."""
         return Offer(
             self.name,
-            self.node.length // SECTOR * SECTOR,
+            rounded_length(self.node),
             self._flags,
             self._description,
             minimum=self._minimum,

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from hostel.block.chain import rounded_length
 from hostel.block.gate import BYPASS, Gate
 from hostel.block.host_file import host_file
 from hostel.block.node import BlockNode
@@ -104,7 +105,7 @@ class BlkDevice:
 
     def resized(self) -> bool:
         """Take the node's size anew; whether it is another one."""
-        before, self._length = self._length, self.node.length // SECTOR * SECTOR
+        before, self._length = self._length, rounded_length(self.node)
         if self._length == before:
             return False
         self._change_way()

@@ -1,0 +1,88 @@
+"""A file that ends within a sector and is opened without a format: exports and jobs count the whole sector, as QEMU's.
+
+It is also the disk of a machine, or what one is backed up to; the end of neither may be left out without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from support.daemon import OURS, THEIRS, daemon
+
+pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
+BOTH = pytest.mark.parametrize("tool", [OURS, THEIRS], ids=["ours", "theirs"])
+LENGTHS = pytest.mark.parametrize("length", [700, 70_000, (1 << 20) + 1])
+
+
+def data(length: int) -> bytes:
+    return (b"\x17the end\n" * (length // 9 + 1))[:length]
+
+
+def rounded(length: int) -> int:
+    return -(-length // 512) * 512
+
+
+def run(*words: object) -> str:
+    ended = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, f"{words}: {ended.stdout}{ended.stderr}"
+    return ended.stdout
+
+
+def node(name: str) -> list[str]:
+    return ["--blockdev", f"driver=file,node-name={name},filename={name}"]
+
+
+@BOTH
+@LENGTHS
+def test_a_client_reads_and_writes_the_last_sector(tmp_path: Path, tool: Sequence[str], length: int) -> None:
+    (tmp_path / "n").write_bytes(data(length))
+    server = ["--nbd-server", "addr.type=unix,addr.path=nbd", "--export", "type=nbd,id=e,node-name=n,writable=on"]
+    url = f"nbd+unix:///n?socket={tmp_path}/nbd"
+    end = rounded(length)
+    expected = data(length).ljust(end, b"\0")
+    with daemon(tmp_path, *node("n"), *server, tool=tool) as running:
+        running.monitor.command("block-dirty-bitmap-add", node="n", name="b")
+        assert json.loads(run("qemu-img", "info", "--output=json", url))["virtual-size"] == end
+        said = [(each["length"], each["data"]) for each in json.loads(run("qemu-img", "map", "--output=json", url))]
+        assert said == [(length, True), (end - length, False)]
+        run("qemu-img", "convert", "-O", "raw", url, tmp_path / "read")
+        assert (tmp_path / "read").read_bytes() == expected
+        run("qemu-io", "-f", "raw", "-c", f"read -P 0 {length} {end - length}", "-c", f"read {end - 512} 512", url)
+        assert (tmp_path / "n").stat().st_size == length
+        run("qemu-io", "-f", "raw", "-c", f"write -P 9 {end - 512} 512", url)
+        assert (tmp_path / "n").read_bytes() == expected[:-512] + b"\x09" * 512
+        bitmaps = running.monitor.command("query-named-block-nodes", flat=True)[0]["dirty-bitmaps"]
+        assert bitmaps[0]["count"] > 0
+
+
+@BOTH
+def test_a_bitmap_is_told_to_the_end_of_the_last_sector(tmp_path: Path, tool: Sequence[str]) -> None:
+    (tmp_path / "n").write_bytes(data(70_000))
+    with daemon(tmp_path, *node("n"), "--nbd-server", "addr.type=unix,addr.path=nbd", tool=tool) as running:
+        running.monitor.command("block-dirty-bitmap-add", node="n", name="b", granularity=512)
+        running.monitor.command("block-export-add", type="nbd", id="e", node_name="n", writable=True, bitmaps=["b"])
+        url = f"driver=nbd,server.type=unix,server.path={tmp_path}/nbd,export=n"
+        run("qemu-io", "--image-opts", "-c", "write 69632 512", url)
+        look = f"{url},x-dirty-bitmap=qemu:dirty-bitmap:b"
+        found = json.loads(run("qemu-img", "map", "--output=json", "--image-opts", look))
+        assert [(each["length"], each["data"]) for each in found] == [(69_632, True), (512, False)]
+
+
+@BOTH
+@pytest.mark.skipif(not os.access("/dev/fuse", os.W_OK), reason="needs /dev/fuse")
+def test_programs_read_and_write_the_last_sector(tmp_path: Path, tool: Sequence[str]) -> None:
+    (tmp_path / "n").write_bytes(data(700))
+    (tmp_path / "file").touch()
+    export = f"fuse,id=e,node-name=n,mountpoint={tmp_path}/file,writable=on"
+    with daemon(tmp_path, *node("n"), "--export", export, tool=tool), (tmp_path / "file").open("r+b") as stream:
+        assert stream.read() == data(700).ljust(1024, b"\0")
+        stream.seek(690)
+        stream.write(b"more" * 20)
+        stream.flush()
+        assert (tmp_path / "n").read_bytes() == data(690) + b"more" * 20
