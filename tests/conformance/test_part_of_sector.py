@@ -86,3 +86,51 @@ def test_programs_read_and_write_the_last_sector(tmp_path: Path, tool: Sequence[
         stream.write(b"more" * 20)
         stream.flush()
         assert (tmp_path / "n").read_bytes() == data(690) + b"more" * 20
+
+
+@BOTH
+@pytest.mark.parametrize("job", ["blockdev-backup", "blockdev-mirror"])
+@pytest.mark.parametrize(("source", "target"), [(700, 1024), (1024, 700), (700, 900), (70_000, 70_144)])
+def test_a_job_copies_what_has_as_many_sectors(
+    tmp_path: Path, tool: Sequence[str], job: str, source: int, target: int
+) -> None:
+    (tmp_path / "a").write_bytes(data(source))
+    (tmp_path / "b").write_bytes(b"\xff" * target)
+    with daemon(tmp_path, *node("a"), *node("b"), tool=tool) as running:
+        running.monitor.command(job, job_id="j", device="a", target="b", sync="full")
+        if job == "blockdev-mirror":
+            running.monitor.wait_for("BLOCK_JOB_READY")
+            running.monitor.command("block-job-complete", device="j")
+        assert "error" not in running.monitor.wait_for("BLOCK_JOB_COMPLETED")["data"]
+    assert (tmp_path / "b").read_bytes() == data(source).ljust(rounded(source), b"\0")
+    assert (tmp_path / "a").stat().st_size == source
+
+
+@BOTH
+@pytest.mark.parametrize("target", [1025, 512])
+def test_a_job_between_other_numbers_of_sectors_says_so(tmp_path: Path, tool: Sequence[str], target: int) -> None:
+    (tmp_path / "a").write_bytes(data(700))
+    (tmp_path / "b").write_bytes(b"\xff" * target)
+    why = "Source and target image have different sizes"
+    words = {"job-id": "j", "device": "a", "target": "b", "sync": "full"}
+    with daemon(tmp_path, *node("a"), *node("b"), tool=tool) as running:
+        answer = running.monitor.send(json.dumps({"execute": "blockdev-backup", "arguments": words}))
+        assert answer["error"]["desc"] == why
+        running.monitor.send(json.dumps({"execute": "blockdev-mirror", "arguments": words}))
+        assert running.monitor.wait_for("BLOCK_JOB_COMPLETED")["data"]["error"] == why
+    assert (tmp_path / "b").read_bytes() == b"\xff" * target
+
+
+@BOTH
+def test_what_is_overwritten_in_the_last_sector_is_copied_before(tmp_path: Path, tool: Sequence[str]) -> None:
+    (tmp_path / "a").write_bytes(data(700))
+    (tmp_path / "b").write_bytes(b"\xff" * 1024)
+    server = ["--nbd-server", "addr.type=unix,addr.path=nbd", "--export", "type=nbd,id=e,node-name=a,writable=on"]
+    with daemon(tmp_path, *node("a"), *node("b"), *server, tool=tool) as running:
+        running.monitor.command("blockdev-backup", job_id="j", device="a", target="b", sync="none")
+        url = f"nbd+unix:///a?socket={tmp_path}/nbd"
+        run("qemu-io", "-f", "raw", "-c", "write -P 9 512 512", url)
+        running.monitor.command("block-job-cancel", device="j")
+        running.monitor.wait_for("BLOCK_JOB_CANCELLED")
+    assert (tmp_path / "a").read_bytes() == data(512) + b"\x09" * 512
+    assert (tmp_path / "b").read_bytes() == data(700).ljust(1024, b"\0")

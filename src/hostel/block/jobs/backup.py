@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from hostel.block.bitmap import DirtyBitmap
+from hostel.block.chain import rounded_length
 from hostel.block.draining import drained
 from hostel.block.jobs.bitmaps import RecordingBitmap
 from hostel.block.jobs.block_copy import BlockCopy, copy_unit
@@ -83,7 +84,7 @@ class BackupJob(Job):
         how = settle_bitmap(how)
         if how.compress and not _stores_compressed(target):
             raise UnsupportedFeature(f"Compression is not supported for this drive {target.name}")
-        if source.length != target.length:
+        if rounded_length(source) != rounded_length(target):
             raise BlockError("Source and target image have different sizes", errno=errno.EINVAL)
         self._source, self._target, self._how = source, target, how
         self._copy: BlockCopy | None = None
@@ -124,7 +125,7 @@ class BackupJob(Job):
         bitmap = self._how.bitmap
         if bitmap is None or self._how.bitmap_mode is BitmapMode.NEVER:
             return None
-        return DirtyBitmap(self._source.length, bitmap.granularity)
+        return DirtyBitmap(rounded_length(self._source), bitmap.granularity)
 
     def _work(self) -> float | None:
         copy = self._copy

@@ -11,7 +11,7 @@ import threading
 from typing import Final
 
 from hostel.block.bitmap import DirtyBitmap
-from hostel.block.chain import ChainExtent, block_status, held
+from hostel.block.chain import ChainExtent, block_status, held, rounded_length
 from hostel.block.extent import Status
 from hostel.block.jobs.copying import CHUNK, copy_data, first_extent, next_extent, write_own_zeroes, write_zeroes
 from hostel.block.jobs.policy import SourceError
@@ -56,14 +56,14 @@ class BlockCopy:
         self._is_part = top  # of what is read where the target is put on an image that has the rest
         self._base = source.backing if top else None
         self._compress = compress and isinstance(target.driver, Compressing)
-        self._left = DirtyBitmap(source.length, unit)
+        self._left = DirtyBitmap(rounded_length(source), unit)
         self._kept: DirtyBitmap | None = None
         self._lock = threading.Lock()
         self._ranges = Ranges()
 
     @property
     def length(self) -> int:
-        """Bytes of the source."""
+        """Bytes of the source, in whole sectors."""
         return self._left.size
 
     def choose(self, chosen: DirtyBitmap | None) -> None:

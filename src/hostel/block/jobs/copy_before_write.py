@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, Self
 
 from hostel.block.bitmap import DirtyBitmap
+from hostel.block.chain import rounded_length
 from hostel.block.driver import FilterDriver, OpenMode, Supports
 from hostel.block.extent import Extent
 from hostel.block.filters.option import settle
@@ -63,7 +64,7 @@ class CopyBeforeWriteDriver(FilterDriver):
         except ValueError:
             raise OptionError(f"Invalid parameter '{text}'") from None
         source, target = children["file"], children["target"]
-        if source.length != target.length:
+        if rounded_length(source) != rounded_length(target):
             raise BlockError("Source and target image have different sizes", errno=22)
         block_copy = BlockCopy(source, target, copy_unit(target))
         block_copy.choose(None)

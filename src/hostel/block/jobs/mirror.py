@@ -13,6 +13,7 @@ import errno
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from hostel.block.chain import rounded_length
 from hostel.block.changed_parent import committing
 from hostel.block.draining import drained
 from hostel.block.driver import FilterDriver
@@ -182,10 +183,15 @@ class MirrorJob(Job):
         return True
 
     @property
+    def _length(self) -> int:
+        """Bytes that are mirrored: whole sectors."""
+        return rounded_length(self._source)
+
+    @property
     def actively_synced(self) -> bool:
         """Whether source and target are equal and stay so."""
         found = self._filter
-        return found is not None and found.active and found.is_clean and self._scanned >= self._source.length
+        return found is not None and found.active and found.is_clean and self._scanned >= self._length
 
     # ---- steps
 
@@ -211,7 +217,7 @@ class MirrorJob(Job):
             replace_backing(self._target, self._inner.share())
             self._stands_on_source = True
         if self._how.sync is Sync.NONE:
-            self._scanned = self._source.length
+            self._scanned = self._length
 
     def _take_bits(self, bitmap: RecordingBitmap) -> None:
         """Have the bitmap for the job; where it says what is to be copied, mark that."""
@@ -222,7 +228,7 @@ class MirrorJob(Job):
             for offset, length, dirty in bits.ranges(0, bits.size):
                 if dirty:
                     self._filter.mark(offset, length)
-            self._scanned = self._source.length
+            self._scanned = self._length
 
     @property
     def _keeps_bits(self) -> bool:
@@ -237,8 +243,8 @@ class MirrorJob(Job):
         if self._how.bitmap is None or not self._frozen:
             return
         if self._keeps_bits:
-            if self._scanned < self._source.length:
-                mirror.mark(self._scanned, self._source.length - self._scanned)
+            if self._scanned < self._length:
+                mirror.mark(self._scanned, self._length - self._scanned)
             self._how.bitmap.become(mirror.differing())
         self._misleads = False
         self._thaw()
@@ -255,7 +261,7 @@ class MirrorJob(Job):
             self._how.bitmap.thaw()
 
     def _work(self) -> float | None:
-        if self._inner.length != self._target.length:
+        if self._length != rounded_length(self._target):
             raise JobFailed("Source and target image have different sizes", errno=errno.EINVAL)
         return self._step()
 
@@ -265,7 +271,7 @@ class MirrorJob(Job):
         if mirror.failure is not None:
             failure, mirror.failure = mirror.failure, None
             raise TargetError(failure)
-        if self._scanned < self._inner.length:
+        if self._scanned < self._length:
             self._scan(mirror)
             return 0.0
         found = mirror.take(self._cursor, LOOK) or mirror.take(0, LOOK)
@@ -276,7 +282,7 @@ class MirrorJob(Job):
 
     def _scan(self, mirror: MirrorFilter) -> None:
         """Mark what is to be copied of what is there at the start."""
-        extent = first_extent(self._inner, self._scanned, self._inner.length, self._base)
+        extent = first_extent(self._inner, self._scanned, self._length, self._base)
         wanted = Status.ALLOCATED if self._how.sync is Sync.TOP else Status.DATA | Status.ZERO
         if extent.status & wanted:
             mirror.mark(extent.offset, extent.length)
@@ -284,7 +290,7 @@ class MirrorJob(Job):
 
     def _copy(self, start: int, end: int) -> int:
         """Copy the beginning of a range; where the next is to be looked for."""
-        end = min(end, self._inner.length)
+        end = min(end, self._length)
         extent = next_extent(self._inner, start, end, None, lambda extent: bool(extent.status & Status.DATA))
         if self._paired and not extent.status & Status.ZERO and not self._pace.speed:
             stop = min(end, start + self._span)
@@ -296,7 +302,7 @@ class MirrorJob(Job):
                 stop = max(stop, whole)
             self._copier.alone(start, stop)
             self._spent(stop - start)
-        return stop if stop < self._inner.length else 0
+        return stop if stop < self._length else 0
 
     def _follow(self, mirror: MirrorFilter) -> float | None:
         """Nothing is to be copied at this moment."""
@@ -348,7 +354,7 @@ class MirrorJob(Job):
         """Copy what was discarded since both were equal, with nobody in the source."""
         try:
             while (found := mirror.take(0, self._chunk)) is not None:
-                self._copier.alone(found[0], min(found[1], self._inner.length))
+                self._copier.alone(found[0], min(found[1], self._length))
         except SourceError as failure:
             raise failure.cause from None
 
@@ -384,11 +390,11 @@ class MirrorJob(Job):
         with drained(self._source):
             mirror.active = False
         if not flush_impatiently(self._target):
-            mirror.mark(0, self._source.length)
+            mirror.mark(0, self._length)
 
     def _measure(self) -> None:
         found = self._filter
-        left = found.remaining + max(0, self._source.length - self._scanned) if found is not None else 0
+        left = found.remaining + max(0, self._length - self._scanned) if found is not None else 0
         self.length = self.offset + left
 
 
@@ -437,7 +443,7 @@ class ActiveCommitJob(MirrorJob):
         if self._target.read_only:
             reopen(self._target, read_only=False)
             self._reopened = True
-        grow(self._target, self._source.length)
+        grow(self._target, self._length)
         super()._attach()
 
     def _work(self) -> float | None:
@@ -509,7 +515,7 @@ def check_replaced(source: BlockNode, replaced: BlockNode) -> None:
             "guaranteed that doing so would not lead to an abrupt change of visible data",
             errno=errno.EINVAL,
         )
-    if replaced.length != source.length:
+    if rounded_length(replaced) != rounded_length(source):
         raise BlockError("cannot replace image with a mirror image of different size", errno=errno.EINVAL)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 from hostel.block.bitmap import DirtyBitmap
+from hostel.block.chain import rounded_length
 from hostel.block.driver import FilterDriver, OpenMode
 from hostel.block.jobs.ranges import Ranges
 from hostel.block.node import BlockNode
@@ -39,7 +40,7 @@ class MirrorFilter(FilterDriver):
         self.failure: OSError | None = None
         self.ranges = Ranges()
         self._target, self._whole = target, whole
-        self._dirty = DirtyBitmap(child.length, granularity)
+        self._dirty = DirtyBitmap(rounded_length(child), granularity)
         self._lock = threading.Lock()
 
     @classmethod
