@@ -16,7 +16,7 @@ from hostel.drivers.base import DestroyFlag, DomainRef, DomainState, ShutoffReas
 from hostel.drivers.base.block import BlockCopyFlag
 from hostel.drivers.base.dumping import DumpFlag, DumpFormat
 from hostel.drivers.events import BlockJobStatus, Lifecycle
-from hostel.drivers.qemu import dumping
+from hostel.drivers.qemu import dumping, monitor
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.monitor import connect
 from hostel.drivers.qemu.status import Plug, Status
@@ -143,6 +143,7 @@ def test_a_dump_that_is_whole_stays_where_qemu_hangs_after_it(
         os.kill(machine.status.pid, signal.SIGSTOP)
 
     monkeypatch.setattr(dumping, "write_dump", write_and_hang)
+    monkeypatch.setattr(monitor, "ACT_SECONDS", 5.0)  # the reset is waited for that long
     with machine.hanging() as pid:
         os.kill(pid, signal.SIGCONT)
         with pytest.raises(VirtError) as refused:
