@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.daemon import OURS, THEIRS, daemon
+from support.nbd import Peer
 
 pytestmark = [pytest.mark.requires_tool("qemu-img"), pytest.mark.requires_tool("qemu-io")]
 BOTH = pytest.mark.parametrize("tool", [OURS, THEIRS], ids=["ours", "theirs"])
@@ -134,3 +135,58 @@ def test_what_is_overwritten_in_the_last_sector_is_copied_before(tmp_path: Path,
         running.monitor.wait_for("BLOCK_JOB_CANCELLED")
     assert (tmp_path / "a").read_bytes() == data(512) + b"\x09" * 512
     assert (tmp_path / "b").read_bytes() == data(700).ljust(1024, b"\0")
+
+
+@BOTH
+def test_nothing_is_written_to_an_export_for_reading(tmp_path: Path, tool: Sequence[str]) -> None:
+    """Also by a client that does not heed what the server says, and in the sector that the file has a part of."""
+    (tmp_path / "n").write_bytes(data(700))
+    server = ["--nbd-server", "addr.type=unix,addr.path=nbd", "--export", "type=nbd,id=e,node-name=n,writable=off"]
+    with daemon(tmp_path, *node("n"), *server, tool=tool), Peer(tmp_path / "nbd") as peer:
+        peer.use("n")
+        for offset, length in ((0, 512), (512, 512), (700, 324)):
+            peer.request(1, offset, length, payload=b"\xff" * length)
+            assert peer.simple()[0] in (1, 22)  # EPERM; EINVAL of QEMU's where it is no whole sector
+    assert (tmp_path / "n").read_bytes() == data(700)
+
+
+@BOTH
+def test_the_last_sector_is_read_whole_through_copy_on_read(tmp_path: Path, tool: Sequence[str]) -> None:
+    (tmp_path / "n").write_bytes(data(700))
+    above = ["--blockdev", "driver=copy-on-read,node-name=c,file=n"]
+    server = ["--nbd-server", "addr.type=unix,addr.path=nbd", "--export", "type=nbd,id=e,node-name=c"]
+    with daemon(tmp_path, *node("n"), *above, *server, tool=tool), Peer(tmp_path / "nbd") as peer:
+        peer.use("c")
+        for offset in (0, 512):
+            peer.request(0, offset, 512)
+            assert peer.simple(512) == (0, data(700).ljust(1024, b"\0")[offset : offset + 512])
+
+
+@BOTH
+@pytest.mark.parametrize("sync", ["full", "none"])
+def test_a_target_that_ends_in_a_sector_has_all_of_it_once_it_is_the_disk(
+    tmp_path: Path, tool: Sequence[str], sync: str
+) -> None:
+    (tmp_path / "a").write_bytes(bytes(1024))
+    (tmp_path / "b").write_bytes(bytes(700))
+    source = ["--blockdev", "driver=raw,node-name=s,file.driver=file,file.filename=a"]
+    server = ["--nbd-server", "addr.type=unix,addr.path=nbd", "--export", "type=nbd,id=e,node-name=s,writable=on"]
+    with daemon(tmp_path, *source, *node("b"), *server, tool=tool) as running:
+        running.monitor.command("blockdev-mirror", job_id="j", device="s", target="b", sync=sync)
+        running.monitor.wait_for("BLOCK_JOB_READY")
+        running.monitor.command("block-job-complete", device="j")
+        assert "error" not in running.monitor.wait_for("BLOCK_JOB_COMPLETED")["data"]
+        url = f"nbd+unix:///s?socket={tmp_path}/nbd"
+        run(
+            "qemu-io",
+            "-f",
+            "raw",
+            "-c",
+            "read -P 0 512 512",
+            "-c",
+            "write -P 9 512 512",
+            "-c",
+            "read -P 9 512 512",
+            url,
+        )
+    assert (tmp_path / "b").read_bytes() == bytes(512) + b"\x09" * 512

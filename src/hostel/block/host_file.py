@@ -10,6 +10,7 @@ from hostel.block.gate import Gate
 from hostel.block.node import BlockNode
 from hostel.block.probe import HEAD_LENGTH
 from hostel.block.protocols.file import FileDriver
+from hostel.units import INT64_MAX
 
 
 class HostFile(NamedTuple):
@@ -43,7 +44,7 @@ def host_file(node: BlockNode, *, writable: bool) -> HostFile | None:
     """
     if node.cache.writethrough:
         return None
-    length, start, guarded = node.length, 0, 0
+    start, guarded = 0, 0
     nodes: list[tuple[BlockNode, int]] = []
     while isinstance(node.driver, (RawDriver, ForwardDriver)):
         nodes.append((node, start))
@@ -65,4 +66,4 @@ def host_file(node: BlockNode, *, writable: bool) -> HostFile | None:
     fd = driver.fileno()
     if fd < 0 or driver.is_direct:
         return None  # it is closed, or wants aligned buffers
-    return HostFile(fd, start, guarded if writable else length, driver.past, tuple(nodes))
+    return HostFile(fd, start, guarded if writable else INT64_MAX, driver.past, tuple(nodes))

@@ -197,18 +197,19 @@ class Client:
                 self._end_turn()
 
     def _take_turn(self) -> None:
-        arrived, machine = self._arrived, self._machine
+        arrived = self._arrived
         end = time.monotonic() + _TURN
         while arrived and not self.channel.is_closed:
             self._deal_with(arrived.popleft())
             if time.monotonic() > end:
                 break
-        if machine.out:
-            self.channel.send(*machine.out)
-            machine.out.clear()
 
     def _end_turn(self) -> None:
         """Ask for another turn, where one is needed and somebody takes what comes of it."""
+        machine = self._machine
+        if machine.out:
+            self.channel.send(*machine.out)
+            machine.out.clear()
         if self.channel.queued > _UNSENT and not self._awaits_reader:
             self._wait_for_reader()
         self._goes_on = bool(self._arrived)

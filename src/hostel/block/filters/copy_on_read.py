@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Self
 
-from hostel.block.chain import block_status
+from hostel.block.chain import block_status, rounded_length
 from hostel.block.driver import FilterDriver, OpenMode, Threading
 from hostel.block.extent import Status
 from hostel.block.filters.option import settle
@@ -50,7 +50,7 @@ class CopyOnReadDriver(FilterDriver):
     def pread(self, offset: int, buf: memoryview) -> None:
         """Read; what is read from below the image is kept in it, in whole clusters."""
         end = offset + len(buf)
-        start, stop = offset - offset % self._unit, min(self.child.length, -(-end // self._unit) * self._unit)
+        start, stop = offset - offset % self._unit, min(rounded_length(self.child), -(-end // self._unit) * self._unit)
         for extent in list(self.child.extents(start, stop - start)):
             if not extent.status & Status.ALLOCATED:
                 self._keep(extent.offset, extent.end, offset, buf)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Self
 
+from hostel.block.chain import rounded_length
 from hostel.block.driver import FilterDriver, OpenMode
 from hostel.block.node import BlockNode
 
@@ -22,3 +23,8 @@ class ForwardDriver(FilterDriver):
     def open(cls, children: Mapping[str, BlockNode], mode: OpenMode) -> Self:
         """Put it on a node."""
         return cls(children["file"])
+
+    @property
+    def length(self) -> int:
+        """The child's, in whole sectors: it may stand in the place of a disk that is as long in these."""
+        return rounded_length(self.child)
