@@ -234,6 +234,8 @@ def functions_are_plugged_in_and_out() -> None:
 
 
 def virtual_functions() -> None:
+    # They are for guests: the host's driver, which cannot start them, is not to try.
+    (FUNCTIONS / DISK / "sriov_drivers_autoprobe").write_text("0")
     (FUNCTIONS / DISK / "sriov_numvfs").write_text("2")
     wait(lambda: (FUNCTIONS / VIRTUAL).exists())
     try:

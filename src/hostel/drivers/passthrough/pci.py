@@ -24,6 +24,8 @@ _PLAIN: Final = 0  # the kind of header that functions have which are no bridges
 _MODPROBE_SECONDS: Final = 30.0
 _FREE_SECONDS: Final = 10.0  # in which the kernel closes what a program had that has ended
 _READY_SECONDS: Final = 10.0  # in which a driver that the kernel is trying has made what guests open
+_SETTLED: Final = 0.1  # seconds in which who had a device has let go of it for good
+_TRIES: Final = 3
 _POLL: Final = 0.05  # seconds
 _LET_GO: Final = (errno.ENOENT, errno.ENODEV)  # of a driver that was trying a new function, and could not drive it
 
@@ -128,12 +130,19 @@ class PciFunctions:
             VirtError: the kernel refused.
         """
         self.load_driver()
-        if self.driver(name) != DRIVER:
-            self._bind(name, DRIVER)
-        if self.driver(name) != DRIVER:
-            reason = f"PCI device {name} was taken from its driver, and {DRIVER} did not take it; see dmesg"
-            raise fault(ErrorCode.INTERNAL_ERROR, reason, self._domain)
-        self._wait_until_ready(name)
+        for _ in range(_TRIES):
+            taken = self.driver(name) != DRIVER
+            if taken:
+                self._bind(name, DRIVER)
+            if self.driver(name) == DRIVER:
+                self._wait_until_ready(name)
+            # A driver that could not start a device lets go of it by work of its own, maybe only once it is another's.
+            if taken:
+                time.sleep(_SETTLED)
+            if self.driver(name) == DRIVER:
+                return
+        reason = f"PCI device {name} was taken from its driver, and {DRIVER} did not take it; see dmesg"
+        raise fault(ErrorCode.INTERNAL_ERROR, reason, self._domain)
 
     def give_back(self, name: str) -> None:
         """Let the host have a function again.
