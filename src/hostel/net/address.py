@@ -66,12 +66,12 @@ class UnixAddress(NamedTuple):
 
     Attributes:
         abstract: it is such a name, for which there is no file.
-        tight: an abstract name ends with its last byte; without that it is filled with zeroes.
+        tight: an abstract name ends with its last byte; False where it is filled with zeroes, None where nobody said.
     """
 
     path: str
     abstract: bool = False
-    tight: bool = True
+    tight: bool | None = None
 
     def __str__(self) -> str:
         return self.path
@@ -87,7 +87,7 @@ class UnixAddress(NamedTuple):
         if not self.abstract:
             return self.path
         name = b"\0" + os.fsencode(self.path)
-        return name if self.tight else name.ljust(_MAX_PATH, b"\0")
+        return name.ljust(_MAX_PATH, b"\0") if self.tight is False else name
 
 
 Address = TcpAddress | UnixAddress

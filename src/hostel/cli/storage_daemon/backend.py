@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from hostel.cli.storage_daemon.chardev import CharacterDevice, open_pipe, open_socket
+from hostel.cli.storage_daemon.chardev import CharacterDevice, inherited_socket, open_at, open_pipe
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
 
 if TYPE_CHECKING:
@@ -166,17 +166,15 @@ def _socket(label: str, given: Mapping[str, Any], daemon: Daemon) -> CharacterDe
     server = given.get("server", True)
     if server and given.get("reconnect"):
         raise generic("'reconnect' option is incompatible with socket in server listen mode")
-    if where.type == "vsock":
-        raise generic("vsock addresses are not supported")
-    parts = {"str": "fd"}
-    words = {
-        parts.get(name, name): ("off", "on")[value] if isinstance(value, bool) else str(value)
-        for name, value in where.parts.items()
-        if name in _PLACES
-    }
-    words |= {"server": "on" if server else "off", "wait": "on" if given.get("wait", False) else "off"}
-    return open_socket(label, words, lambda: daemon.stopping)
+    if where.type == "fd":
+        return inherited_socket(label, where.parts["str"], is_server=server)
+    return open_at(
+        label,
+        where.address(),
+        is_server=server,
+        waits=given.get("wait", False),
+        ended=lambda: daemon.stopping,
+    )
 
 
-_PLACES: Final = ("path", "abstract", "tight", "host", "port", "numeric", "to", "ipv4", "ipv6", "str")
 _MAKERS: Final = {"file": _file, "pty": _pty, "pipe": _pipe, "socket": _socket}

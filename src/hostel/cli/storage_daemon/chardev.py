@@ -266,57 +266,77 @@ def open_socket(label: str, given: Mapping[str, str], ended: Callable[[], bool])
         if given.get(name) not in (None, "off"):
             raise Failure(f"'{name}' is not supported for a monitor's socket")
     is_server, waits = _flag(given, "server", default=False), _flag(given, "wait", default=True)
-    path = given.get("path")
-    where: Address
-    if path is not None:
-        where = UnixAddress(path, _flag(given, "abstract", default=False), _flag(given, "tight", default=True))
-        shows_tight = where.abstract and where.tight and (is_server or "tight" in given)
-        named = ",abstract=on" * where.abstract + ",tight=on" * shows_tight
-        filename = f"unix:{path}{named}{',server=on' if is_server else ''}"
-    elif "fd" in given or ("host" not in given and "port" not in given):
-        return _inherited(label, given.get("fd", ""), is_server=is_server)
-    else:
-        if "port" not in given:
-            raise Failure("chardev: socket: no port given")
-        where = _tcp(given)
-        filename = f"tcp:{where}{',server=on' if is_server else ''}"
-    told: dict[str, Any] = {"type": "inet", **_pick(given, "host", "port")}
-    if isinstance(where, UnixAddress):
-        told = {"type": "unix", "path": where.path}
-        if where.abstract:
-            told |= {"abstract": True, "tight": where.tight}
+    if "path" not in given and ("fd" in given or ("host" not in given and "port" not in given)):
+        return inherited_socket(label, given.get("fd", ""), is_server=is_server)
+    return open_at(label, _address(given), is_server=is_server, waits=waits, ended=ended)
+
+
+def _address(given: Mapping[str, str]) -> Address:
+    if "path" in given:
+        return UnixAddress(given["path"], _flag(given, "abstract", default=False), _switch(given, "tight"))
+    if "port" not in given:
+        raise Failure("chardev: socket: no port given")
+    last = given.get("to")
+    if last is not None and not (last.isdecimal() and int(last) <= MAX_PORT):
+        raise Failure("Parameter 'to' expects a port")
+    return TcpAddress(
+        given.get("host", ""),
+        given["port"],
+        ipv4=_switch(given, "ipv4"),
+        ipv6=_switch(given, "ipv6"),
+        numeric=_flag(given, "numeric", default=False),
+        last=None if last is None else int(last),
+    )
+
+
+def open_at(label: str, where: Address, *, is_server: bool, waits: bool, ended: Callable[[], bool]) -> CharacterDevice:
+    """Listen on a socket, or connect to one; see :func:`open_device`.
+
+    Args:
+        label: the device's name.
+        where: the socket's place.
+        is_server: listen there.
+        waits: for the first client.
+        ended: tells that waiting must end.
+
+    Raises:
+        NetworkError: with QEMU's text.
+    """
+    name, told = _shown(where, is_server=is_server)
     if not is_server:
         sock = address.connect(where)
-        pair = PairDevice(label, filename, sock.fileno(), sock.detach())
+        pair = PairDevice(label, name, sock.fileno(), sock.detach())
         pair.address = told
         return pair
     listener = address.listen(where, 1, dual_stack=True)[0]
+    file = None
     if isinstance(where, TcpAddress):
-        filename = f"tcp:{where.host}:{listener.getsockname()[1]},server=on"
-    file = os.path.abspath(where.path) if isinstance(where, UnixAddress) and not where.abstract else None
-    device = SocketDevice(label, filename, listener, file)
+        name = f"tcp:{where.host}:{listener.getsockname()[1]}"
+    elif not where.abstract:
+        file = os.path.abspath(where.path)
+    device = SocketDevice(label, f"{name},server=on", listener, file)
     device.address = told
     if waits:
         device.await_first(ended)
     return device
 
 
-def _tcp(given: Mapping[str, str]) -> TcpAddress:
-    last = given.get("to")
-    if last is not None and not (last.isdecimal() and int(last) <= MAX_PORT):
-        raise Failure("Parameter 'to' expects a port")
-    ipv4, ipv6 = (_flag(given, name, default=False) if name in given else None for name in ("ipv4", "ipv6"))
-    return TcpAddress(
-        given.get("host", ""),
-        given["port"],
-        ipv4=ipv4,
-        ipv6=ipv6,
-        numeric=_flag(given, "numeric", default=False),
-        last=None if last is None else int(last),
+def _shown(where: Address, *, is_server: bool) -> tuple[str, dict[str, Any]]:
+    """What a socket's place is called, and its parts, as the monitor tells them."""
+    if isinstance(where, TcpAddress):
+        return f"tcp:{where}", {"type": "inet", "host": where.host, "port": where.port}
+    told: dict[str, Any] = {"type": "unix", "path": where.path}
+    if not where.abstract:
+        return f"unix:{where}", told
+    # Who listens knows, as QEMU does, how long the name has become; who connects what was asked for.
+    tight = where.tight is not False if is_server else bool(where.tight)
+    return (
+        f"unix:{where},abstract=on{',tight=on' * tight}",
+        {**told, "abstract": True, "tight": where.tight is not False},
     )
 
 
-def _inherited(label: str, text: str, *, is_server: bool) -> CharacterDevice:
+def inherited_socket(label: str, text: str, *, is_server: bool) -> CharacterDevice:
     """A socket whose number we were given."""
     if not text.isdigit():
         raise Failure(f"Unable to parse FD number {text}")
@@ -349,13 +369,12 @@ def open_pipe(label: str, path: str | None) -> CharacterDevice:
 
 
 def _flag(given: Mapping[str, str], name: str, *, default: bool) -> bool:
+    value = _switch(given, name)
+    return default if value is None else value
+
+
+def _switch(given: Mapping[str, str], name: str) -> bool | None:
     value = given.get(name)
-    if value is None:
-        return default
-    if value not in SWITCH:
+    if value is not None and value not in SWITCH:
         raise Failure(f"Parameter '{name}' expects 'on' or 'off'")
-    return SWITCH[value]
-
-
-def _pick(given: Mapping[str, str], *names: str) -> dict[str, str]:
-    return {name: given[name] for name in names if name in given}
+    return None if value is None else SWITCH[value]

@@ -55,7 +55,7 @@ class Place(NamedTuple):
         """
         parts = self.parts
         if self.type == "unix":
-            return UnixAddress(parts["path"], bool(parts.get("abstract")), bool(parts.get("tight", True)))
+            return UnixAddress(parts["path"], bool(parts.get("abstract")), parts.get("tight"))
         if self.type == "inet":
             return TcpAddress(
                 parts["host"],

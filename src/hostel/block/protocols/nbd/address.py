@@ -176,7 +176,7 @@ def server_address(options: Mapping[str, str]) -> Address:
         if "server.path" not in options:
             raise _missing("path")
         abstract, tight = (_switch(options, name) for name in ("abstract", "tight"))
-        return UnixAddress(options["server.path"], bool(abstract), tight is not False)
+        return UnixAddress(options["server.path"], bool(abstract), tight)
     if kind == "inet":
         for name in ("host", "port"):
             if f"server.{name}" not in options:
