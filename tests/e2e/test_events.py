@@ -13,7 +13,6 @@ import pytest
 
 from hostel import guest
 from hostel.drivers.base import DomainState, ShutoffReason
-from hostel.drivers.base.block import BlockCopyFlag
 from hostel.drivers.events import BlockJobStatus, Event, Lifecycle, Stopped, Subject
 from hostel.drivers.qemu import watch
 from hostel.drivers.qemu.driver import QemuDriver
@@ -22,7 +21,7 @@ from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.qemu.status import Status
 from hostel.objects import Connection
 from hostel.objects.event import EventStream
-from support.session import cdrom, disk, domain_xml, session, wait_for_report
+from support.session import cdrom, copy_disk, disk, domain_xml, session, wait_for_report
 
 pytestmark = pytest.mark.qemu
 MIB = 1 << 20
@@ -141,10 +140,8 @@ def test_a_job_that_is_ready_before_somebody_watches_is_told(
     domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk.img")))
     domain.start(paused=True)
     connect_late(monkeypatch, 3)
-    copy = f"<disk type='file'><driver type='raw'/><source file='{tmp_path}/copy.img'/></disk>"
-    ref = driver.domain_lookup_by_name("guest")
     with connection.listen() as events:
-        driver.domain_block_copy(ref, "vda", copy, flags=BlockCopyFlag.TRANSIENT_JOB)
+        copy_disk(driver, tmp_path)
         assert until(events, "block-job-2").detail["status"] == BlockJobStatus.READY
 
 
@@ -153,11 +150,9 @@ def test_a_job_that_ends_while_an_operation_has_its_domain_is_told_after_it(
 ) -> None:
     domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk.img")))
     domain.start(paused=True)
-    copy = f"<disk type='file'><driver type='raw'/><source file='{tmp_path}/copy.img'/></disk>"
-    ref = driver.domain_lookup_by_name("guest")
     run = Path(Status.parse((tmp_path / "run/qemu/guest.xml").read_text()).run)
     with connection.listen(kinds=["block-job-2"]) as events, driver.events.listen() as monitored:
-        driver.domain_block_copy(ref, "vda", copy, flags=BlockCopyFlag.TRANSIENT_JOB)
+        copy_disk(driver, tmp_path)
         assert until(events, "block-job-2").detail["status"] == BlockJobStatus.READY
         with driver._machines.locked("guest"):
             with contextlib.closing(Monitor(run / "monitor")) as qmp:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from hostel.drivers.base import DestroyFlag, DomainRef, DomainState, ShutoffReason
-from hostel.drivers.base.block import BlockCopyFlag
 from hostel.drivers.base.dumping import DumpFlag, DumpFormat
 from hostel.drivers.events import BlockJobStatus, Lifecycle
 from hostel.drivers.qemu import dumping, monitor
@@ -23,7 +22,7 @@ from hostel.drivers.qemu.status import Plug, Status
 from hostel.errors import ErrorCode, VirtError
 from hostel.objects import Connection
 from hostel.objects.event import EventStream
-from support.session import disk, domain_xml, held
+from support.session import copy_disk, disk, domain_xml, held
 
 pytestmark = pytest.mark.qemu
 MIB = 1 << 20
@@ -43,8 +42,7 @@ class Machine(NamedTuple):
 
     def copy(self) -> None:
         """Begin to copy its disk."""
-        copy = f"<disk type='file'><driver type='raw'/><source file='{self.home}/copy.img'/></disk>"
-        self.driver.domain_block_copy(self.ref, "vda", copy, flags=BlockCopyFlag.TRANSIENT_JOB)
+        copy_disk(self.driver, self.home)
 
     def pause_job(self) -> None:
         """Have QEMU say something of its job that is to be followed."""

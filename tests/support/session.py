@@ -11,6 +11,8 @@ from pathlib import Path
 import hostel
 from hostel import guest
 from hostel.drivers.base import DomainState
+from hostel.drivers.base.block import BlockCopyFlag
+from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Status
@@ -38,6 +40,12 @@ def disk(
         f"<disk type='file' device='disk'><driver name='qemu' type='{fmt}'{words}/><source file='{path}'/>"
         f"<target dev='{dev}' bus='{bus}'/>{more}</disk>"
     )
+
+
+def copy_disk(driver: QemuDriver, home: Path, name: str = "guest") -> None:
+    """Begin to copy a machine's disk ``vda`` into ``copy.img``."""
+    copy = f"<disk type='file'><driver type='raw'/><source file='{home}/copy.img'/></disk>"
+    driver.domain_block_copy(driver.domain_lookup_by_name(name), "vda", copy, flags=BlockCopyFlag.TRANSIENT_JOB)
 
 
 def cdrom(path: Path | None, *, dev: str = "hdc", more: str = "") -> str:
