@@ -32,7 +32,7 @@ _OTHER_NAMES: Final = {
 # By the first version that has them; 4.2 is the oldest that libvirt 9.0 knows.
 _SINCE: Final = {
     4_002_000: (
-        "cpu.migratable", "disable-s3", "disable-s4", "ich9-disable-s3", "ich9-disable-s4", "intel-iommu.aw-bits",
+        "disable-s3", "disable-s4", "ich9-disable-s3", "ich9-disable-s4", "intel-iommu.aw-bits",
         "intel-iommu.caching-mode", "intel-iommu.device-iotlb", "intel-iommu.eim", "intel-iommu.intremap",
         "iothread", "kvm-pit-lost-tick-policy", "mch.extended-tseg-mbytes", "query-hotpluggable-cpus",
         "usb-host.guest-resets-all",
@@ -44,6 +44,12 @@ _SINCE: Final = {
     6_000_000: ("confidential-guest-support",),
     7_000_000: ("blockdev.nbd.tls-hostname", "virtio-iommu.boot-bypass"),
 }  # fmt: skip
+# By QEMU's name for the architecture of its guests.
+_OF_TARGET: Final = {
+    "x86_64": ("cpu.migratable",),
+    "aarch64": ("machine.virt.iommu",),
+    "arm": ("machine.virt.iommu",),
+}
 # What of a host's SEV, by the first version that has it; 2.12 is the first that starts such guests.
 _SEV_SINCE: Final = {0: "sev-guest", 6_000_000: "sev-inject-launch-secret", 6_002_000: "sev-guest-kernel-hashes"}
 # What Debian's QEMU has of what documents ask for, for a host that has none yet.
@@ -120,6 +126,7 @@ def features(emulator: str, cache: Path) -> frozenset[str]:
         return USUAL
     version = probe.known_version(emulator, cache)
     renamed = {flag for device, flag in _OTHER_NAMES.items() if device in devices}
+    renamed.update(_OF_TARGET.get(probe.target(emulator, cache) or "", ()))
     if confidential.sev(emulator, cache) is not None:
         renamed |= {flag for since, flag in _SEV_SINCE.items() if version >= since}
     return frozenset(devices | renamed).union(*(flags for since, flags in _SINCE.items() if version >= since))

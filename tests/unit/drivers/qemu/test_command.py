@@ -54,6 +54,17 @@ def test_path_with_commas_and_quotes_stays_one_json_string() -> None:
     assert nodes[0]["discard"] == "unmap"
 
 
+@pytest.mark.parametrize(("emulator", "said"), [("x86_64", ["host,migratable=off"]), ("i386", ["host"])])
+def test_that_a_processor_cannot_move_is_said_to_emulators_that_libvirt_says_it_to(
+    emulator: str, said: list[str]
+) -> None:
+    body = "<cpu mode='host-passthrough' migratable='off'/>"
+    domain = document.parse(f"{HEAD.format(kind='kvm', os='', name='g', machine='')}{body}</domain>", QEMU)
+    assign_aliases(domain)
+    argv = build(domain, Context(f"/usr/bin/qemu-system-{emulator}", Path("/run/monitor"), lambda _: None))
+    assert after(argv, "-cpu") == said
+
+
 def test_comma_in_the_name_is_doubled() -> None:
     assert after(argv_of("", name="a,b"), "-name") == ["guest=a,,b,debug-threads=on"]
 

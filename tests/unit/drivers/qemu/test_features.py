@@ -12,6 +12,7 @@ SCRIPT = """#!/bin/sh
 case "$*" in
 *-version*) echo 'QEMU emulator version {version} (Debian 1:{version})' ;;
 *help*) {devices} ;;
+*stdio*) echo '{{"return": {{"arch": "{target}"}}, "id": ""}}' ;;
 esac
 """
 DEVICES = """echo 'Controller/Bridge/Hub devices:'
@@ -20,9 +21,9 @@ echo 'name "virtio-net-pci", bus PCI, alias "virtio-net"'
 echo 'name "vhost-vsock-pci", bus PCI'"""
 
 
-def emulator(directory: Path, version: str, devices: str = DEVICES) -> str:
-    path = directory / "qemu-system-x86_64"
-    path.write_text(SCRIPT.format(version=version, devices=devices))
+def emulator(directory: Path, version: str, devices: str = DEVICES, target: str = "x86_64") -> str:
+    path = directory / f"qemu-system-{target}"
+    path.write_text(SCRIPT.format(version=version, devices=devices, target=target))
     path.chmod(0o755)
     return str(path)
 
@@ -46,6 +47,20 @@ def test_what_no_device_tells_goes_by_the_version(tmp_path: Path, version: str, 
     found = features.features(emulator(tmp_path, version), tmp_path / "cache")
     assert has in found
     assert has_not not in found
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("x86_64", {"cpu.migratable"}),
+        ("i386", set()),
+        ("aarch64", {"machine.virt.iommu"}),
+        ("arm", {"machine.virt.iommu"}),
+    ],
+)
+def test_what_no_device_tells_goes_by_the_guests_too(tmp_path: Path, target: str, expected: set[str]) -> None:
+    found = features.features(emulator(tmp_path, "7.2.0", target=target), tmp_path / "cache")
+    assert found & {"cpu.migratable", "machine.virt.iommu"} == expected
 
 
 def test_emulator_that_tells_nothing_is_taken_for_the_usual_one(tmp_path: Path) -> None:

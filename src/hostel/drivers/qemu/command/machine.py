@@ -69,7 +69,7 @@ def build(domain: Domain, context: Context, fields: Mapping[type[Element], froze
     argv += [*compatibility(domain, context.settings), "-S"]
     argv += firmware.flash(domain, context)
     argv += ["-machine", _machine(domain, context), "-accel", _accelerator(domain)]
-    argv += [*processor.arguments(domain), *firmware.arguments(domain)]
+    argv += [*processor.arguments(domain, context.emulator), *firmware.arguments(domain)]
     argv += [*memory.arguments(domain, context), *memory.cells(domain), *_iothreads(domain)]
     argv += ["-uuid", domain.uuid or "", *_generation(domain), *sysinfo.arguments(domain, context)]
     argv += ["-no-user-config", "-nodefaults"]

@@ -20,9 +20,9 @@ _HYPERV: Final = (
 _OFF: Final = ("disable", "forbid")
 
 
-def arguments(domain: Domain) -> list[str]:
-    """``-cpu`` and ``-smp``."""
-    words = [_model(domain), *_features(domain.cpu or Cpu()), *_timers(domain), *_hypervisor(domain.features)]
+def arguments(domain: Domain, emulator: str) -> list[str]:
+    """``-cpu`` and ``-smp`` for an emulator."""
+    words = [_model(domain), *_features(domain.cpu or Cpu(), emulator), *_timers(domain), *_hypervisor(domain.features)]
     words += ["hv-crash"] if any(panic.model == "hyperv" for panic in domain.devices.panics) else []
     model, *changes = words
     return [*(["-cpu", ",".join([model, *changes])] if model else []), *_smp(domain)]
@@ -37,7 +37,7 @@ def _model(domain: Domain) -> str:
     return escape(model or ("qemu64" if arch_of(domain) in X86 else ""))
 
 
-def _features(cpu: Cpu) -> list[str]:
+def _features(cpu: Cpu, emulator: str) -> list[str]:
     words = [
         f"{escape(feature.name)}={'off' if feature.policy in _OFF else 'on'}"
         for feature in cpu.features
@@ -45,7 +45,8 @@ def _features(cpu: Cpu) -> list[str]:
     ]
     if cpu.model is not None and cpu.model.vendor_id is not None:
         words.append(f"vendor={escape(cpu.model.vendor_id)}")
-    if cpu.mode == "host-passthrough" and cpu.migratable is False:
+    # libvirt does not know of i386's QEMU that it has this, and writes "off" into documents that say nothing of it.
+    if cpu.mode == "host-passthrough" and cpu.migratable is False and not emulator.endswith("-i386"):
         words.append("migratable=off")
     if cpu.maxphysaddr is not None:
         bits = cpu.maxphysaddr.bits
