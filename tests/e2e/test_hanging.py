@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,10 @@ import pytest
 from hostel.drivers.base import DestroyFlag, DomainRef, DomainState, ShutoffReason
 from hostel.drivers.base.dumping import DumpFlag, DumpFormat
 from hostel.drivers.events import BlockJobStatus, Lifecycle
-from hostel.drivers.qemu import dumping, monitor
+from hostel.drivers.qemu import calls, dumping, monitor, process, running
+from hostel.drivers.qemu.destroying import HELD_SECONDS
 from hostel.drivers.qemu.driver import QemuDriver
+from hostel.drivers.qemu.machines import GLANCE
 from hostel.drivers.qemu.monitor import connect
 from hostel.drivers.qemu.status import Plug, Status
 from hostel.errors import ErrorCode, VirtError
@@ -26,6 +29,16 @@ from support.session import copy_disk, disk, domain_xml, held
 
 pytestmark = pytest.mark.qemu
 MIB = 1 << 20
+ANSWER_SECONDS = 3.0  # that QEMU has to answer here
+GRACE_SECONDS = 0.5  # and to end by itself: one that hangs lets all of it pass
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "GRACE_SECONDS", GRACE_SECONDS)
+    for module in (calls, running):
+        monkeypatch.setattr(module, "ANSWER_SECONDS", ANSWER_SECONDS)
+    monkeypatch.setattr(monitor, "ACT_SECONDS", ANSWER_SECONDS)
 
 
 class Machine(NamedTuple):
@@ -75,7 +88,15 @@ def machine(tmp_path: Path, connection: Connection, driver: QemuDriver) -> Machi
     return Machine(driver, driver.domain_lookup_by_name("guest"), tmp_path)
 
 
-def told(stream: EventStream, seconds: float = 2) -> list[tuple[str, int]]:
+def await_ready(stream: EventStream) -> None:
+    """Wait until it is told that a copy is as new as its disk."""
+    while (event := stream.wait(20)) is not None:
+        if event.detail.get("status") == BlockJobStatus.READY:
+            return
+    pytest.fail("no copy is ready")
+
+
+def told(stream: EventStream, seconds: float) -> list[tuple[str, int]]:
     """What is told until nothing comes any more: kinds, with what they say."""
     found = []
     while (event := stream.wait(seconds)) is not None:
@@ -86,17 +107,41 @@ def told(stream: EventStream, seconds: float = 2) -> list[tuple[str, int]]:
 def test_a_qemu_that_hangs_and_has_a_job_is_destroyed(machine: Machine, connection: Connection) -> None:
     with connection.listen(kinds=["lifecycle", "block-job-2"]) as events:
         machine.copy()
-        told(events)
+        await_ready(events)
         with machine.hanging() as pid:
             begun = time.monotonic()
             machine.driver.domain_destroy(machine.ref)
-            assert time.monotonic() - begun < 30
+            assert time.monotonic() - begun < 2 * GLANCE + GRACE_SECONDS + 5
             assert not Path(f"/proc/{pid}").exists()
-        assert told(events) == [("lifecycle", Lifecycle.SHUTDOWN), ("lifecycle", Lifecycle.STOPPED)]
+        assert told(events, 0.5) == [("lifecycle", Lifecycle.SHUTDOWN), ("lifecycle", Lifecycle.STOPPED)]
     assert machine.driver.domain_get_state(machine.ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.DESTROYED)
     machine.driver.domain_create(machine.ref)
     assert machine.status.jobs == ()
     assert f"{machine.home}/disk.img" in machine.driver.domain_get_xml_desc(machine.ref)
+
+
+def test_a_qemu_that_hangs_is_destroyed_at_once_though_other_calls_wait_for_it(
+    machine: Machine, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has the machine's lock, and waits for QEMU's answer; another one waits for the lock."""
+    monkeypatch.setattr(calls, "ANSWER_SECONDS", 30.0)
+    machine.copy()
+    with connection.listen(kinds=["lifecycle"]) as events, ThreadPoolExecutor() as threads, machine.hanging() as pid:
+        others = [threads.submit(machine.driver.domain_get_block_job_info, machine.ref, "vda") for _ in range(2)]
+        machine.await_lock(is_held=True)
+        begun = time.monotonic()
+        machine.driver.domain_destroy(machine.ref)
+        assert time.monotonic() - begun < HELD_SECONDS + GRACE_SECONDS + 5
+        assert not Path(f"/proc/{pid}").exists()
+        for other in others:
+            with pytest.raises(VirtError, match="domain is not running") as refused:
+                other.result(10)
+            assert refused.value.code == ErrorCode.OPERATION_INVALID
+        assert told(events, 0.5) == [("lifecycle", Lifecycle.SHUTDOWN), ("lifecycle", Lifecycle.STOPPED)]
+    assert machine.driver.domain_get_state(machine.ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.DESTROYED)
+    machine.driver.domain_create(machine.ref)
+    os.kill(machine.status.pid, signal.SIGKILL)  # what was said of the run before is not said of this one
+    assert machine.driver.domain_get_state(machine.ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.CRASHED)
 
 
 def test_a_qemu_that_hangs_and_has_a_job_is_not_killed_gracefully(machine: Machine) -> None:
@@ -141,7 +186,6 @@ def test_a_dump_that_is_whole_stays_where_qemu_hangs_after_it(
         os.kill(machine.status.pid, signal.SIGSTOP)
 
     monkeypatch.setattr(dumping, "write_dump", write_and_hang)
-    monkeypatch.setattr(monitor, "ACT_SECONDS", 5.0)  # the reset is waited for that long
     with machine.hanging() as pid:
         os.kill(pid, signal.SIGCONT)
         with pytest.raises(VirtError) as refused:
@@ -173,7 +217,7 @@ def test_a_backup_by_a_qemu_that_hangs_is_given_up_with_it(machine: Machine) -> 
 def test_who_watches_a_qemu_that_hangs_does_not_keep_others_from_it(machine: Machine, connection: Connection) -> None:
     with connection.listen(kinds=["block-job-2"]) as events:
         machine.copy()
-        assert told(events) == [("block-job-2", BlockJobStatus.READY)]
+        await_ready(events)
         with machine.driver._machines.locked("guest"), contextlib.ExitStack() as afterwards:
             machine.pause_job()
             afterwards.enter_context(machine.hanging())
@@ -190,13 +234,13 @@ def test_what_a_qemu_says_is_told_at_once_though_an_operation_has_its_domain(
 ) -> None:
     """Something of what it has said is still to be followed."""
     late, is_running = [], False
-    with connection.listen(kinds=["lifecycle"]) as events:
+    with connection.listen(kinds=["lifecycle", "block-job-2"]) as events:
         machine.copy()
-        told(events)
+        await_ready(events)
         with machine.driver._machines.locked("guest"):
             machine.pause_job()
             with connect(Path(machine.status.run) / "monitor") as qmp:
-                until = time.monotonic() + 6
+                until = time.monotonic() + 4
                 while (begun := time.monotonic()) < until:
                     is_running = not is_running
                     qmp.execute("cont" if is_running else "stop")

@@ -13,7 +13,16 @@ from hostel.drivers.events import EventBus
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.actions import PANICKED, POWERED_OFF
 from hostel.drivers.qemu.lease import is_leased
-from hostel.drivers.qemu.machines import GLANCE, DomainHeld, Machines, failed, invalid, not_running, not_stored
+from hostel.drivers.qemu.machines import (
+    GLANCE,
+    LOCK_SECONDS,
+    DomainHeld,
+    Machines,
+    failed,
+    invalid,
+    not_running,
+    not_stored,
+)
 from hostel.drivers.qemu.monitor import ANSWER_SECONDS
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import Status, read_ending
@@ -70,7 +79,13 @@ class Calls:
 
     @contextlib.contextmanager
     def _running(
-        self, domain: DomainRef, *, moving: bool = False, asks_agent: bool = False, ends: bool = False
+        self,
+        domain: DomainRef,
+        *,
+        moving: bool = False,
+        asks_agent: bool = False,
+        ends: bool = False,
+        wait: float = LOCK_SECONDS,
     ) -> Iterator[Running]:
         """Hold a running machine, with what earlier operations left behind put right.
 
@@ -79,11 +94,14 @@ class Calls:
             moving: whether it may be about to move to another host.
             asks_agent: whether it is for its agent, about which libvirt's own driver says that it does not run.
             ends: whether it is to be ended, as below.
+            wait: how many seconds an operation has to end that has the domain.
 
         Raises:
+            DomainHeld: it does not.
             VirtError: ``OPERATION_INVALID`` when it does not run, ``NO_DOMAIN`` when there is none.
         """
-        with self._machines.locked(domain.name), self._held(domain, ends=ends) as machine:
+        patience = 2 * GLANCE if ends else ANSWER_SECONDS
+        with self._machines.locked(domain.name, wait), self._held(domain, timeout=patience, ends=ends) as machine:
             if machine is None:
                 if self._machines.definition(domain.name) is None:
                     raise no_domain(f"name '{domain.name}'")

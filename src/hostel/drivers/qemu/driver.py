@@ -50,7 +50,7 @@ from hostel.drivers.qemu.inside import InsideCalls
 from hostel.drivers.qemu.jobinfo import DomainJobCalls
 from hostel.drivers.qemu.lifecycle import LifecycleCalls
 from hostel.drivers.qemu.lockmanager import holding
-from hostel.drivers.qemu.machines import Machines, failed, invalid
+from hostel.drivers.qemu.machines import LOCK_SECONDS, DomainHeld, Machines, failed, invalid
 from hostel.drivers.qemu.message import MessageCalls
 from hostel.drivers.qemu.metadata import MetadataCalls
 from hostel.drivers.qemu.migration.sweeping import sweep
@@ -340,11 +340,25 @@ class QemuDriver(
 
     def domain_destroy(self, domain: DomainRef, flags: DestroyFlag = DestroyFlag.DEFAULT) -> None:
         """End QEMU now, also one that hangs; what was left of it is then as where QEMU has died."""
-        with self._running(domain, moving=True, ends=True) as machine:
+        from hostel.drivers.qemu.destroying import HELD_SECONDS, end_held
+
+        kill = not flags & DestroyFlag.GRACEFUL
+        try:
+            self._destroy(domain, kill=kill, wait=HELD_SECONDS)
+        except DomainHeld:
+            self._check_is(domain)
+            if not end_held(self._machines, domain.name, kill=kill):
+                self._destroy(domain, kill=kill)
+        if flags & DestroyFlag.REMOVE_LOGS:
+            self._machines.remove_logs(domain.name)
+
+    def _destroy(self, domain: DomainRef, *, kill: bool, wait: float = LOCK_SECONDS) -> None:
+        """End QEMU, with the domain's lock; ``wait`` is how many seconds an operation has to end that has it."""
+        with self._running(domain, moving=True, ends=True, wait=wait) as machine:
             status = machine.status
             with contextlib.suppress(VirtError):  # a disk that is full keeps nobody from ending a machine
                 machine.save(ending="destroyed")
-            if not process.end(status.pid, status.started, kill=not flags & DestroyFlag.GRACEFUL):
+            if not process.end(status.pid, status.started, kill=kill):
                 machine.save(ending=status.ending if status.ending.startswith(SAVING) else "")
                 raise failed(f"QEMU, process {status.pid}, does not end")
             process.exit_status(Path(status.run), 2)
@@ -352,8 +366,6 @@ class QemuDriver(
                 savefile.discard(file)
             machine.publish("lifecycle", event=int(Lifecycle.SHUTDOWN), detail=2)
             machine.forget(Ending(ShutoffReason.DESTROYED, ""))
-            if flags & DestroyFlag.REMOVE_LOGS:
-                self._machines.remove_logs(domain.name)
 
     def domain_undefine(self, domain: DomainRef, flags: UndefineFlag = UndefineFlag.NONE) -> None:
         """Drop the definition; a running domain becomes transient."""

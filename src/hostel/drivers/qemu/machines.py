@@ -27,7 +27,7 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.volumes import name_volumes
 
-_LOCK_SECONDS: Final = 60.0
+LOCK_SECONDS: Final = 60.0  # that an operation has to end, for others which want the domain
 GLANCE: Final = 1.0  # seconds that who only looks waits for who works, and for QEMU
 _STOPPED: Final = {
     ShutoffReason.UNKNOWN: Stopped.SHUTDOWN,
@@ -100,7 +100,7 @@ class Machines:
         self.release: Callable[[Domain], None] = lambda domain: None  # lets go of what of the host's a machine had
 
     @contextlib.contextmanager
-    def locked(self, name: str, timeout: float = _LOCK_SECONDS) -> Iterator[None]:
+    def locked(self, name: str, timeout: float = LOCK_SECONDS) -> Iterator[None]:
         """Hold one domain against all other threads and processes.
 
         Raises:
@@ -260,6 +260,8 @@ class Machines:
         if procstat.runs(status.pid, status.started):
             return status
         ending = self._ending(name, status)
+        if status.destruction.exists():
+            self.publish(status.domain, "lifecycle", event=int(Lifecycle.SHUTDOWN), detail=2)
         if status.migration is not None and status.migration.way == "in":
             self.undo_arrival(name, status.migration)
             ending = Ending(ShutoffReason.FAILED, ending.detail or "QEMU ended while the guest was coming")
@@ -304,6 +306,8 @@ class Machines:
                 return Ending(ShutoffReason.SAVED, "")
             savefile.discard(Path(status.ending.removeprefix("saved:")))
         elif status.ending:
+            return Ending(ShutoffReason.DESTROYED, "")
+        if status.destruction.exists():
             return Ending(ShutoffReason.DESTROYED, "")
         if code == 0:
             lines = process.last_lines(self.log(name), 1, since=status.log_start)

@@ -90,6 +90,7 @@ shift; exec "$@"
 # The lock comes as standard input: dash knows no descriptor above 9 by number.
 _OUTER: Final = 'umask 077; exec 9<&0 0</dev/null; body=$1; shift; (exec sh -c "$body" supervisor "$@") & exit 0'
 _HELPER_SECONDS: Final = 12.0
+GRACE_SECONDS: Final = 5.0  # that QEMU has to end by itself when it is told to
 RECORDING: Final = 15.0  # seconds in which it is written down how QEMU ended: its helpers are ended before
 _ACCEPTS: Final = "00010000"  # __SO_ACCEPTCON of linux/net.h, as /proc/net/unix has it
 _GROUND: Final = "qemu"
@@ -351,8 +352,9 @@ def ended(pid: int, started: int, timeout: float) -> bool:
     return True
 
 
-def end(pid: int, started: int, *, grace: float = 5, kill: bool = True) -> bool:
+def end(pid: int, started: int, *, grace: float | None = None, kill: bool = True) -> bool:
     """End the process with SIGTERM, then after ``grace`` seconds SIGKILL; False when it still runs."""
+    grace = GRACE_SECONDS if grace is None else grace
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
         if number == signal.SIGKILL and not kill:
             break

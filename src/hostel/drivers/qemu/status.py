@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from hostel.codec.xml import STRING, YES_NO, Element, attr, child, children, choice, integer, texts
@@ -269,6 +270,11 @@ class Status(NamedTuple):
     def advice(self) -> Advice:
         """What numad advised when the machine was started."""
         return Advice(self.cpuset, self.nodeset)
+
+    @property
+    def destruction(self) -> Path:
+        """The file by which somebody says that it is destroyed who does not have its lock (``destroying.py``)."""
+        return Path(self.run) / f"destroyed.{self.pid}.{self.started}"  # another run has the same directory
 
     def format(self) -> str:
         """The document's text."""

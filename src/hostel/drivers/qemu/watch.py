@@ -242,7 +242,7 @@ def translate(name: str, data: Mapping[str, Any], status: Status) -> list[tuple[
         case "RESUME":
             return [_lifecycle(Lifecycle.RESUMED, int(status.running in _MOVED))]
         case "SHUTDOWN":
-            if status.ending or status.domain.on_poweroff == "restart":
+            if status.ending or status.destruction.exists() or status.domain.on_poweroff == "restart":
                 return []
             return [_lifecycle(Lifecycle.SHUTDOWN, 1 if data.get("guest") else 2)]
         case "MIGRATION_PASS":

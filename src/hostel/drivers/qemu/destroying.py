@@ -1,0 +1,42 @@
+"""The end of a machine whose lock another call has, which may wait for a QEMU that hangs.
+
+QEMU is ended first then, without the lock, as libvirt does: whoever has it finds QEMU gone, as where it has died. That
+this was asked for is said before, by a file in the run's directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+from hostel.drivers.qemu import process
+from hostel.drivers.qemu.machines import Machines, failed
+from hostel.drivers.qemu.snapshot.drop import MERGING
+
+HELD_SECONDS: Final = 2.0  # that another call has to end before
+
+
+def end_held(machines: Machines, name: str, *, kill: bool) -> bool:
+    """End QEMU, and wait for whoever has the machine's lock; whether the machine is gone then.
+
+    Args:
+        machines: the session's.
+        name: the machine's.
+        kill: whether QEMU is killed where it does not end by itself.
+
+    Raises:
+        DomainHeld: the lock stays held; the machine is gone for whoever looks next.
+        VirtError: ``OPERATION_FAILED``: QEMU does not end.
+    """
+    status = machines.seen(name)
+    if status is None or status.ending == MERGING:  # it is being started, or is off to its users
+        return False
+    with contextlib.suppress(OSError):  # a disk that is full keeps nobody from ending a machine
+        status.destruction.touch(mode=0o600)
+    if not process.end(status.pid, status.started, kill=kill):
+        status.destruction.unlink(missing_ok=True)
+        raise failed(f"QEMU, process {status.pid}, does not end")
+    process.exit_status(Path(status.run), 2)
+    with machines.locked(name):
+        return machines.live(name) is None
