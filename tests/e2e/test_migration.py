@@ -311,6 +311,35 @@ def test_what_was_expected_and_ended_keeps_nothing_out(both: Two) -> None:
     both.goes_on(both.other)
 
 
+@pytest.mark.parametrize("phase", ["prepare", "finish"])
+def test_destroying_what_comes_takes_back_what_was_made_for_it_unless_it_may_have_run(both: Two, phase: str) -> None:
+    ref = both.start()
+    flags = LIVE | MigrateFlag.NON_SHARED_DISK | MigrateFlag.CHANGE_PROTECTION
+    uris = {"disks_uri": f"unix://{both.home}/nbd", "migrate_uri": f"unix://{both.home}/memory"}
+    cookie, xml = both.one.domain_migrate_begin3_params(ref, {**copied(both, ref), **uris}, flags)
+    params = {**uris, "destination_xml": xml}
+    cookie, _ = both.other.domain_migrate_prepare3_params(params, cookie, flags)
+    both.one.domain_migrate_perform3_params(ref, None, params, cookie, flags)
+    copy = both.home / "copy.qcow2"
+    assert copy.exists()
+    with held(both.home / "other") as coming:
+        mark = coming.status.migration
+        assert mark is not None
+        mark.phase = phase
+        coming.save(migration=mark)
+    both.other.domain_destroy(both.other.domain_lookup_by_name("guest"))
+    assert state_of(both.other) is None
+    if phase == "prepare":
+        assert not copy.exists()
+        both.one.domain_migrate_confirm3_params(ref, params, b"", flags, True)
+        both.goes_on(both.one)
+    else:
+        assert copy.exists()
+        with pytest.raises(VirtError, match="nobody knows whether the guest runs at the destination"):
+            both.one.domain_migrate_confirm3_params(ref, params, b"", flags, True)
+        assert both.one.domain_get_state(ref)[:2] == (DomainState.PAUSED, PausedReason.MIGRATION)
+
+
 def test_list_settles_what_was_left(both: Two) -> None:
     ref = both.start()
     cookie, xml = both.one.domain_migrate_begin3_params(ref, {}, LIVE | MigrateFlag.CHANGE_PROTECTION)

@@ -365,7 +365,7 @@ class QemuDriver(
             for file in unfinished(status):
                 savefile.discard(file)
             machine.publish("lifecycle", event=int(Lifecycle.SHUTDOWN), detail=2)
-            machine.forget(Ending(ShutoffReason.DESTROYED, ""))
+            machine.forget(self._machines.arrived(domain.name, status, Ending(ShutoffReason.DESTROYED, "")))
 
     def domain_undefine(self, domain: DomainRef, flags: UndefineFlag = UndefineFlag.NONE) -> None:
         """Drop the definition; a running domain becomes transient."""

@@ -21,7 +21,7 @@ from hostel.drivers.qemu import document, process, savefile, transient
 from hostel.drivers.qemu.descriptors import Descriptors
 from hostel.drivers.qemu.helper import tpm
 from hostel.drivers.qemu.output.sinks import settle
-from hostel.drivers.qemu.status import Ending, Migration, Status, write_ending
+from hostel.drivers.qemu.status import FAILED, Ending, Migration, Status, write_ending
 from hostel.drivers.store import Directories, Store, is_locked, lock_within
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
@@ -262,11 +262,22 @@ class Machines:
         ending = self._ending(name, status)
         if status.destruction.exists():
             self.publish(status.domain, "lifecycle", event=int(Lifecycle.SHUTDOWN), detail=2)
-        if status.migration is not None and status.migration.way == "in":
-            self.undo_arrival(name, status.migration)
-            ending = Ending(ShutoffReason.FAILED, ending.detail or "QEMU ended while the guest was coming")
-        self.forget(name, run, ending)
+        self.forget(name, run, self.arrived(name, status, ending))
         return None
+
+    def arrived(self, name: str, status: Status, ending: Ending) -> Ending:
+        """How a machine ended, with what was made for one that was coming taken back.
+
+        Not so for one that was destroyed when it may have run here: its source must not go on with the guest. The
+        caller holds the domain's lock.
+        """
+        mark = status.migration
+        if mark is None or mark.way != "in":
+            return ending
+        if ending.reason is ShutoffReason.DESTROYED and mark.phase != "prepare":
+            return ending
+        self.undo_arrival(name, mark)
+        return Ending(ShutoffReason.FAILED, ending.detail or "QEMU ended while the guest was coming")
 
     def seen(self, name: str) -> Status | None:
         """The running machine as it was last written down: nobody is waited for, and what died is not reaped."""
@@ -305,6 +316,8 @@ class Machines:
             if savefile.is_whole(Path(status.ending.removeprefix("saved:"))):
                 return Ending(ShutoffReason.SAVED, "")
             savefile.discard(Path(status.ending.removeprefix("saved:")))
+        elif status.ending == FAILED:
+            return Ending(ShutoffReason.FAILED, "")
         elif status.ending:
             return Ending(ShutoffReason.DESTROYED, "")
         if status.destruction.exists():

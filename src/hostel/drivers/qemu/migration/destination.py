@@ -324,7 +324,8 @@ def finish(machine: Running, launcher: Launcher, cookie_in: bytes, flags: Migrat
         if not flags & MigrateFlag.PAUSED:
             _let_run(machine)
     except BaseException as error:
-        if not machine.is_unanswered:  # who finds the mark asks a QEMU that may let its guest run yet
+        # Who finds the mark asks a QEMU that may let its guest run yet, or may have done so before it was destroyed.
+        if not machine.is_unanswered and not machine.status.destruction.exists():
             drop(machine, str(error))
         raise
     told = said.statistics if said is not None else None

@@ -30,7 +30,7 @@ from hostel.drivers.qemu.migration import copying, encryption
 from hostel.drivers.qemu.migration.cookie import directories_of
 from hostel.drivers.qemu.migration.tuning import reset
 from hostel.drivers.qemu.running import Running
-from hostel.drivers.qemu.status import Ending, Migration, Pending, read_ending
+from hostel.drivers.qemu.status import FAILED, Ending, Migration, Pending, read_ending
 from hostel.drivers.store import NotText
 from hostel.errors import ErrorCode, HostelError, ModelError, VirtError
 
@@ -257,7 +257,7 @@ def drop(machine: Running, why: str) -> None:
     assert mark is not None
     machine.close()
     with contextlib.suppress(VirtError):  # what has not come must end on a full disk, too
-        machine.save(ending="failed")
+        machine.save(ending=FAILED)
     if not process.end(status.pid, status.started, grace=1):
         raise failed(f"QEMU, process {status.pid}, does not end")
     process.exit_status(machine.run, 2)
