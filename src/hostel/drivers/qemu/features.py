@@ -54,13 +54,13 @@ _OF_TARGET: Final = {
 _SEV_SINCE: Final = {0: "sev-guest", 6_000_000: "sev-inject-launch-secret", 6_002_000: "sev-guest-kernel-hashes"}
 # What Debian's QEMU has of what documents ask for, for a host that has none yet.
 USUAL: Final = frozenset(flag for flags in _SINCE.values() for flag in flags) | {
-    "VGA", "am53c974", "ccid-emulated", "ccid-passthru", "cirrus-vga", "dc390", "dmi-to-pci-bridge", "e1000", "i8042",
-    "ich9-ahci", "ich9-usb-ehci1", "intel-iommu", "ioh3420", "ivshmem-doorbell", "ivshmem-plain", "lsi", "megasas",
-    "mptsas1068", "nec-usb-xhci", "nvdimm", "pc-dimm", "pci-bridge", "pci-ohci", "pcie-pci-bridge", "pcie-root-port",
-    "piix3-usb-uhci", "piix4-usb-uhci", "pvscsi", "pxb", "pxb-pcie", "qemu-xhci", "rtl8139", "tpm-crb", "tpm-tis",
-    "usb-ehci", "usb-redir", "vfio-pci", "vfio-pci.display", "vhost-scsi", "vhost-vsock", "virtio-iommu-pci",
-    "virtio-mem-pci", "virtio-net", "virtio-pci-non-transitional", "virtio-pmem-pci", "virtio-scsi-pci", "vmcoreinfo",
-    "x3130-upstream", "xio3130-downstream",
+    "VGA", "am53c974", "ccid-emulated", "ccid-passthru", "cirrus-vga", "cpu.migratable", "dc390", "dmi-to-pci-bridge",
+    "e1000", "i8042", "ich9-ahci", "ich9-usb-ehci1", "intel-iommu", "ioh3420", "ivshmem-doorbell", "ivshmem-plain",
+    "lsi", "megasas", "mptsas1068", "nec-usb-xhci", "nvdimm", "pc-dimm", "pci-bridge", "pci-ohci", "pcie-pci-bridge",
+    "pcie-root-port", "piix3-usb-uhci", "piix4-usb-uhci", "pvscsi", "pxb", "pxb-pcie", "qemu-xhci", "rtl8139",
+    "tpm-crb", "tpm-tis", "usb-ehci", "usb-redir", "vfio-pci", "vfio-pci.display", "vhost-scsi", "vhost-vsock",
+    "virtio-iommu-pci", "virtio-mem-pci", "virtio-net", "virtio-pci-non-transitional", "virtio-pmem-pci",
+    "virtio-scsi-pci", "vmcoreinfo", "x3130-upstream", "xio3130-downstream",
 }  # fmt: skip
 
 
