@@ -38,6 +38,14 @@ def mdev(words: str = "") -> str:
 
 
 REFUSED: dict[str, Refused] = {
+    "host's input of no device": Refused(
+        "<input type='passthrough' bus='virtio'/>", "/domain/devices/input[1]/source",
+        "Missing evdev path for input device", XML,
+    ),
+    "four certificates": Refused(
+        f"<smartcard mode='host-certificates'>{'<certificate>c</certificate>' * 4}</smartcard>",
+        "/domain/devices/smartcard[1]/certificate", "host-certificates mode needs exactly three certificates", XML,
+    ),
     "packed ring of a VGA": Refused(
         document("<video><driver packed='on'/><model type='vga'/></video>"), "/domain/devices/video[1]/driver/@packed",
         "packed driver option is only supported for virtio devices",

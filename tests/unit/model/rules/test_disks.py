@@ -6,7 +6,20 @@ import pytest
 
 from hostel.errors import ErrorCode
 from support.refused import disk, document
-from support.rules import ARGUMENT, AUTH, BARE, DRIVE, POWER, XML, Refused, check_not_started, check_refused, on, scsi
+from support.rules import (
+    ARGUMENT,
+    AUTH,
+    BARE,
+    DRIVE,
+    INTERNAL,
+    POWER,
+    XML,
+    Refused,
+    check_not_started,
+    check_refused,
+    on,
+    scsi,
+)
 
 LUKS = "<encryption format='luks'><secret type='passphrase' usage='s'/></encryption>"
 
@@ -27,6 +40,26 @@ def lun(more: str) -> str:
 
 
 REFUSED: dict[str, Refused] = {
+    "CD-ROM without a name of a disk": Refused(
+        document(disk("cdrom1", "sata", DRIVE, device="cdrom")), "/domain/devices/disk[1]/target/@dev",
+        "invalid disk target 'cdrom1'",
+    ),
+    "second bus of a SCSI controller": Refused(
+        document(disk("sda", "scsi", "<address type='drive' bus='1'/>")), "/domain/devices/disk[1]/address/@bus",
+        "SCSI controller only supports 1 bus", INTERNAL,
+    ),
+    "target of an IDE disk": Refused(
+        document(disk("hda", "ide", "<address type='drive' target='1'/>")),
+        "/domain/devices/disk[1]/address/@target", "target must be 0 for ide controller",
+    ),
+    "target of a floppy": Refused(
+        document(disk("fda", "fdc", "<address type='drive' target='1'/>", device="floppy")),
+        "/domain/devices/disk[1]/address/@target", "target must be 0 for controller fdc",
+    ),
+    "model of a controller that has none": Refused(
+        "<controller type='fdc' index='0' model='pci-root'/>", "/domain/devices/controller[1]/@model",
+        "Unknown model type 'pci-root'",
+    ),
     "source without a name": Refused(
         net("protocol='rbd'><host name='h'/>"), "/domain/devices/disk[1]/source/@name",
         "missing name for disk source", XML,

@@ -8,6 +8,30 @@ from support.refused import document
 from support.rules import ARGUMENT, DETAIL, INTERNAL, XML, Refused, card, check_not_started, check_refused
 
 REFUSED: dict[str, Refused] = {
+    "server without a port": Refused(
+        "<interface type='server'><source address='127.0.0.1'/></interface>",
+        "/domain/devices/interface[1]/source", "Missing required attribute 'port' in element 'source'", XML,
+    ),
+    "client without a port": Refused(
+        "<interface type='client'><source address='127.0.0.1'/></interface>",
+        "/domain/devices/interface[1]/source", "Missing required attribute 'port' in element 'source'", XML,
+    ),
+    "vhost-user without a mode": Refused(
+        "<interface type='vhostuser'><source type='unix' path='/s'/><model type='virtio'/></interface>",
+        "/domain/devices/interface[1]/source", "Missing required attribute 'mode' in element 'source'", XML,
+    ),
+    "tunnel without a near end": Refused(
+        "<interface type='udp'><source address='127.0.0.1' port='1'/></interface>",
+        "/domain/devices/interface[1]/source/local", "'<local>' element missing for 'udp' socket interface", XML,
+    ),
+    "tunnel without a near port": Refused(
+        "<interface type='udp'><source address='127.0.0.1' port='1'><local address='127.0.0.1'/></source></interface>",
+        "/domain/devices/interface[1]/source/local", "Missing required attribute 'port' in element 'local'", XML,
+    ),
+    "model that is a path": Refused(
+        "<interface type='user'><model type='../x'/></interface>", "/domain/devices/interface[1]/model/@type",
+        "Model name contains invalid characters", ARGUMENT,
+    ),
     "pages of an e1000": Refused(
         document("<interface type='user'><model type='e1000'/><driver page_per_vq='on'/></interface>"),
         "/domain/devices/interface[1]/driver/@page_per_vq", "page_per_vq option is only supported for virtio devices",

@@ -48,7 +48,16 @@ def linked(words: str) -> str:
     return document(body=CELL.replace("</numa>", f"{links}</numa>"))
 
 
+PIN = "<iothreadpin iothread='1' cpuset='0'/>"
 REFUSED: dict[str, Refused] = {
+    "processor that is pinned twice": Refused(
+        document(body="<cputune><vcpupin vcpu='0' cpuset='0'/><vcpupin vcpu='0' cpuset='0'/></cputune>"),
+        "/domain/cputune/vcpupin", "duplicate vcpupin for vcpu '0'", INTERNAL,
+    ),
+    "I/O thread that is pinned twice": Refused(
+        document(body=f"<iothreads>1</iothreads><cputune>{2 * PIN}</cputune>"),
+        "/domain/cputune/iothreadpin", "duplicate iothreadpin for same iothread '1'", INTERNAL,
+    ),
     "name of traffic that is none": Refused(
         document(body="<resource><fibrechannel appid='ä'/></resource>"), "/domain/resource/fibrechannel/@appid",
         "Fibre Channel 'appid' is not a printable string", XML,

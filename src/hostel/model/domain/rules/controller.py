@@ -53,8 +53,7 @@ _OPTIONS: Final = {
 
 
 def _is_model_wrong(controller: Controller) -> bool:
-    known = MODELS.get(controller.type)
-    return controller.model is not None and known is not None and controller.model not in known
+    return controller.model is not None and controller.model not in MODELS.get(controller.type, ())
 
 
 def _target(controller: Controller) -> ControllerTarget:

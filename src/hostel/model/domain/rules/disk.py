@@ -277,6 +277,11 @@ QEMU_DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
         below="/driver/@name",
     ),
     Rule(
+        lambda disk: disk.target.prefix is None,
+        lambda disk: f"invalid disk target '{disk.target.dev}'; write sda, vda, hda or fda, or a later letter",
+        below="/target/@dev",
+    ),
+    Rule(
         lambda disk: disk.geometry is not None and disk.target.bus in (DiskBus.USB, DiskBus.SD),
         lambda disk: f"CHS geometry can not be set for '{disk.target.bus}' bus",
         below="/geometry",
@@ -402,13 +407,24 @@ QEMU_DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
         "/address/@bus",
     ),
     Rule(
+        lambda disk: disk.target.bus == DiskBus.SCSI and _place(disk).bus,
+        lambda _: "SCSI controller only supports 1 bus",
+        ErrorCode.INTERNAL_ERROR,
+        "/address/@bus",
+    ),
+    Rule(
         lambda disk: disk.target.bus == DiskBus.SATA and _place(disk).bus,
         lambda _: "bus must be 0 for sata controller",
         below="/address/@bus",
     ),
     Rule(
-        lambda disk: disk.target.bus in (DiskBus.IDE, DiskBus.FDC, DiskBus.SATA) and _place(disk).target,
-        lambda disk: f"target must be 0 for controller {disk.target.bus}",
+        lambda disk: disk.target.bus == DiskBus.FDC and _place(disk).target,
+        lambda _: "target must be 0 for controller fdc",
+        below="/address/@target",
+    ),
+    Rule(
+        lambda disk: disk.target.bus in (DiskBus.IDE, DiskBus.SATA) and _place(disk).target,
+        lambda disk: f"target must be 0 for {disk.target.bus} controller",
         below="/address/@target",
     ),
     Rule(

@@ -350,6 +350,7 @@ def check_shares(domain: Domain) -> None:
         _check_range(name, getattr(tune, name), *_PERIODS)
     for name in ("quota", "global_quota", "emulator_quota", "iothread_quota"):
         _check_range(name, getattr(tune, name), *_QUOTAS)
+    _check_pins(tune)
     _check_schedulers(domain, tune)
     _check_caches(tune)
 
@@ -358,6 +359,15 @@ def _check_range(name: str, value: int | None, least: int, most: int) -> None:
     if value is not None and value > 0 and not least <= value <= most:
         reason = f"Value of cputune '{name}' must be in range [{least}, {most}]"
         raise ModelError(f"/domain/cputune/{name}", reason, code=_UNSUPPORTED)
+
+
+def _check_pins(tune: Cputune) -> None:
+    vcpus, threads = [pin.vcpu for pin in tune.vcpupins], [pin.iothread for pin in tune.iothreadpins]
+    for name, numbers, words in (("vcpupin", vcpus, "vcpu"), ("iothreadpin", threads, "same iothread")):
+        again = next((number for place, number in enumerate(numbers) if number in numbers[:place]), None)
+        if again is not None:
+            reason = f"duplicate {name} for {words} '{again}'"
+            raise ModelError(f"/domain/cputune/{name}", reason, code=ErrorCode.INTERNAL_ERROR)
 
 
 def _check_schedulers(domain: Domain, tune: Cputune) -> None:
