@@ -154,6 +154,29 @@ def test_the_backing_file_is_looked_at(twins: Twins, command: str) -> None:
             assert (twins.ours / path.relative_to(twins.real)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "create -u -b b -F '' -f qcow2 a 1M",
+        "create -F '' -f qcow2 a 1M",
+        "create -u -b b -f qcow2 -o backing_fmt=,preallocation=x a 1M",
+        "create -u -b b -F '' -f qed a 1M",
+        "create -F no -f qed -o cluster_size=1 a 1M",
+        "create -u -b b -F '' -f qcow a 1M",
+        "create -u -b b -F '' -f vmdk a 1M",
+        "convert -F '' -O qcow2 b a",
+        "convert -B b -F '' -O qcow2 b a",
+        "convert -B b -o backing_fmt= -O qed b a",
+        "convert -F '' -O qcow b a",
+    ],
+)
+def test_no_name_is_no_format_of_a_backing_file(twins: Twins, command: str) -> None:
+    twins.truncate("b", 2 << 20)
+    result = twins.same(command)
+    assert result.code == 1
+    assert not (twins.ours / "a").exists()
+
+
 def test_a_backing_file_needs_its_format(twins: Twins) -> None:
     twins.prepare("qemu-img create -q -f qcow2 q 3M")
     ours = twins.run_ours(["create", "-f", "qcow2", "-b", "q", "a"])

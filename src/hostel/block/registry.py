@@ -171,9 +171,9 @@ def require_backing_format(name: object) -> None:
     """Refuse to write a format that there is not into an image, where it would be in the way of opening it.
 
     Raises:
-        BlockError: there is no such driver (EINVAL); nothing and "" are none to be refused.
+        BlockError: there is no such driver (EINVAL); that none is named is nothing to be refused.
     """
-    if name and not is_driver(str(name)):
+    if name is not None and not is_driver(str(name)):
         raise BlockError(f"Parameter 'backing-fmt' does not accept value '{name}'", errno=errno.EINVAL)
 
 

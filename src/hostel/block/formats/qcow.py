@@ -492,10 +492,10 @@ def _plan(size: int, options: Mapping[str, Value]) -> tuple[Header, bytes]:
     """The header of a new image, and the name that follows it."""
     size = -(-size // SECTOR) * SECTOR
     backing_format = options.get("backing_fmt")
-    if backing_format:
-        from hostel.block.registry import FILES, FILTERS, FORMATS, PROTOCOLS
+    if backing_format is not None:
+        from hostel.block.registry import is_driver
 
-        if not any(backing_format in names for names in (FORMATS, PROTOCOLS, FILES, FILTERS)):
+        if not is_driver(str(backing_format)):
             raise UnknownFormat(f"unrecognized backing format '{backing_format}'")
     encrypted = _read_encryption(options)
     if not size:

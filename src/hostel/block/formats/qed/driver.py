@@ -347,6 +347,7 @@ def _plan(size: int, options: Mapping[str, Value]) -> tuple[Header, bytes]:
     """The header of a new image, and the name that follows it."""
     cluster_size = int(options.get("cluster_size", layout.DEFAULT_CLUSTER))
     table_size = int(options.get("table_size", layout.DEFAULT_TABLE))
+    registry.require_backing_format(options.get("backing_fmt"))
     size = -(-size // SECTOR) * SECTOR
     if not layout.is_power(cluster_size, layout.MIN_CLUSTER, layout.MAX_CLUSTER):
         low, high = layout.MIN_CLUSTER, layout.MAX_CLUSTER
@@ -357,7 +358,6 @@ def _plan(size: int, options: Mapping[str, Value]) -> tuple[Header, bytes]:
     if not layout.is_size(size, cluster_size, table_size):
         limit = layout.max_image_size(cluster_size, table_size)
         raise BlockError(f"{_MAX_SIZE_TEXT} {limit} bytes", errno=22)
-    registry.require_backing_format(options.get("backing_fmt"))
     backing = options.get("backing_file")
     name = b"" if not backing else str(backing).encode(errors="surrogateescape")
     if len(name) > layout.MAX_BACKING_NAME:
