@@ -283,9 +283,9 @@ class FilterDriver(BlockDriver):
         """Zero in the child."""
         self.child.write_zeroes(offset, length, unmap=unmap)
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
         """Whether the child does."""
-        return self.child.zeroes_fast(unmap=unmap)
+        return self.child.zeroes_fast(offset, length, unmap=unmap)
 
     def discard(self, offset: int, length: int) -> None:
         """Discard in the child."""

@@ -314,9 +314,12 @@ class BlockNode(Lockable):
                     self.driver.pwrite(start, _ZEROES[: min(len(_ZEROES), offset + length - start)])
         self._written()
 
-    def zeroes_fast(self, *, unmap: bool = False) -> bool:
-        """Whether zeroing a large range is known to be faster than writing it."""
-        return isinstance(self.driver, FastZeroing) and self.driver.zeroes_fast(unmap=unmap and self.discards)
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool = False) -> bool:
+        """Whether zeroing a range is known to be faster than writing it."""
+        self._check_write(offset, length)
+        with Entry(self):
+            driver = self.driver
+            return isinstance(driver, FastZeroing) and driver.zeroes_fast(offset, length, unmap=unmap and self.discards)
 
     def discard(self, offset: int, length: int) -> None:
         """Give a range's space back where that is possible; what it reads as afterwards is the driver's choice."""

@@ -209,8 +209,8 @@ class Preallocating(Protocol):
 class FastZeroing(Protocol):
     """Knows whether zeroing is faster than writing; of a driver that does not say so it is not expected."""
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
-        """Whether ``write_zeroes`` of a large range writes next to nothing."""
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
+        """Whether ``write_zeroes`` of a range writes next to nothing."""
 
 
 @runtime_checkable

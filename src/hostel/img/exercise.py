@@ -24,7 +24,7 @@ def write_compressed(node: BlockNode, offset: int, data: bytes) -> None:
     A vmdk disk of a kind that has no compressed grains takes any range, and as it is.
 
     Raises:
-        UnsupportedFeature: the format has no compression.
+        UnsupportedFeature: the format has no compression, or not beside an external data file.
         BlockError: the range is not made of whole clusters (EINVAL).
     """
     if node.read_only:
@@ -37,6 +37,8 @@ def write_compressed(node: BlockNode, offset: int, data: bytes) -> None:
         return
     if not isinstance(driver, Compressing):
         raise UnsupportedFeature("Compression not supported for this file format")
+    if "data-file" in driver.children:
+        raise UnsupportedFeature("Images with an external data file have no compressed clusters")
     end = offset + len(data)
     if offset < 0 or end > node.length:
         raise OutOfRange(f"{len(data)} bytes at offset {offset} are outside '{node.filename}'")

@@ -85,9 +85,10 @@ class PreallocateDriver(FilterDriver):
             target = -(-(end + self._size) // self._align) * self._align
             self._file_end = max(self._file_end, end)
             # A host that reserves nothing, or has no room for it, may still have room for the write.
-            if self.child.zeroes_fast():
+            length = target - self._file_end
+            if self.child.zeroes_fast(self._file_end, length):
                 with failures_ignored():
-                    self.child.write_zeroes(self._file_end, target - self._file_end)
+                    self.child.write_zeroes(self._file_end, length)
                     self._file_end = target
 
     def resize(self, size: int, preallocation: Preallocation) -> None:

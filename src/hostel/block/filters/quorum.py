@@ -288,9 +288,11 @@ class QuorumDriver(FilterDriver):
         if offset < end:
             yield Extent(offset, end - offset, Status.DATA | Status.ALLOCATED)
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
         """Whether all copies do."""
-        return bool(self.supports & Supports.ZEROES) and all(copy.zeroes_fast(unmap=unmap) for copy in self._copies)
+        if not self.supports & Supports.ZEROES:
+            return False
+        return all(copy.zeroes_fast(offset, length, unmap=unmap) for copy in self._copies)
 
     def info(self) -> FormatInfo:
         """Nothing that all copies have in common."""

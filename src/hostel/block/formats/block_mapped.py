@@ -78,9 +78,10 @@ class BlockMappedDriver(FormatDriver):
             if run.host >= 0:
                 self._file.write_zeroes(run.host, run.length, unmap=unmap)
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
-        """Whether the child does."""
-        return self._file.zeroes_fast(unmap=unmap)
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
+        """Whether the child does, where there are blocks."""
+        runs = self._runs(offset, length)
+        return all(self._file.zeroes_fast(run.host, run.length, unmap=unmap) for run in runs if run.host >= 0)
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Blocks and zeroes, and what the parent has."""

@@ -104,9 +104,9 @@ class RawDriver(FormatDriver):
         """Where in the child the image begins, bytes."""
         return self._offset
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
         """Whether the child does."""
-        return self._file.zeroes_fast(unmap=unmap)
+        return self._file.zeroes_fast(self._offset + offset, length, unmap=unmap)
 
     def pread(self, offset: int, buf: memoryview) -> None:
         """Read from the child."""

@@ -171,6 +171,6 @@ class SnapshotAccessDriver(FilterDriver):
     def flush(self) -> None:
         """Nothing is written."""
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
         """Nothing is zeroed."""
         return False

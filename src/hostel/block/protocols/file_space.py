@@ -75,7 +75,7 @@ class FileSpace(FileRequests):
         for start in range(offset, end, len(_ZEROES)):
             self.pwrite(start, _ZEROES[: min(len(_ZEROES), end - start)])
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
         """Whether the file system zeroes, as far as is known: a first refusal is remembered."""
         return self._can_zero or (unmap and self._can_punch)
 

@@ -130,7 +130,7 @@ class HostDeviceDriver(FileDriver):
                 return
         self._write_zeroes_out(offset, length)
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
         """Whether the device zeroes, as far as is known."""
         return self._can_zero_out or (unmap and self._can_punch)
 

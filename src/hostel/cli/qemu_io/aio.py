@@ -9,7 +9,7 @@ from typing import Final
 
 from hostel.cli.qemu_io.command import INJECT, BadUsage, Command, CommandError, Given, hexdump, report, size
 from hostel.cli.qemu_io.outstanding import Debugger
-from hostel.cli.qemu_io.request import payload, require_unregistered, vector, write_data, zero
+from hostel.cli.qemu_io.request import payload, read_data, require_unregistered, vector, write_data, zero
 from hostel.cli.qemu_io.session import Session, timed
 
 
@@ -38,7 +38,7 @@ def _aio_read(session: Session, given: Given) -> None:
 
     def request() -> str:
         buffer = bytearray(count)
-        seconds = timed("readv", lambda: node.pread(offset, memoryview(buffer)))
+        seconds = timed("readv", lambda: read_data(node, offset, memoryview(buffer)))
         text = ""
         if pattern is not None and buffer != bytes([pattern]) * count:
             text = f"Pattern verification failed at offset {offset}, {count} bytes\n"

@@ -8,6 +8,7 @@ import os
 import time
 from typing import Final
 
+from hostel.block.chain import rounded_length
 from hostel.block.node import BlockNode
 from hostel.cli.qemu_io.command import (
     MAX_REQUEST,
@@ -22,7 +23,7 @@ from hostel.cli.qemu_io.command import (
     size,
 )
 from hostel.cli.qemu_io.session import Session
-from hostel.errors import BlockError
+from hostel.errors import BlockError, OutOfRange
 from hostel.img import exercise
 from hostel.units import MiB
 
@@ -84,7 +85,7 @@ def read(session: Session, given: Given) -> None:
         require_sectors("count", count)
         seconds = session.timed("read", lambda: exercise.load_vm_state(node, offset, view))
     else:
-        seconds = session.timed("read", lambda: node.pread(offset, view))
+        seconds = session.timed("read", lambda: read_data(node, offset, view))
     _finish_read(session, given, buffer, offset, seconds)
 
 
@@ -95,6 +96,7 @@ def _read_pieces(session: Session, given: Given, offset: int, count: int) -> Non
         raise BadUsage
     skipped, wanted = given.number("s") or 0, given.number("l")
     stop = count if wanted is None else skipped + wanted
+    session.timed("read", lambda: require_inside(session.node, offset, count))
     buffer = bytearray(_PIECE)
     seconds, fits = 0.0, True
     for start in range(0, count, _PIECE):
@@ -130,7 +132,7 @@ def _readv(session: Session, given: Given) -> None:
         raise BadUsage
     offset, count = size(given.operands[0]), vector(given.operands[1:])
     buffer = bytearray(count)
-    seconds = session.timed("readv", lambda: session.node.pread(offset, memoryview(buffer)))
+    seconds = session.timed("readv", lambda: read_data(session.node, offset, memoryview(buffer)))
     _finish_read(session, given, buffer, offset, seconds)
 
 
@@ -192,9 +194,26 @@ def require_unregistered(given: Given) -> None:
         raise CommandError("cannot combine zero write with registered I/O buffer")
 
 
+def require_inside(node: BlockNode, offset: int, count: int) -> None:
+    """Refuse what lies beyond a disk's last sector: a file alone would read as zeroes there, or grow.
+
+    Raises:
+        OutOfRange: it does.
+    """
+    if offset + count > rounded_length(node):
+        raise OutOfRange(f"{count} bytes at offset {offset} are outside '{node.filename}'")
+
+
+def read_data(node: BlockNode, offset: int, view: memoryview) -> None:
+    """Read a part of the disk."""
+    require_inside(node, offset, len(view))
+    node.pread(offset, view)
+
+
 def zero(node: BlockNode, offset: int, count: int, given: Given) -> None:
     """Write zeroes; where ``-n`` is given, only if that is not known to take as long as writing."""
-    if given.has("n") and not node.zeroes_fast(unmap=given.has("u")):
+    require_inside(node, offset, count)
+    if given.has("n") and not node.zeroes_fast(offset, count, unmap=given.has("u")):
         raise BlockError("zeroing would take as long as writing", errno=errno.ENOTSUP)
     node.write_zeroes(offset, count, unmap=given.has("u"))
     if given.has("f"):
@@ -206,6 +225,7 @@ def write_data(node: BlockNode, offset: int, data: bytes, given: Given) -> None:
     if given.has("b"):
         exercise.save_vm_state(node, offset, data)
         return
+    require_inside(node, offset, len(data))
     if given.has("c"):
         exercise.write_compressed(node, offset, data)
         return
@@ -237,9 +257,14 @@ def _flush(session: Session, given: Given) -> None:
 def _discard(session: Session, given: Given) -> None:
     given.require(2)
     offset, count = size(given.operands[0]), length(given.operands[1])
-    seconds = session.timed("discard", lambda: session.node.discard(offset, count))
+    seconds = session.timed("discard", lambda: _discard_data(session.node, offset, count))
     if not given.has("q"):
         session.text(report("discard", offset, count, seconds, parsable=given.has("C")))
+
+
+def _discard_data(node: BlockNode, offset: int, count: int) -> None:
+    require_inside(node, offset, count)
+    node.discard(offset, count)
 
 
 def _sleep(session: Session, given: Given) -> None:

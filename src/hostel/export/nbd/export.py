@@ -105,7 +105,7 @@ class NbdExport:
         Raises:
             BlockError: ENOTSUP, where ``fast`` forbids what would take as long as writing.
         """
-        if fast and not self.node.zeroes_fast(unmap=may_unmap):
+        if fast and not self.node.zeroes_fast(offset, length, unmap=may_unmap):
             raise BlockError("zeroing would take as long as writing", errno=errno.ENOTSUP)
         self.node.write_zeroes(offset, length, unmap=may_unmap)
 

@@ -159,9 +159,10 @@ class Qcow2Driver(FormatDriver):
         self._below()
         self._guest.write_zeroes(offset, length, unmap=unmap)
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
-        """Whether there is a word for a cluster of zeroes: from version 3 on."""
-        return self._image.header.version >= 3
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
+        """Whether table entries say it all: from version 3 on there is a word for a cluster of zeroes."""
+        self._below()
+        return self._image.header.version >= 3 and self._guest.zeroes_by_entries(offset, length)
 
     def discard(self, offset: int, length: int) -> None:
         """Give whole clusters back."""

@@ -348,16 +348,29 @@ class Guest:
         image = self.image
         size = image.geometry.subcluster_size
         start = offset - offset % size
-        stop, end = min(start + size, image.size), offset + length
-        if image.header.version < 3:
+        if image.header.version < 3 or not self._is_zero_around(offset, length):
             return False
-        if next(runs(image, start, 1)).kind in (Kind.DATA, Kind.COMPRESSED):
-            return False
-        if not self._is_zero_below(start, offset - start) or not self._is_zero_below(end, stop - end):
-            return False
-        self._zero_external(start, stop - start)
+        self._zero_external(start, min(size, image.size - start))
         self._zero_unit(start)
         return True
+
+    def _is_zero_around(self, offset: int, length: int) -> bool:
+        """Whether the cluster (or subcluster) that a range is a part of has no data, and else reads as zeroes."""
+        size = self.image.geometry.subcluster_size
+        start = offset - offset % size
+        stop, end = min(start + size, self.image.size), offset + length
+        if next(runs(self.image, start, 1)).kind in (Kind.DATA, Kind.COMPRESSED):
+            return False
+        return self._is_zero_below(start, offset - start) and self._is_zero_below(end, stop - end)
+
+    def zeroes_by_entries(self, offset: int, length: int) -> bool:
+        """Whether zeroing a range takes entries alone: no part of a cluster (or subcluster) at its ends is written."""
+        size, end = self.image.geometry.subcluster_size, offset + length
+        first = min(-(-offset // size) * size, end)
+        last = end if end >= self.image.size else max(first, end - end % size)
+        return all(
+            self._is_zero_around(start, stop - start) for start, stop in ((offset, first), (last, end)) if start < stop
+        )
 
     def _zero_unit(self, offset: int) -> None:
         """Zero the cluster, or subcluster, at ``offset``, which has no data."""

@@ -115,7 +115,7 @@ class QedDriver(ClusteredDriver):
         """The virtual size in bytes."""
         return int(self.header.image_size)
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
         """There is a word for a cluster of zeroes."""
         return True
 

@@ -189,11 +189,11 @@ class VmdkDriver(FormatDriver):
                 assert isinstance(extent, SparseExtent)
                 extent.write_zeroes(start, size, self._reader(extent), alone=self._below() is None)
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
-        """Whether every extent has a word for a grain of zeroes, or leaves it to a host that zeroes fast."""
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
+        """Whether every extent in a range has a word for a grain of zeroes, or leaves it to a host that zeroes fast."""
         return all(
-            each.file.zeroes_fast(unmap=unmap) if isinstance(each, FlatExtent) else each.has_zero_grains
-            for each in self._image.extents
+            each.zeroes_fast(start, size, unmap=unmap) if isinstance(each, FlatExtent) else each.has_zero_grains
+            for each, start, size in self._image.parts(offset, length)
         )
 
     def _reader(self, extent: VmdkExtent) -> Callable[[int, memoryview], None]:

@@ -123,6 +123,10 @@ class FlatExtent(VmdkExtent):
         """Zero in place."""
         self.file.write_zeroes(self.offset + offset, length, unmap=unmap)
 
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
+        """Whether the file does."""
+        return self.file.zeroes_fast(self.offset + offset, length, unmap=unmap)
+
 
 def refuse_write(extent: VmdkExtent) -> None:
     """Refuse to open an extent for writing that can only be read.

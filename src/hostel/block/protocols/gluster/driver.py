@@ -180,7 +180,7 @@ class GlusterDriver(ProtocolDriver):
         for position in range(offset, offset + length, len(_ZEROES)):
             self.pwrite(position, _ZEROES[: min(len(_ZEROES), offset + length - position)])
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
         """Whether the servers do it; without data to send it is always less than writing."""
         return True
 

@@ -161,7 +161,7 @@ class IscsiDriver(ProtocolDriver):
                 self._can_zero = False
         return self._can_zero
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
         """Whether zeroing gives space back."""
         return unmap and self._can_zero and self._unit.zeroes_thin
 

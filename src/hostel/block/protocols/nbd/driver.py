@@ -186,7 +186,7 @@ class NbdDriver(ProtocolDriver):
             for position in range(start, end, len(_ZEROES)):
                 self.pwrite(position, _ZEROES[: min(len(_ZEROES), end - position)])
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
         """Whether the server zeroes; what that costs it is its own affair."""
         return bool(self._export.flags & ExportFlag.SEND_WRITE_ZEROES)
 

@@ -161,7 +161,7 @@ class RbdDriver(ProtocolDriver):
         self._grow(offset + length)
         self._image.write_zeroes(offset, length, unmap=unmap)
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
         """Whether whole objects are dropped."""
         return unmap
 

@@ -137,7 +137,7 @@ class SheepdogDriver(ProtocolDriver):
                         self._vdi.write(position, _ZEROES[: min(len(_ZEROES), stop - position)])
             offset = stop
 
-    def zeroes_fast(self, *, unmap: bool) -> bool:
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
         """Whether whole objects are given back."""
         return unmap
 
