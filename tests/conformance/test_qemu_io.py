@@ -120,6 +120,21 @@ def test_machine_state_is_that_of_the_image_below_a_filter(tmp_path: Path, above
     assert both(tmp_path, "--image-opts", *lines, image)[0] == 0
 
 
+def test_machine_state_below_blkverify_is_that_of_the_copy(tmp_path: Path) -> None:
+    for name in ("copy", "disk"):
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", name, "1M"], cwd=tmp_path, check=True, timeout=60)
+    image = "driver=blkverify,raw.driver=qcow2,raw.file.filename=copy,test.driver=qcow2,test.file.filename=disk"
+    line = "write -b -P 7 0 512"
+    assert run(OURS, tmp_path, "--image-opts", "-c", line, image) == (
+        0,
+        "wrote 512/512 bytes at offset 0\n512 bytes, 1 ops; T\n",
+        "",
+    )
+    for command in (("qemu-io",), OURS):
+        assert run(command, tmp_path, "--image-opts", "-c", "read -b -P 7 0 512", image)[0] == 0
+    assert run(("qemu-io",), tmp_path, "-f", "qcow2", "-c", "read -b -P 7 0 512", "copy")[0] == 0
+
+
 def test_machine_state_stays_where_a_disk_grows_that_needs_no_other_table_for_it(tmp_path: Path) -> None:
     lines = commands(
         "write -b -P 1 0 128k", "write -P 2 3M 1M", "truncate 6M", "read -b -P 1 0 128k", "read -P 2 3M 1M",

@@ -78,9 +78,11 @@ def _vm_state_store(node: BlockNode) -> tuple[BlockNode, VmStateStore]:
     """The node that keeps the state, and its driver: filters and raw images leave it to what they stand on."""
     keeper = node
     while not isinstance(keeper.driver, VmStateStore):
-        if keeper.file is None:
+        # Of the two images of blkverify the copy has it.
+        below = keeper.driver.children.get("raw") if keeper.format == "blkverify" else keeper.file
+        if below is None:
             raise UnsupportedFeature(f"'{node.format}' images keep no machine state")
-        keeper = keeper.file
+        keeper = below
     return keeper, keeper.driver
 
 
