@@ -11,37 +11,17 @@ from urllib.parse import urlsplit
 import pytest
 
 from hostel.drivers.remote import transport, uri
+from support.held import write_held
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has ptrace(2) as it is used here")
-
-# Who traces a process is told of its end first, and its parent only after that: as where the kernel cannot end it yet.
-_HELD = """
-import ctypes, os, pathlib, signal, sys, time
-libc = ctypes.CDLL(None, use_errno=True)
-libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
-libc.ptrace.argtypes = [ctypes.c_long] * 4
-libc.prctl(0x59616D61, 2**64 - 1, 0, 0, 0)  # PR_SET_PTRACER, any
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-if os.fork():
-    while True:
-        signal.pause()
-seized = libc.ptrace(0x4206, os.getppid(), 0, 0) == 0  # PTRACE_SEIZE
-os.write(1, b"+" if seized else b"-")
-deadline = time.monotonic() + 30
-while not os.path.exists(sys.argv[1]) and time.monotonic() < deadline:
-    time.sleep(0.02)
-"""
 
 
 def test_a_command_that_cannot_be_ended_does_not_keep_close_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(transport, "_END_SECONDS", 0.2)
-    script, release = tmp_path / "held.py", tmp_path / "release"
-    script.write_text(_HELD)
-    command = tmp_path / "ssh"
-    command.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{script}' '{release}'\n")
-    command.chmod(0o755)
+    command, release = tmp_path / "ssh", tmp_path / "release"
+    write_held(command, release)
     written = f"qemu+ssh://host/system?command={command}"
     found = uri.parse(urlsplit(written), written)
     assert found is not None

@@ -17,6 +17,7 @@ from hostel.errors import ErrorDomain, QmpError, VirtError
 
 _POLL: Final = 0.05  # seconds
 _MEMORY_SECONDS: Final = 600.0
+_END_SECONDS: Final = 5.0
 
 
 def take_memory(qmp: monitor.Monitor, path: Path, offset: int, unpack: Sequence[str]) -> None:
@@ -52,9 +53,17 @@ def _unpacked(descriptor: int, command: Sequence[str]) -> Iterator[int]:
         words = [require(command[0], ErrorDomain.QEMU), *command[1:]]
     except VirtError as error:
         raise QmpError("GenericError", error.message) from error
-    with subprocess.Popen(words, stdin=descriptor, stdout=subprocess.PIPE) as tool:
-        assert tool.stdout is not None
+    reading, writing = os.pipe()
+    try:
         try:
-            yield tool.stdout.fileno()
+            tool = subprocess.Popen(words, stdin=descriptor, stdout=writing)
+        finally:
+            os.close(writing)
+        try:
+            yield reading
         finally:
             tool.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in the kernel, and ends after that
+                tool.wait(_END_SECONDS)
+    finally:
+        os.close(reading)
