@@ -3,63 +3,15 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from support.qemu_io import OURS, both, commands, run
+
 pytestmark = [pytest.mark.requires_tool("qemu-io"), pytest.mark.requires_tool("qemu-img")]
-OURS = (sys.executable, "-m", "hostel", "qemu-io")
-# How long a request took, and what follows from it.
-TIMES = re.compile(r"(?<=ops; ).*\)$|(?<=,1,).*$", re.MULTILINE)
-
-
-def run(command: tuple[str, ...], directory: Path, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
-    done = subprocess.run(
-        [*command, *arguments], cwd=directory, capture_output=True, text=True, timeout=60, input=stdin
-    )
-    return done.returncode, TIMES.sub("T", done.stdout), done.stderr
-
-
-def both(
-    tmp_path: Path, *arguments: str, stdin: str = "", format: str = "qcow2", prompts: bool = True
-) -> tuple[int, str, str]:
-    """Run both tools on equal images; returns what the real one answered, which ours did as well.
-
-    Without ``prompts`` it does not matter how many commands were read before a request had something to say.
-    """
-    answers = []
-    for name, command in (("theirs", ("qemu-io",)), ("ours", OURS)):
-        directory = tmp_path / name
-        directory.mkdir()
-        create = ["qemu-img", "create", "-q", "-f", format, str(directory / "disk"), "4M"]
-        subprocess.run(create, check=True, timeout=60)
-        code, out, errors = run(command, directory, *arguments, stdin=stdin)
-        answers.append((code, out if prompts else out.replace("qemu-io> ", ""), errors))
-        images = [tmp_path / each / "disk" for each in ("theirs", "ours")]
-    assert answers[1] == answers[0]
-    compare = ["qemu-img", "compare", "-f", format, "-F", format, *map(str, images)]
-    subprocess.run(compare, check=True, timeout=60, capture_output=True)
-    shutil.rmtree(tmp_path / "theirs")
-    shutil.rmtree(tmp_path / "ours")
-    return answers[0]
-
-
-def bytes_of(disk: Path) -> bytes:
-    raw = disk.with_suffix(".raw")
-    subprocess.run(
-        ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", disk.name, raw.name],
-        cwd=disk.parent,
-        check=True,
-        timeout=60,
-    )
-    return raw.read_bytes()
-
-
-def commands(*lines: str) -> list[str]:
-    return [word for line in lines for word in ("-c", line)]
 
 
 def test_reading_and_writing(tmp_path: Path) -> None:
@@ -480,57 +432,6 @@ def test_a_large_read_takes_no_memory(tmp_path: Path) -> None:
     assert int(answer.splitlines()[-1]) < 100 << 10  # KiB; the read is ten times as large
 
 
-@pytest.mark.parametrize("format", ["raw", "qcow2"])
-def test_zeroes_that_are_not_to_be_written_out(tmp_path: Path, format: str) -> None:
-    lines = commands(
-        "write -P 1 0 1M", "write -z -n 0 64k", "write -z -n -u 64k 64k", "write -z -n 1k 512", "read -v 0 16"
-    )
-    assert both(tmp_path, "-f", format, *lines, "disk", format=format)[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("options", "lines"),
-    [
-        ("", ("-P 1 0 1M", "-z -n 0 1000", "-z -n 65000 1000", "-z -n 65000 70000", "-z -n 64k 70000", "-z -n 2M 1M")),
-        ("", ("-P 1 0 64k", "-z -n 64k 1000", "-z -n 100000 100000", "-z -n 60k 8k", "-z -n 4194000 304", "-z -n 0 0")),
-        ("", ("-P 1 4128768 64k", "-z -n 4190208 4k", "-z -n 4128768 64k", "-z -u -n 4190208 4k")),
-        ("", ("-P 1 0 64k", "-z 0 64k", "-z -n 1000 1000", "-z -u 0 64k", "-z -n 3k 1k", "-P 2 0 1k", "-z -n 2k 1k")),
-        ("", ("-c 0 64k", "-z -n 0 32k", "-z -n 0 64k")),
-        ("compat=0.10", ("-P 1 0 64k", "-z -n 0 64k", "-z -n 1M 64k")),
-        ("extended_l2=on", ("-P 1 0 64k", "-z -n 0 2k", "-z -n 2k 2k", "-z -n 1k 2k", "-z -n 4k 3k", "-z -n 70000 1k")),
-        ("extended_l2=on", ("-P 1 2k 2k", "-z -n 4100 100", "-z -n 2100 100", "-z -n 0 64k")),
-        ("data_file=data", ("-P 1 0 1M", "-z -n 0 1000", "-z -n 128k 64k", "-z -n 2M 1000", "-c 0 64k", "-c 512 512")),
-        ("data_file=data,data_file_raw=on", ("-P 1 0 1M", "-z -n 0 1000", "-z -n 128k 64k", "-z -n 2M 1000")),
-    ],
-)  # fmt: skip
-def test_zeroes_at_the_ends_of_which_something_would_have_to_be_written_out(
-    tmp_path: Path, options: str, lines: tuple[str, ...]
-) -> None:
-    answers: list[list[tuple[int, str, str]]] = []
-    for command in (("qemu-io",), OURS):
-        create = ["qemu-img", "create", "-q", "-f", "qcow2", *(["-o", options] if options else []), "disk", "4M"]
-        subprocess.run(create, cwd=tmp_path, check=True, timeout=60)
-        answers.append([])
-        for line in lines:
-            before = bytes_of(tmp_path / "disk")
-            answers[-1].append(run(command, tmp_path, "-f", "qcow2", "-c", f"write {line}", "disk"))
-            # The real tool zeroes what lies before the end that it fails at; ours has looked at both ends by then.
-            refused = command == OURS and "failed" in answers[-1][-1][1]
-            assert not refused or bytes_of(tmp_path / "disk") == before
-    assert answers[1] == answers[0]
-
-
-def test_zeroes_over_a_backing_file_that_are_not_to_be_written_out(tmp_path: Path) -> None:
-    lines = ("write -z -n 0 1000", "write -z -n 64k 1000", "write -z -n 130000 1000", "write -z -n 3M 1000")
-    answers = []
-    for command in (("qemu-io",), OURS):
-        for line in ("create -q -f raw base 2M", "create -q -f qcow2 -b base -F raw disk 4M"):
-            subprocess.run(["qemu-img", *line.split()], cwd=tmp_path, check=True, timeout=60)
-        run(("qemu-io",), tmp_path, "-f", "raw", "-c", "write -P 3 0 66000", "base")
-        answers.append([run(command, tmp_path, "-f", "qcow2", "-c", line, "disk") for line in lines])
-    assert answers[1] == answers[0]
-
-
 def test_a_file_without_a_format_ends_with_its_last_sector(tmp_path: Path) -> None:
     lines = commands(
         "read 1000 24", "read 900 200", "read 1024 1", "read 1M 512", "read 0 30M", "read 1025 0", "readv 0 1k 1",
@@ -566,15 +467,6 @@ def test_a_disk_that_keeps_nothing_has_nothing_allocated(tmp_path: Path) -> None
     for options in ("driver=null-co,size=1M", "driver=null-co,size=1M,read-zeroes=on"):
         words = ("--image-opts", *commands("map", "alloc 0 1M"), options)
         assert run(OURS, tmp_path, *words) == run(("qemu-io",), tmp_path, *words)
-
-
-def test_zeroes_that_would_have_to_be_written_out(tmp_path: Path) -> None:
-    answers = [
-        run(command, tmp_path, "-f", "raw", *commands("write -z -n 0 64k", "write -z 0 64k"), "null-co://")
-        for command in (("qemu-io",), OURS)
-    ]
-    assert answers[1] == answers[0]
-    assert "Operation not supported" in answers[0][1] + answers[0][2]
 
 
 @pytest.mark.parametrize(
