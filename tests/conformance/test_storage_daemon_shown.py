@@ -191,6 +191,38 @@ def test_hints_of_a_backup_are_checked(tmp_path: Path) -> None:
     compare(tmp_path, IMAGES, NBD, steps, events=False)
 
 
+def test_hints_of_a_backup_are_checked_after_what_is_said_of_bitmap_and_target(tmp_path: Path) -> None:
+    backup = {"job_id": "j", "device": "base", "target": "other", "sync": "full"}
+    other_mistakes: tuple[dict[str, Any], ...] = (
+        {"target": "base"},
+        {"bitmap": "none", "bitmap_mode": "always"},
+        {"bitmap": "m"},
+        {"bitmap": "m", "bitmap_mode": "never"},
+        {"bitmap_mode": "always"},
+        {"sync": "none", "bitmap": "m", "bitmap_mode": "always"},
+        {"sync": "incremental", "bitmap": "m", "bitmap_mode": "always"},
+        {"filter_node_name": "other"},
+        {"job_id": "-"},
+        {"target": "larger"},
+        {"target": "nosuch"},
+    )
+    steps: list[Step] = [
+        *(add(name) for name in ("base", "other", "larger")),
+        run("block-dirty-bitmap-add", node="base", name="m"),
+        *(
+            run("blockdev-backup", **{**backup, **mistake}, x_perf=perf)
+            for perf in ({"max-workers": 0}, {"max-chunk": -1})
+            for mistake in other_mistakes
+        ),
+        *(
+            run("blockdev-backup", **{**backup, **mistake}, x_perf={"max-chunk": 4096})
+            for mistake in other_mistakes
+            if mistake.get("job_id") != "-"
+        ),
+    ]
+    compare(tmp_path, (*IMAGES, "qemu-img create -q -f qcow2 larger.qcow2 2M"), NBD, steps, events=False)
+
+
 def _dashed(given: dict[str, Any]) -> dict[str, Any]:
     return {key.replace("_", "-"): value for key, value in given.items()}
 

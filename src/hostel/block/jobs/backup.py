@@ -49,14 +49,19 @@ class BackupSettings(NamedTuple):
     Attributes:
         bitmap: see :class:`BackupSync` and :class:`BitmapMode`.
         compress: store what is copied compressed.
+        max_workers: how many copies are under way at once; checked, and else the job's own choice.
+        max_chunk: how much one copies, bytes, 0 for any; likewise.
     """
 
     sync: BackupSync = BackupSync.FULL
     bitmap: RecordingBitmap | None = None
     bitmap_mode: BitmapMode | None = None
     compress: bool = False
+    max_workers: int = 1
+    max_chunk: int = 0
 
 
+_INT_MAX: Final = 2**31 - 1
 _DEFAULTS: Final = BackupSettings()
 
 
@@ -78,14 +83,10 @@ class BackupJob(Job):
     def __init__(
         self, settings: JobSettings, source: BlockNode, target: BlockNode, how: BackupSettings = _DEFAULTS
     ) -> None:
-        if source is target:
-            raise BlockError("Source and target cannot be the same", errno=errno.EINVAL)
+        how = check_backup(source, target, how)
         require_apart(source, target)
-        how = settle_bitmap(how)
-        if how.compress and not _stores_compressed(target):
-            raise UnsupportedFeature(f"Compression is not supported for this drive {target.name}")
-        if rounded_length(source) != rounded_length(target):
-            raise BlockError("Source and target image have different sizes", errno=errno.EINVAL)
+        if 0 < how.max_chunk < (unit := copy_unit(target)):
+            raise _invalid(f"Required max-chunk ({how.max_chunk}) is less than backup cluster size ({unit})")
         self._source, self._target, self._how = source, target, how
         self._copy: BlockCopy | None = None
         self._filter: BackupFilter | None = None
@@ -229,6 +230,26 @@ def require_named(sync: BackupSync, mode: BitmapMode | None, *, named: bool) -> 
         raise _invalid(f"must provide a valid bitmap name for '{sync.value}' sync mode")
     if sync is BackupSync.INCREMENTAL and mode not in (None, BitmapMode.ON_SUCCESS):
         raise _invalid("Bitmap sync mode must be 'on-success' when using sync mode 'incremental'")
+
+
+def check_backup(source: BlockNode, target: BlockNode, how: BackupSettings) -> BackupSettings:
+    """Check what can be said before anything is made, in QEMU's order and words; the settings without synonyms.
+
+    Raises:
+        BlockError: the settings contradict each other, or do not fit the nodes.
+    """
+    how = settle_bitmap(how)
+    if source is target:
+        raise _invalid("Source and target cannot be the same")
+    if how.compress and not _stores_compressed(target):
+        raise UnsupportedFeature(f"Compression is not supported for this drive {target.name}")
+    if not 1 <= how.max_workers <= _INT_MAX:
+        raise _invalid(f"max-workers must be between 1 and {_INT_MAX}")
+    if how.max_chunk < 0:
+        raise _invalid("max-chunk must be zero (which means no limit) or positive")
+    if rounded_length(source) != rounded_length(target):
+        raise _invalid("Source and target image have different sizes")
+    return how
 
 
 def settle_bitmap(how: BackupSettings) -> BackupSettings:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hostel.block.jobs.backup import BackupJob, BackupSettings, BackupSync, BitmapMode, require_named
+from hostel.block.jobs.backup import BackupJob, BackupSettings, BackupSync, BitmapMode, check_backup, require_named
 from hostel.block.jobs.bitmaps import RecordingBitmap, named_bitmap
-from hostel.block.jobs.block_copy import copy_unit
 from hostel.block.jobs.commit import CommitJob
 from hostel.block.jobs.event import JobEvent
 from hostel.block.jobs.job import Job, JobSettings
@@ -43,7 +42,6 @@ _POLICIES: Final = tuple(policy.value for policy in OnError)
 _MADE_AS_NODES: Final = ("copy-before-write", "copy-on-read")  # of which QEMU says so where that fails
 _ENDS: Final = ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED")  # told when the job has left the graph
 _OVER: Final = ("concluded", "null")
-_INT_MAX: Final = 2**31 - 1
 
 
 def node_of(daemon: Daemon, name: str, *, by_class: bool = False) -> BlockNode:
@@ -394,25 +392,22 @@ def make_backup(
     """Make a backup; see :func:`make_job`."""
     mode = BitmapMode(given["bitmap-mode"]) if "bitmap-mode" in given else None
     require_named(BackupSync(given["sync"]), mode, named="bitmap" in given)
-    _check_perf(given.get("x-perf", {}), target)
-    how = BackupSettings(BackupSync(given["sync"]), _bitmap(source, given), mode, given.get("compress", False))
+    perf = given.get("x-perf", {})
+    how = BackupSettings(
+        BackupSync(given["sync"]),
+        _bitmap(source, given),
+        mode,
+        given.get("compress", False),
+        max_workers=perf.get("max-workers", 1),
+        max_chunk=perf.get("max-chunk", 0),
+    )
+    check_backup(source, target, how)
     return make_job(
         daemon,
         given,
         Needs("copy-before-write", source, lambda job, name: of_backup(job, name, source, target), owned, transaction),
         lambda settings, _: BackupJob(settings, source, target, how),
     )
-
-
-def _check_perf(perf: Mapping[str, Any], target: BlockNode) -> None:
-    """Refuse what QEMU refuses of the hints of a backup; how much is copied at once is the job's own choice."""
-    if not 1 <= perf.get("max-workers", 1) <= _INT_MAX:
-        raise generic(f"max-workers must be between 1 and {_INT_MAX}")
-    chunk, unit = perf.get("max-chunk", 0), copy_unit(target)
-    if chunk < 0:
-        raise generic("max-chunk must be zero (which means no limit) or positive")
-    if 0 < chunk < unit:
-        raise generic(f"Required max-chunk ({chunk}) is less than backup cluster size ({unit})")
 
 
 _JOB: Final = (
