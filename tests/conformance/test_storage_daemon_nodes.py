@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -218,3 +221,57 @@ def test_nodes_are_opened_again_as_by_qemu(tmp_path: Path) -> None:
     compare(tmp_path, prepare, words, REOPENED)
     for line in ("qemu-img check -q o.qcow2", "qemu-img check -q base2.qcow2"):
         subprocess.run(line.split(), cwd=tmp_path / "ours", check=True, timeout=60)
+
+
+def test_a_disk_of_a_server_is_opened_again_on_its_connection(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        subprocess.run(["qemu-img", "create", "-q", "-f", "raw", name, "1M"], cwd=tmp_path, check=True, timeout=60)
+    disk: dict[str, object] = {
+        "driver": "nbd",
+        "node-name": "n",
+        "server": {"type": "unix", "path": str(tmp_path / "a.sock")},
+    }
+    fixed: dict[str, object] = {
+        **disk,
+        "node-name": "f",
+        "read-only": True,
+        "server": {"type": "unix", "path": str(tmp_path / "b.sock")},
+    }
+    below: dict[str, object] = {"driver": "raw", "node-name": "r", "file": {**disk, "node-name": "m"}}
+    steps: list[Step] = [
+        ("blockdev-add", disk),
+        reopened(disk),
+        reopened({**disk, "read-only": True, "cache": {"direct": True, "no-flush": True}}),
+        NODES,
+        *(reopened({**disk, name: value}) for name, value in (("export", "x"), ("reconnect-delay", 3))),
+        reopened({**disk, "server": {"type": "unix", "path": "other"}}),
+        reopened(disk),
+        NODES,
+        ("blockdev-add", fixed),
+        *(reopened({**fixed, **how}) for how in ({}, {"detect-zeroes": "on"}, {"read-only": False})),
+        reopened({**fixed, "read-only": False, "auto-read-only": True}),
+        NODES,
+        ("blockdev-add", below),
+        reopened({**below, "read-only": True}),
+        reopened({**below, "file": "m"}),
+        NODES,
+    ]
+    with contextlib.ExitStack() as stack:
+        for name, words in (("a", ["-e", "8"]), ("b", ["-r"])):
+            command = ["qemu-nbd", "-t", "-f", "raw", *words, "-k", str(tmp_path / f"{name}.sock"), name]
+            stack.enter_context(started(command, tmp_path / f"{name}.sock", tmp_path))
+        compare(tmp_path, (), (), steps)
+
+
+@contextlib.contextmanager
+def started(command: list[str], sock: Path, folder: Path) -> Iterator[None]:
+    with subprocess.Popen(command, cwd=folder) as process:
+        try:
+            until = time.monotonic() + 20
+            while not sock.exists():
+                assert process.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            yield
+        finally:
+            process.kill()

@@ -13,10 +13,10 @@ from threading import Event
 from typing import Any, Final, Self, TypeVar
 
 from hostel.block import objects
-from hostel.block.driver import FormatInfo, OpenMode, Supports, Threading
+from hostel.block.driver import Cache, FormatInfo, OpenMode, Supports, Threading
 from hostel.block.extent import Extent, Status
 from hostel.block.interruption import breaks_in
-from hostel.block.powers import Preallocation
+from hostel.block.powers import ModeChange, Preallocation
 from hostel.block.protocol import ProtocolDriver
 from hostel.block.protocols.nbd import address
 from hostel.block.protocols.nbd.connection import Connection, ConnectionLost, Security, negotiate
@@ -89,6 +89,18 @@ class NbdDriver(ProtocolDriver):
             BlockError: the server cannot be reached, or refuses; the text is QEMU's.
         """
         return cls(address.convert(options), mode, creating=creating)
+
+    def reopened(self, change: ModeChange) -> NbdDriver:
+        """Itself: the connection stays.
+
+        Raises:
+            BlockError: the server only lets read; also where ``auto-read-only`` would have it opened so, as in QEMU.
+        """
+        mode = change(OpenMode(cache=Cache(no_flush=self._no_flush)))
+        if self._export.flags & ExportFlag.READ_ONLY and not mode.read_only:
+            raise BlockError("Can't reopen read-only NBD mount as read/write", errno=errno.EINVAL)
+        self._read_only, self._no_flush = mode.read_only, mode.cache.no_flush
+        return self
 
     def _connect(self, until: float, given_up: Event | None = None) -> Connection:
         """Connect, again and again until a moment of the monotonic clock or until it is given up, at least once."""
