@@ -13,7 +13,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from hostel.drivers.base import DestroyFlag, DomainRef, DomainState, ShutoffReason
+from hostel.drivers.base import DestroyFlag, DomainRef, DomainState, DomainXmlFlag, ShutoffReason
+from hostel.drivers.base.backup import JobType
+from hostel.drivers.base.counting import ControlState
+from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.dumping import DumpFlag, DumpFormat
 from hostel.drivers.events import BlockJobStatus, Lifecycle
 from hostel.drivers.qemu import calls, dumping, monitor, process, running
@@ -23,6 +26,7 @@ from hostel.drivers.qemu.machines import GLANCE
 from hostel.drivers.qemu.monitor import connect
 from hostel.drivers.qemu.status import Plug, Status
 from hostel.errors import ErrorCode, VirtError
+from hostel.model.domain.metadata import MetadataType
 from hostel.objects import Connection
 from hostel.objects.event import EventStream
 from support.session import copy_disk, disk, domain_xml, held
@@ -142,6 +146,41 @@ def test_a_qemu_that_hangs_is_destroyed_at_once_though_other_calls_wait_for_it(
     machine.driver.domain_create(machine.ref)
     os.kill(machine.status.pid, signal.SIGKILL)  # what was said of the run before is not said of this one
     assert machine.driver.domain_get_state(machine.ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.CRASHED)
+
+
+def test_what_needs_no_qemu_is_done_at_once_while_one_hangs_and_has_a_job(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (calls, running):
+        monkeypatch.setattr(module, "ANSWER_SECONDS", 60.0)
+    driver, ref, note = machine.driver, machine.ref, int(MetadataType.DESCRIPTION)
+    before = driver.domain_get_block_info(ref, "vda")
+    machine.copy()
+    with machine.hanging():
+        begun = time.monotonic()
+        driver.domain_set_metadata(ref, note, "stored", None, None, Affect.CONFIG)
+        driver.domain_set_metadata(ref, note, "live", None, None, Affect.LIVE)
+        driver.domain_set_memory_flags(ref, 16 << 10, Affect.CONFIG)
+        driver.domain_attach_device_flags(ref, disk(machine.home / "more.img", dev="vdb"), Affect.CONFIG)
+        assert driver.domain_list_all_snapshots(ref) == [] and driver.domain_list_all_checkpoints(ref) == []
+        with machine.driver._machines.locked("guest"):  # as one does who waits for it
+            assert driver.domain_get_metadata(ref, note, None, Affect.CONFIG) == "stored"
+            assert driver.domain_get_metadata(ref, note, None, Affect.CURRENT) == "live"
+            assert driver.domain_get_vcpus_flags(ref, Affect.CURRENT) == 1
+            assert driver.domain_get_numa_parameters(ref, Affect.LIVE)["numa_mode"] == 0
+            assert driver.domain_get_vcpu_pin_info(ref, 1, 1, Affect.CURRENT).total == 1
+            assert driver.domain_block_peek(ref, "vda", 0, 4) == bytes(4)
+            assert len(driver.domain_get_cpu_stats(ref, 3, -1, 1).parameters) == 3
+            assert driver.domain_migrate_get_max_speed(ref) > 0
+            assert time.monotonic() - begun < 5
+            assert driver.domain_get_control_info(ref).state == ControlState.OCCUPIED
+        assert driver.domain_get_block_info(ref, "vda") == before
+        assert driver.domain_get_control_info(ref).state == ControlState.ERROR
+        assert driver.domain_get_job_stats(ref) == (JobType.NONE, {})
+        assert time.monotonic() - begun < 15
+    assert [job.disk for job in machine.status.jobs] == ["vda"]
+    definition = driver.domain_get_xml_desc(ref, DomainXmlFlag.INACTIVE)
+    assert "vdb" in definition and "<currentMemory unit='KiB'>16384<" in definition
 
 
 def test_a_qemu_that_hangs_and_has_a_job_is_not_killed_gracefully(machine: Machine) -> None:

@@ -86,6 +86,7 @@ class Calls:
         asks_agent: bool = False,
         ends: bool = False,
         wait: float = LOCK_SECONDS,
+        patience: float | None = None,
     ) -> Iterator[Running]:
         """Hold a running machine, with what earlier operations left behind put right.
 
@@ -95,12 +96,12 @@ class Calls:
             asks_agent: whether it is for its agent, about which libvirt's own driver says that it does not run.
             ends: whether it is to be ended, as below.
             wait: how many seconds an operation has to end that has the domain.
+            patience: how many seconds QEMU has for each answer, as below.
 
         Raises:
             DomainHeld: it does not.
             VirtError: ``OPERATION_INVALID`` when it does not run, ``NO_DOMAIN`` when there is none.
         """
-        patience = 2 * GLANCE if ends else ANSWER_SECONDS
         with self._machines.locked(domain.name, wait), self._held(domain, timeout=patience, ends=ends) as machine:
             if machine is None:
                 if self._machines.definition(domain.name) is None:
@@ -112,13 +113,16 @@ class Calls:
 
     @contextlib.contextmanager
     def _held(
-        self, domain: DomainRef, *, timeout: float = ANSWER_SECONDS, ends: bool = False
+        self, domain: DomainRef, *, timeout: float | None = None, asks: bool = True, ends: bool = False
     ) -> Iterator[Running | None]:
         """The machine, or None while it does not run; the caller holds the domain's lock.
 
         Args:
             domain: which.
-            timeout: how many seconds QEMU has for each answer; what is to be put right has more once one has come.
+            timeout: how many seconds QEMU has for each answer, where not as usual; once one has come it has as many as
+                usual for what is to be put right.
+            asks: whether QEMU is to be asked. Else what is left is put right only where it says whether the machine, or
+                its definition, is to stay.
             ends: whether it is to be ended, also where QEMU does not answer: what is left is then left as it is.
         """
         status = self._machines.live(domain.name)
@@ -126,18 +130,10 @@ class Calls:
         if status is None:
             yield None
             return
+        timeout = ANSWER_SECONDS if timeout is None else timeout
         machine = Running(self._machines, status, self._launcher, timeout=timeout)
         try:
-            if (
-                status.jobs
-                or status.plugs
-                or status.backup is not None
-                or status.dump
-                or not all(lock.sure for lock in status.locks)
-                or status.ending in ("merging",)
-                or status.ending.startswith("saved:")
-                or (status.migration is not None and not is_leased(self._machines.lease(domain.name)))
-            ):
+            if self._may_end(status) or (asks and _is_unsettled(status)):
                 from hostel.drivers.qemu.recovery import recover
 
                 machine.patient()
@@ -154,6 +150,12 @@ class Calls:
         finally:
             machine.close()
 
+    def _may_end(self, status: Status) -> bool:
+        """Whether something was left of which follows whether the machine, or its definition, is to stay."""
+        if status.migration is not None and not is_leased(self._machines.lease(status.domain.name)):
+            return True
+        return status.ending == "merging" or status.ending.startswith("saved:")
+
     def _check_is(self, domain: DomainRef) -> None:
         """Refuse a domain that is gone, and whose name another one has by now; the caller holds its lock.
 
@@ -165,27 +167,47 @@ class Calls:
             raise no_domain(f"uuid '{domain.uuid}' ({domain.name})")
 
     @contextlib.contextmanager
-    def _both(self, domain: DomainRef, affect: Affect, *, moving: bool = False) -> Iterator[Both]:
-        """Hold what a change applies to (``virDomainObjUpdateModificationImpact``); ``moving`` as above.
+    def _both(self, domain: DomainRef, affect: Affect, *, moving: bool = False, asks: bool = True) -> Iterator[Both]:
+        """Hold what a change applies to; ``moving`` and ``asks`` as above. A definition's own change asks no QEMU.
 
         Raises:
             VirtError: ``OPERATION_INVALID`` when it asks for what is not there.
         """
-        with self._machines.locked(domain.name), self._held(domain) as machine:
+        asks = asks and affect != Affect.CONFIG
+        with self._machines.locked(domain.name), self._held(domain, asks=asks) as machine:
             if machine is None:
                 self._settle_snapshots(domain.name)
-            definition = self._machines.definition(domain.name)
-            if machine is None and definition is None:
-                raise no_domain(f"name '{domain.name}'")
-            if not affect:
-                affect = Affect.LIVE if machine is not None else Affect.CONFIG
-            if affect & Affect.LIVE and machine is None:
-                raise not_running()
-            if affect & Affect.CONFIG and definition is None:
-                raise not_stored()
+            both = self._meant(domain, affect, machine)
             if machine is not None and not moving:
                 check_still(machine)
-            yield Both(machine if affect & Affect.LIVE else None, definition if affect & Affect.CONFIG else None)
+            yield both
+
+    def _written(self, domain: DomainRef, affect: Affect) -> Both:
+        """What a question is about that documents answer: as for libvirt, no operation and no QEMU is waited for.
+
+        Raises:
+            VirtError: ``OPERATION_INVALID`` when it asks for what is not there.
+        """
+        machines, name = self._machines, domain.name
+        self._check_is(domain)
+        status = machines.seen(name)
+        if status is None and machines.statuses.has(name):  # it ends or begins, or nobody can read it
+            with contextlib.suppress(DomainHeld), machines.locked(name, GLANCE):
+                status = machines.live(name)
+        return self._meant(domain, affect, Running(machines, status, self._launcher) if status is not None else None)
+
+    def _meant(self, domain: DomainRef, affect: Affect, machine: Running | None) -> Both:
+        """What a call is about (``virDomainObjUpdateModificationImpact``)."""
+        definition = self._machines.definition(domain.name)
+        if machine is None and definition is None:
+            raise no_domain(f"name '{domain.name}'")
+        if not affect:
+            affect = Affect.LIVE if machine is not None else Affect.CONFIG
+        if affect & Affect.LIVE and machine is None:
+            raise not_running()
+        if affect & Affect.CONFIG and definition is None:
+            raise not_stored()
+        return Both(machine if affect & Affect.LIVE else None, definition if affect & Affect.CONFIG else None)
 
     def _settle_snapshots(self, name: str) -> None:
         """End what was begun with the snapshots of a domain that does not run; the caller holds its lock.
@@ -319,6 +341,12 @@ class Calls:
         name_volumes(definition)
         with self._machines.definitions.locked():
             self._machines.definitions.write(definition.name, definition.format())
+
+
+def _is_unsettled(status: Status) -> bool:
+    """Whether something was left of a machine that QEMU is to be asked about."""
+    is_under_way = status.jobs or status.plugs or status.backup is not None or status.dump
+    return bool(is_under_way) or not all(lock.sure for lock in status.locks)
 
 
 def check_still(machine: Running) -> None:

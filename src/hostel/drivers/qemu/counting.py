@@ -11,9 +11,9 @@ from hostel.drivers.base.machine import VcpuFlag
 from hostel.drivers.counting import check_one, vcpus
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.agent import open_agent
-from hostel.drivers.qemu.calls import Calls, no_domain
+from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.inside import online
-from hostel.drivers.qemu.machines import not_running
+from hostel.drivers.qemu.machines import GLANCE, DomainHeld
 from hostel.drivers.qemu.running import Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
@@ -27,29 +27,21 @@ class CountingCalls(Calls):
     def domain_get_vcpus_flags(self, domain: DomainRef, affect: Affect, flags: VcpuFlag = VcpuFlag.NONE) -> int:
         """How many processors the running domain has, or its definition."""
         check_one(affect)
+        if not flags & VcpuFlag.GUEST:
+            return vcpus(self._written(domain, affect).current, flags)
         with self._both(domain, affect, moving=True) as both:
-            if flags & VcpuFlag.GUEST:
-                return _in_guest(both.running, flags)
-            return vcpus(both.current, flags)
+            return _in_guest(both.running, flags)
 
     def domain_get_control_info(self, domain: DomainRef) -> ControlInfo:
         """Whether QEMU's monitor answers, and nobody holds the domain."""
         try:
-            with self._machines.locked(domain.name, _PATIENCE):
-                if self._machines.live(domain.name) is None:
-                    if self._machines.definition(domain.name) is None:
-                        raise no_domain(f"name '{domain.name}'")
-                    raise not_running()
-        except VirtError as error:
-            if error.code is not ErrorCode.OPERATION_TIMEOUT:
-                raise
-            return ControlInfo(ControlState.OCCUPIED)
-        try:
-            with self._running(domain, moving=True) as machine:
+            with self._running(domain, moving=True, wait=_PATIENCE, patience=2 * GLANCE) as machine:
                 machine.ask("query-name")
+        except DomainHeld:
+            return ControlInfo(ControlState.OCCUPIED)
         except VirtError as error:
-            if error.code is ErrorCode.OPERATION_INVALID:
-                raise  # it has ended meanwhile
+            if error.code in (ErrorCode.OPERATION_INVALID, ErrorCode.NO_DOMAIN):
+                raise
             return ControlInfo(ControlState.ERROR, _MONITOR)
         return ControlInfo(ControlState.OK)
 

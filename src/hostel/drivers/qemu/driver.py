@@ -50,7 +50,7 @@ from hostel.drivers.qemu.inside import InsideCalls
 from hostel.drivers.qemu.jobinfo import DomainJobCalls
 from hostel.drivers.qemu.lifecycle import LifecycleCalls
 from hostel.drivers.qemu.lockmanager import holding
-from hostel.drivers.qemu.machines import LOCK_SECONDS, DomainHeld, Machines, failed, invalid
+from hostel.drivers.qemu.machines import GLANCE, LOCK_SECONDS, DomainHeld, Machines, failed, invalid
 from hostel.drivers.qemu.message import MessageCalls
 from hostel.drivers.qemu.metadata import MetadataCalls
 from hostel.drivers.qemu.migration.sweeping import sweep
@@ -354,7 +354,7 @@ class QemuDriver(
 
     def _destroy(self, domain: DomainRef, *, kill: bool, wait: float = LOCK_SECONDS) -> None:
         """End QEMU, with the domain's lock; ``wait`` is how many seconds an operation has to end that has it."""
-        with self._running(domain, moving=True, ends=True, wait=wait) as machine:
+        with self._running(domain, moving=True, ends=True, wait=wait, patience=2 * GLANCE) as machine:
             status = machine.status
             with contextlib.suppress(VirtError):  # a disk that is full keeps nobody from ending a machine
                 machine.save(ending="destroyed")

@@ -15,14 +15,13 @@ class MetadataCalls(Calls):
     def domain_get_metadata(self, domain: DomainRef, kind: int, uri: str | None, affect: Affect) -> str:
         """What is written on the running domain, or on its definition."""
         check_one(affect)
-        with self._both(domain, affect) as both:
-            return look(both.current, kind, uri)
+        return look(self._written(domain, affect).current, kind, uri)
 
     def domain_set_metadata(
         self, domain: DomainRef, kind: int, text: str | None, key: str | None, uri: str | None, affect: Affect
     ) -> None:
         """Write on the running domain, on its definition, or on both."""
-        with self._both(domain, affect) as both:
+        with self._both(domain, affect, asks=False) as both:
             documents = [both.running.domain if both.running is not None else None, both.definition]
             for document in filter(None, documents):
                 change(document, kind, text, key, uri)

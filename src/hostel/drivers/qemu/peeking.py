@@ -31,24 +31,23 @@ class PeekCalls(Calls):
     def domain_block_peek(self, domain: DomainRef, path: str, offset: int, size: int) -> bytes:
         """What is in the file or device of a raw disk."""
         check_size(size, ErrorDomain.QEMU)
-        with self._both(domain, Affect.CURRENT) as both:
-            disk = find_disk(both.current, path)
-            format = disk.driver.type if disk.driver is not None else None
-            if format not in (None, "raw"):
-                what = f"peeking is only supported for disk with 'raw' format not '{format}'"
-                raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
-            source = (disk.source.file or disk.source.dev) if disk.source is not None else None
-            if source is None:
-                what = "storage file reading is not supported for this storage type"
-                raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+        disk = find_disk(self._written(domain, Affect.CURRENT).current, path)
+        format = disk.driver.type if disk.driver is not None else None
+        if format not in (None, "raw"):
+            what = f"peeking is only supported for disk with 'raw' format not '{format}'"
+            raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
+        source = (disk.source.file or disk.source.dev) if disk.source is not None else None
+        if source is None:
+            what = "storage file reading is not supported for this storage type"
+            raise fault(ErrorCode.INTERNAL_ERROR, what, ErrorDomain.QEMU)
+        try:
+            descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             try:
-                descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-                try:
-                    data = os.pread(descriptor, size, min(offset, 2**63 - 1 - size))
-                finally:
-                    os.close(descriptor)
-            except OSError as error:
-                raise system_fault(error, f"cannot read '{source}'", ErrorDomain.QEMU) from error
+                data = os.pread(descriptor, size, min(offset, 2**63 - 1 - size))
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise system_fault(error, f"cannot read '{source}'", ErrorDomain.QEMU) from error
         if len(data) < size:
             what = f"'{path}' starting from {offset} has only {len(data)} bytes available"
             raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)

@@ -202,7 +202,7 @@ class SaveCalls(Calls):
     def domain_managed_save_remove(self, domain: DomainRef) -> None:
         """Remove the saved memory."""
         saved = self._machines.saved(domain.name)
-        with self._machines.locked(domain.name), self._held(domain):
+        with self._machines.locked(domain.name), self._held(domain, asks=False):
             try:
                 saved.stat()  # where there is none, libvirt fails too
                 savefile.remove(saved)

@@ -64,14 +64,13 @@ class StatisticsCalls(Calls):
 
     def domain_interface_stats(self, domain: DomainRef, device: str) -> InterfaceStats:
         """Counters of an interface, which the host has."""
-        with self._running(domain, moving=True) as machine:
-            for interface in machine.domain.devices.interfaces:
-                mac = interface.mac.address if interface.mac is not None else ""
-                name = _name(interface)
-                if device.lower() == mac.lower() or device == name:
-                    break
-            else:
-                raise fault(ErrorCode.INVALID_ARG, f"'{device}' is not a known interface", ErrorDomain.DOMAIN)
+        for interface in self._written(domain, Affect.LIVE).current.devices.interfaces:
+            mac = interface.mac.address if interface.mac is not None else ""
+            name = _name(interface)
+            if device.lower() == mac.lower() or device == name:
+                break
+        else:
+            raise fault(ErrorCode.INVALID_ARG, f"'{device}' is not a known interface", ErrorDomain.DOMAIN)
         if name is None:
             raise fault(ErrorCode.INTERNAL_ERROR, "Interface name not provided", ErrorDomain.NONE)
         if interface.type == InterfaceType.VHOSTUSER:

@@ -45,13 +45,17 @@ class BackupCalls(Calls):
     """Implements the protocols of :mod:`hostel.drivers.base.backup`."""
 
     @contextlib.contextmanager
-    def _checkpoints(self, domain: DomainRef) -> Iterator[tuple[Checkpoints, Running | None]]:
+    def _checkpoints(self, domain: DomainRef, *, asks: bool = True) -> Iterator[tuple[Checkpoints, Running | None]]:
+        """Hold a domain and what is known of its checkpoints; ``asks`` as with snapshots."""
         from hostel.drivers.qemu.backup.checkpoints import Checkpoints
 
-        with self._machines.locked(domain.name), self._held(domain) as machine:
+        found = Checkpoints(self._machines, domain.name)
+        with (
+            self._machines.locked(domain.name),
+            self._held(domain, asks=asks or found.pending() is not None) as machine,
+        ):
             if machine is None and self._machines.definition(domain.name) is None:
                 raise no_domain(f"name '{domain.name}'")
-            found = Checkpoints(self._machines, domain.name)
             pending = found.pending()
             if pending is not None:
                 found.over(keep=machine is not None and _has_bitmaps(machine, pending))
@@ -97,7 +101,7 @@ class BackupCalls(Calls):
         self, domain: DomainRef, flags: CheckpointListFlag = CheckpointListFlag.NONE
     ) -> list[CheckpointRef]:
         """The checkpoints that the flags let through."""
-        with self._checkpoints(domain) as (found, _):
+        with self._checkpoints(domain, asks=False) as (found, _):
             documents = found.readable()
             names = [n for n, it in documents.items() if not flags & CheckpointListFlag.ROOTS or it.parent is None]
             return [CheckpointRef(name, domain) for name in _select(documents, names, flags)]
@@ -106,7 +110,7 @@ class BackupCalls(Calls):
         self, checkpoint: CheckpointRef, flags: CheckpointListFlag = CheckpointListFlag.NONE
     ) -> list[CheckpointRef]:
         """The checkpoints after one."""
-        with self._checkpoints(checkpoint.domain) as (found, _):
+        with self._checkpoints(checkpoint.domain, asks=False) as (found, _):
             found.get(checkpoint.name)
             descend = flags & CheckpointListFlag.DESCENDANTS
             names = list(found.descendants(checkpoint.name) if descend else found.children(checkpoint.name))
@@ -114,13 +118,13 @@ class BackupCalls(Calls):
 
     def domain_checkpoint_lookup_by_name(self, domain: DomainRef, name: str) -> CheckpointRef:
         """Find by name."""
-        with self._checkpoints(domain) as (found, _):
+        with self._checkpoints(domain, asks=False) as (found, _):
             found.get(name)
         return CheckpointRef(name, domain)
 
     def domain_checkpoint_get_parent(self, checkpoint: CheckpointRef) -> CheckpointRef:
         """The checkpoint before."""
-        with self._checkpoints(checkpoint.domain) as (found, _):
+        with self._checkpoints(checkpoint.domain, asks=False) as (found, _):
             parent = found.get(checkpoint.name).parent
         if parent is None:
             message = f"Domain checkpoint not found: checkpoint '{checkpoint.name}' does not have a parent"
@@ -221,7 +225,9 @@ class BackupCalls(Calls):
         """
         from hostel.drivers.qemu.backup.job import progress
 
-        with self._machines.locked(domain.name, GLANCE), self._held(domain) as machine:
+        known = self._machines.seen(domain.name)
+        asks = known is not None and known.backup is not None
+        with self._machines.locked(domain.name, GLANCE), self._held(domain, asks=asks) as machine:
             if machine is None:
                 raise not_running()
             if machine.status.backup is None:

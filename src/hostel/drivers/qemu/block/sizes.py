@@ -12,12 +12,13 @@ from hostel.drivers.base.block import BlockInfo, BlockResizeFlag, DiskError
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu.block.chain import Image, find_disk, images
-from hostel.drivers.qemu.calls import Calls
+from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.command.context import alias_of
 from hostel.drivers.qemu.command.disk import format_node, storage_node, throttle, top_node
 from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.plug.graph import device_of
 from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.status import Status
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.disk import Disk, IoTune
 from hostel.model.domain.domain import Domain
@@ -67,16 +68,31 @@ class SizeCalls(Calls):
         return total
 
     def domain_get_block_info(self, domain: DomainRef, disk: str) -> BlockInfo:
-        """Sizes, from QEMU while it runs."""
-        with self._both(domain, Affect.CURRENT, moving=True) as both:
-            found = _disk(both.current, disk)
-            if both.running is not None:
-                return live_info(both.running, found)
-            return self._stored_info(found)
+        """Sizes, from QEMU while it runs, and from the image where QEMU does not answer."""
 
-    def _stored_info(self, disk: Disk) -> BlockInfo:
-        """Sizes of a disk that no QEMU has open."""
-        copy = disk.copy()
+        def look(machine: Running | None) -> BlockInfo:
+            if machine is not None:
+                return live_info(machine, _disk(machine.domain, disk))
+            self._settle_snapshots(domain.name)
+            return self._stored_info(domain, disk)
+
+        def recorded(known: Status | None) -> BlockInfo:
+            if known is None:
+                return self._stored_info(domain, disk)
+            top = next(images(_disk(known.domain, disk)))
+            if not (top.source.file or top.source.dev):
+                what = f"QEMU does not answer, and disk '{disk}' is no file or device of this host's"
+                raise fault(ErrorCode.OPERATION_TIMEOUT, what, ErrorDomain.QEMU)
+            return stored_info(top)
+
+        return self._look(domain, look, recorded)
+
+    def _stored_info(self, domain: DomainRef, disk: str) -> BlockInfo:
+        """Sizes of a disk of a definition."""
+        definition = self._machines.definition(domain.name)
+        if definition is None:
+            raise no_domain(f"name '{domain.name}'")
+        copy = _disk(definition, disk).copy()
         self._launcher.prepare(copy)
         return stored_info(next(images(copy)))
 

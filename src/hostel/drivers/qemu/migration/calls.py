@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from hostel.drivers.base import DomainRef, PausedReason
 from hostel.drivers.base.backup import JobType
+from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.migration import DEST_NAME, DEST_XML, MigrateFlag, Parameters, Tunnel
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import jobstats, lease
@@ -298,7 +299,7 @@ class MigrationCalls(Calls):
                 found = jobstats.completed(self._machines, domain.name, stays=bool(flags & _KEPT))
             kind = JobType.COMPLETED if found.get("success", 1) else JobType.FAILED
             return (kind if found else JobType.NONE), found
-        with self._machines.locked(domain.name, GLANCE), self._held(domain) as machine:
+        with self._machines.locked(domain.name, GLANCE), self._held(domain, asks=False) as machine:
             mark = machine.status.migration if machine is not None else None
             if machine is None or mark is None or not lease.is_leased(machine.lease):
                 return None
@@ -351,14 +352,11 @@ class MigrationCalls(Calls):
 
     def domain_migrate_get_max_speed(self, domain: DomainRef, *, postcopy: bool = False) -> int:
         """How much may be sent; of a machine that does not run what its next run begins with."""
-        with self._machines.locked(domain.name):
-            is_off = self._machines.live(domain.name) is None and self._machines.definition(domain.name) is not None
-        if is_off and not postcopy:
-            return self._machines.speed_of(domain.name) or _MOST_MIB
+        if not postcopy:
+            running = self._written(domain, Affect.CURRENT).running
+            return (running.status.speed if running is not None else self._machines.speed_of(domain.name)) or _MOST_MIB
         with self._running(domain, moving=True) as machine:
-            if postcopy:
-                return int(machine.ask("query-migrate-parameters")["max-postcopy-bandwidth"]) // _MIB
-            return machine.status.speed or _MOST_MIB
+            return int(machine.ask("query-migrate-parameters")["max-postcopy-bandwidth"]) // _MIB
 
     def domain_migrate_set_max_speed(self, domain: DomainRef, bandwidth: int, *, postcopy: bool = False) -> None:
         """Set that, for now and for later."""

@@ -55,14 +55,22 @@ class SnapshotCalls(Calls):
     """Snapshots; see :class:`hostel.drivers.base.snapshot.SnapshotDriver`."""
 
     @contextlib.contextmanager
-    def _snapshots(self, domain: DomainRef) -> Iterator[tuple[Catalog, Running | None]]:
-        """Hold a domain and what is known of its snapshots; what another process began is ended first."""
+    def _snapshots(self, domain: DomainRef, *, asks: bool = True) -> Iterator[tuple[Catalog, Running | None]]:
+        """Hold a domain and what is known of its snapshots; what another process began is ended first.
+
+        Args:
+            domain: which.
+            asks: whether QEMU is to be asked; else it is only for the sake of what was begun.
+        """
         from hostel.drivers.qemu.snapshot.settle import settle
 
-        with self._machines.locked(domain.name), self._held(domain) as machine:
+        catalog = Catalog(self._machines, domain.name)
+        with (
+            self._machines.locked(domain.name),
+            self._held(domain, asks=asks or catalog.intent() is not None) as machine,
+        ):
             if machine is None and self._machines.definition(domain.name) is None:
                 raise no_domain(f"name '{domain.name}'")
-            catalog = Catalog(self._machines, domain.name)
             settle(self, catalog, machine, domain.name)
             yield catalog, machine
 
@@ -323,7 +331,7 @@ class SnapshotCalls(Calls):
         self, domain: DomainRef, flags: SnapshotListFlag = SnapshotListFlag.NONE
     ) -> list[SnapshotRef]:
         """The snapshots that the flags let through."""
-        with self._snapshots(domain) as (catalog, _):
+        with self._snapshots(domain, asks=False) as (catalog, _):
             found = catalog.readable()
             names = [name for name in found if not flags & SnapshotListFlag.ROOTS or found[name].parent is None]
             return [SnapshotRef(name, domain) for name in select(found, names, flags)]
@@ -334,7 +342,7 @@ class SnapshotCalls(Calls):
 
     def domain_snapshot_has_metadata(self, snapshot: SnapshotRef) -> bool:
         """Always: what has no document is no snapshot that we know of."""
-        with self._snapshots(snapshot.domain) as (catalog, _):
+        with self._snapshots(snapshot.domain, asks=False) as (catalog, _):
             catalog.get(snapshot.name)
         return True
 
@@ -342,7 +350,7 @@ class SnapshotCalls(Calls):
         self, snapshot: SnapshotRef, flags: SnapshotListFlag = SnapshotListFlag.NONE
     ) -> list[SnapshotRef]:
         """The children of a snapshot, or all that come after it."""
-        with self._snapshots(snapshot.domain) as (catalog, _):
+        with self._snapshots(snapshot.domain, asks=False) as (catalog, _):
             catalog.get(snapshot.name)
             descend = flags & SnapshotListFlag.DESCENDANTS
             names = list(catalog.descendants(snapshot.name) if descend else catalog.children(snapshot.name))
@@ -350,18 +358,18 @@ class SnapshotCalls(Calls):
 
     def domain_snapshot_lookup_by_name(self, domain: DomainRef, name: str) -> SnapshotRef:
         """Find by name."""
-        with self._snapshots(domain) as (catalog, _):
+        with self._snapshots(domain, asks=False) as (catalog, _):
             catalog.get(name)
         return SnapshotRef(name, domain)
 
     def domain_has_current_snapshot(self, domain: DomainRef) -> bool:
         """Whether there is a current one."""
-        with self._snapshots(domain) as (catalog, _):
+        with self._snapshots(domain, asks=False) as (catalog, _):
             return catalog.current() is not None
 
     def domain_snapshot_current(self, domain: DomainRef) -> SnapshotRef:
         """The current one."""
-        with self._snapshots(domain) as (catalog, _):
+        with self._snapshots(domain, asks=False) as (catalog, _):
             name = catalog.current()
         if name is None:
             message = "Domain snapshot not found: the domain does not have a current snapshot"
@@ -370,7 +378,7 @@ class SnapshotCalls(Calls):
 
     def domain_snapshot_get_parent(self, snapshot: SnapshotRef) -> SnapshotRef:
         """The one before."""
-        with self._snapshots(snapshot.domain) as (catalog, _):
+        with self._snapshots(snapshot.domain, asks=False) as (catalog, _):
             parent = catalog.get(snapshot.name).parent
         if parent is None:
             message = f"Domain snapshot not found: snapshot '{snapshot.name}' does not have a parent"
@@ -379,7 +387,7 @@ class SnapshotCalls(Calls):
 
     def domain_snapshot_get_xml_desc(self, snapshot: SnapshotRef, flags: DomainXmlFlag = DomainXmlFlag.NONE) -> str:
         """The document, without passwords unless ``SECURE``."""
-        with self._snapshots(snapshot.domain) as (catalog, _):
+        with self._snapshots(snapshot.domain, asks=False) as (catalog, _):
             found = catalog.get(snapshot.name)
         if isinstance(found.domain, Domain):
             name_volumes(found.domain)  # what is kept says where they were, whatever becomes of their pool
@@ -389,7 +397,7 @@ class SnapshotCalls(Calls):
 
     def domain_snapshot_is_current(self, snapshot: SnapshotRef) -> bool:
         """Whether the domain goes on from it."""
-        with self._snapshots(snapshot.domain) as (catalog, _):
+        with self._snapshots(snapshot.domain, asks=False) as (catalog, _):
             catalog.get(snapshot.name)
             return catalog.current() == snapshot.name
 

@@ -5,9 +5,8 @@ Machines of the host's own connection are in control groups; of others, what onl
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,9 +38,9 @@ class LimitsCalls(Calls):
     def domain_get_scheduler_type(self, domain: DomainRef) -> SchedulerType:
         """The host's own."""
         _check_privileged("CPU", ErrorCode.OPERATION_UNSUPPORTED)
-        with self._both(domain, Affect.CURRENT) as both:
-            if both.running is not None:
-                groups.needed(both.running.status, "cpu")
+        running = self._written(domain, Affect.CURRENT).running
+        if running is not None:
+            groups.needed(running.status, "cpu")
         return SchedulerType(_POSIX, len(SCHEDULER))
 
     def domain_get_scheduler_parameters_flags(
@@ -49,17 +48,17 @@ class LimitsCalls(Calls):
     ) -> Mapping[str, Any]:
         """Those that the running machine's group has, or those of the definition."""
         _check_privileged("CPU", ErrorCode.CONFIG_UNSUPPORTED)
-        with self._one(domain, affect) as both:
-            if both.running is None:
-                return limits.scheduler(both.current)
-            return groups.scheduler(groups.needed(both.running.status, "cpu"), both.running.domain)
+        both = self._one(domain, affect)
+        if both.running is None:
+            return limits.scheduler(both.current)
+        return groups.scheduler(groups.needed(both.running.status, "cpu"), both.running.domain)
 
     def domain_set_scheduler_parameters_flags(
         self, domain: DomainRef, parameters: Mapping[str, Any], affect: Affect = Affect.CURRENT
     ) -> None:
         """Change those of the running machine, and of the definition."""
         _check_privileged("CPU", ErrorCode.CONFIG_UNSUPPORTED)
-        with self._both(domain, affect) as both:
+        with self._both(domain, affect, asks=False) as both:
             group = None if both.running is None else groups.needed(both.running.status, "cpu")
             self._change_definition(both, parameters, limits.set_scheduler)
             if both.running is not None and group is not None:
@@ -74,15 +73,15 @@ class LimitsCalls(Calls):
     def domain_get_memory_parameters(self, domain: DomainRef, affect: Affect) -> Mapping[str, Any]:
         """Those that the running machine's group has, or those of the definition."""
         _check_privileged("Memory", ErrorCode.OPERATION_UNSUPPORTED)
-        with self._one(domain, affect) as both:
-            if both.running is None:
-                return limits.memory(both.current)
-            return groups.memory(groups.needed(both.running.status, "memory"))
+        both = self._one(domain, affect)
+        if both.running is None:
+            return limits.memory(both.current)
+        return groups.memory(groups.needed(both.running.status, "memory"))
 
     def domain_set_memory_parameters(self, domain: DomainRef, parameters: Mapping[str, Any], affect: Affect) -> None:
         """Change those of the running machine, and of the definition."""
         _check_privileged("Memory", ErrorCode.OPERATION_UNSUPPORTED)
-        with self._both(domain, affect) as both:
+        with self._both(domain, affect, asks=False) as both:
             group = None if both.running is None else groups.needed(both.running.status, "memory")
             self._change_definition(both, parameters, limits.set_memory)
             if both.running is not None and group is not None:
@@ -95,16 +94,16 @@ class LimitsCalls(Calls):
     def domain_get_blkio_parameters(self, domain: DomainRef, affect: Affect) -> Mapping[str, Any]:
         """Those of the running machine, with the weight that its group has, or those of the definition."""
         _check_privileged("Block I/O", ErrorCode.CONFIG_UNSUPPORTED)
-        with self._one(domain, affect) as both:
-            found = limits.blkio(both.current)
-            if both.running is not None:
-                found["weight"] = weight(groups.needed(both.running.status, "blkio"))
-            return found
+        both = self._one(domain, affect)
+        found = limits.blkio(both.current)
+        if both.running is not None:
+            found["weight"] = weight(groups.needed(both.running.status, "blkio"))
+        return found
 
     def domain_set_blkio_parameters(self, domain: DomainRef, parameters: Mapping[str, Any], affect: Affect) -> None:
         """Change those of the running machine, and of the definition."""
         _check_privileged("Block I/O", ErrorCode.CONFIG_UNSUPPORTED)
-        with self._both(domain, affect) as both:
+        with self._both(domain, affect, asks=False) as both:
             group = None if both.running is None else groups.needed(both.running.status, "blkio")
             self._change_definition(both, parameters, limits.set_blkio)
             if both.running is not None and group is not None:
@@ -116,14 +115,12 @@ class LimitsCalls(Calls):
 
     def domain_get_numa_parameters(self, domain: DomainRef, affect: Affect) -> Mapping[str, Any]:
         """Those of the running machine, or of the definition."""
-        check_one(affect)
-        with self._both(domain, affect) as both:
-            return limits.numa(both.advised)
+        return limits.numa(self._one(domain, affect).advised)
 
     def domain_set_numa_parameters(self, domain: DomainRef, parameters: Mapping[str, Any], affect: Affect) -> None:
         """Change those of the running machine, whose memory moves, and of the definition."""
         limits.check_numa(parameters, ErrorDomain.QEMU)
-        with self._both(domain, affect) as both:
+        with self._both(domain, affect, asks=False) as both:
             if both.running is not None:
                 _check_privileged("NUMA", ErrorCode.OPERATION_UNSUPPORTED)
                 self._move_memory(both.running, parameters)
@@ -151,15 +148,13 @@ class LimitsCalls(Calls):
 
     def domain_get_interface_parameters(self, domain: DomainRef, device: str, affect: Affect) -> Mapping[str, Any]:
         """Those of the running machine's interface, or of the definition's."""
-        check_one(affect)
-        with self._both(domain, affect) as both:
-            return limits.bandwidth(actual(limits.find_interface(both.current, device)))
+        return limits.bandwidth(actual(limits.find_interface(self._one(domain, affect).current, device)))
 
     def domain_set_interface_parameters(
         self, domain: DomainRef, device: str, parameters: Mapping[str, Any], affect: Affect
     ) -> None:
         """Change those of the running machine's interface, where this process may, and of the definition's."""
-        with self._both(domain, affect) as both:
+        with self._both(domain, affect, asks=False) as both:
             for document in (both.running.domain if both.running is not None else None, both.definition):
                 interface = limits.find_interface(document, device) if document is not None else None
                 if interface is not None and interface.type not in _SHAPED:
@@ -184,16 +179,16 @@ class LimitsCalls(Calls):
 
     def domain_get_perf_events(self, domain: DomainRef, affect: Affect) -> Mapping[str, bool]:
         """What is counted of the running machine, or what the definition has."""
-        with self._one(domain, affect) as both:
-            if both.running is None:
-                return limits.perf(both.current)
-            counted = perf.counted(Path(both.running.status.run))
-            return {name: name in counted for name in PERF}
+        both = self._one(domain, affect)
+        if both.running is None:
+            return limits.perf(both.current)
+        counted = perf.counted(Path(both.running.status.run))
+        return {name: name in counted for name in PERF}
 
     def domain_set_perf_events(self, domain: DomainRef, parameters: Mapping[str, Any], affect: Affect) -> None:
         """Change what is counted of the running machine, and what the definition has."""
         check(parameters, PERF)
-        with self._both(domain, affect) as both:
+        with self._both(domain, affect, asks=False) as both:
             self._change_definition(both, parameters, limits.set_perf)
             if (machine := both.running) is not None:
                 begin = [name for name, value in parameters.items() if value]
@@ -204,12 +199,10 @@ class LimitsCalls(Calls):
                 machine.save()
             self._keep_definition(both)
 
-    @contextlib.contextmanager
-    def _one(self, domain: DomainRef, affect: Affect) -> Iterator[Both]:
-        """Hold what a question is about."""
+    def _one(self, domain: DomainRef, affect: Affect) -> Both:
+        """What a question is about."""
         check_one(affect)
-        with self._both(domain, affect) as both:
-            yield both
+        return self._written(domain, affect)
 
     @staticmethod
     def _change_definition(

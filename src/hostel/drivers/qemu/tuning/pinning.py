@@ -61,11 +61,9 @@ class PinningCalls(Calls):
     def domain_get_vcpu_pin_info(self, domain: DomainRef, count: int, length: int, affect: Affect) -> PinInfo:
         """Where virtual CPUs may run, as the document says."""
         check_one(affect)
-        with self._both(domain, affect) as both:
-            document = both.advised
-            host = online_cpus()
-            numbers = range(min(count, most_vcpus(document)))
-            sets = [vcpu_pin(document, number) or host for number in numbers]
+        document, host = self._written(domain, affect).advised, online_cpus()
+        numbers = range(min(count, most_vcpus(document)))
+        sets = [vcpu_pin(document, number) or host for number in numbers]
         return PinInfo(cpumaps(sets, length), len(sets))
 
     def domain_get_vcpus(self, domain: DomainRef, count: int, length: int) -> Vcpus:
@@ -85,7 +83,7 @@ class PinningCalls(Calls):
 
     def domain_pin_emulator(self, domain: DomainRef, cpumap: bytes, affect: Affect) -> None:
         """Pin QEMU's main thread, and have the definition say so."""
-        with self._both(domain, affect) as both:
+        with self._both(domain, affect, asks=False) as both:
             cpus = wanted(cpumap, ErrorDomain.QEMU)
             if (machine := both.running) is not None:
                 place(machine.status.pid, cpus)
@@ -99,17 +97,17 @@ class PinningCalls(Calls):
     def domain_get_emulator_pin_info(self, domain: DomainRef, length: int, affect: Affect) -> PinInfo:
         """Where the emulator may run, as the document says."""
         check_one(affect)
-        with self._both(domain, affect) as both:
-            return PinInfo(cpumap(emulator_pin(both.advised) or online_cpus(), length), 1)
+        return PinInfo(cpumap(emulator_pin(self._written(domain, affect).advised) or online_cpus(), length), 1)
 
     def domain_get_cpu_stats(self, domain: DomainRef, width: int, first: int, count: int) -> CpuStats:
         """Times of all CPUs together; the host tells none of them by itself of a process."""
-        with self._running(domain) as machine:
-            if first != _ALL:
-                return CpuStats((), 0 if count else max(online_cpus()) + 1)
-            if not width:
-                return CpuStats((), _TOTAL)
-            user, system = procstat.cpu_times(machine.status.pid) or (0, 0)
+        machine = self._written(domain, Affect.LIVE).running
+        assert machine is not None
+        if first != _ALL:
+            return CpuStats((), 0 if count else max(online_cpus()) + 1)
+        if not width:
+            return CpuStats((), _TOTAL)
+        user, system = procstat.cpu_times(machine.status.pid) or (0, 0)
         numbers = (("cpu_time", user + system), ("user_time", user), ("system_time", system))
         return CpuStats(numbers[:width], min(width, _TOTAL))
 
