@@ -213,6 +213,18 @@ def test_what_others_were_about_with_a_qemu_that_hangs_ends_with_it(machine: Mac
     assert machine.status.plugs == () and machine.status.dump == ""
 
 
+def test_memory_is_not_written_to_a_pipe_that_nobody_may_read(machine: Machine) -> None:
+    pipe = str(machine.home / "pipe")
+    os.mkfifo(pipe)
+    with pytest.raises(VirtError, match="It is a pipe, and no file"):
+        machine.driver.domain_save_flags(machine.ref, pipe)
+    with pytest.raises(VirtError, match="It is a pipe, and no file"):
+        machine.driver.domain_core_dump_with_format(machine.ref, pipe, DumpFormat.RAW, DumpFlag.MEMORY_ONLY)
+    assert machine.driver.domain_get_state(machine.ref).state == DomainState.PAUSED
+    assert machine.status.ending == machine.status.dump == ""
+    assert (machine.home / "pipe").is_fifo()
+
+
 @pytest.mark.parametrize("ending", ["destroy", "go on"])
 def test_a_dump_that_is_whole_stays_where_qemu_hangs_after_it(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, ending: str

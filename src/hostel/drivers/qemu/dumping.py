@@ -18,6 +18,7 @@ from hostel.drivers.qemu import failure, process, savefile
 from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.lockmanager import holding
 from hostel.drivers.qemu.machines import failed, invalid
+from hostel.drivers.qemu.opening import open_named
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.saving import DUMP, migrate, wait_for_migration
 from hostel.drivers.qemu.status import DUMPED, Ending
@@ -134,7 +135,7 @@ def write_dump(machine: Running, path: Path, format: str, flags: DumpFlag, progr
         VirtError: the host or QEMU refused.
     """
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        descriptor = open_named(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         with open(descriptor, "wb") as file:
             if flags & DumpFlag.MEMORY_ONLY:
                 with machine.lent(file.fileno()):

@@ -21,6 +21,7 @@ from hostel.block import permission
 from hostel.cause.holder import find_holders
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.qemu import document
+from hostel.drivers.qemu.opening import open_named
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
 
@@ -134,7 +135,7 @@ def opened(path: Path, *, is_there: bool = False) -> Iterator[BinaryIO]:
     if is_there:
         refuse_image(path)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (0 if is_there else os.O_CREAT | os.O_EXCL), 0o600)
+        descriptor = open_named(path, os.O_RDWR | (0 if is_there else os.O_CREAT | os.O_EXCL))
         with open(descriptor, "r+b") as file:
             _take(file, path)
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -202,7 +203,7 @@ def drop_cached(path: Path) -> None:
 def is_whole(path: Path) -> bool:
     """Whether a file is there that was written to its end."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=open_named) as file:
             return file.read(len(_WHOLE)) == _WHOLE
     except OSError:
         return False
@@ -285,7 +286,7 @@ def read(path: Path) -> Saved:
         VirtError: it cannot be read, or is none, or is not whole; ``OPERATION_FAILED`` names what is wrong.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=open_named) as file:
             head = file.read(_HEADER.size)
             if len(head) < _HEADER.size:
                 raise _failed(f"failed to read qemu header of '{path}'")

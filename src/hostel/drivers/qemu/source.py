@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -257,6 +258,8 @@ def chain_behind(path: Path, fmt: str, target: str, part: Slice | None = None) -
         if fmt != "qcow2":
             return None if first is last else _open_end(first, last)
         status = path.stat()
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+            raise _failure(path, target, "It is no file or block device")
         place = (status.st_dev, status.st_ino, part.offset if part is not None else 0)
         if place in seen:
             raise unsupported(f"disk '{target}': the backing chain of '{path}' loops")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from hostel.drivers.fault import fault, system_fault
+from hostel.drivers.qemu.opening import open_named
 from hostel.drivers.store import sync_directory
 from hostel.errors import BlockError, ErrorCode, ErrorDomain
 from hostel.model.domain.devices.source import SourceType
@@ -96,7 +97,7 @@ def prepare(found: Os, *, reset: bool, known: Mapping[str, str] = {}) -> None:
 
 def _make(path: Path, template: Path, format: str) -> None:
     """Make a file from a template, whole or not at all."""
-    with template.open("rb") as stream:
+    with open(template, "rb", opener=open_named) as stream:
         content = stream.read(_MOST + 1)
     if len(content) > _MOST:
         raise BlockError(f"'{template}' is no template of variables: it is larger than {_MOST >> 20} MiB")
