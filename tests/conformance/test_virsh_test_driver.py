@@ -150,6 +150,10 @@ MACHINES = [
     "shutdown test; start test; reboot test; domstate test --reason",
     "suspend test; save test saved; restore saved; domstate test --reason",
     "undefine test --nvram",
+    "managedsave test; undefine test; undefine test --keep-nvram; undefine test --keep-tpm --managed-save; list --all",
+    "snapshot-create-as test s1; managedsave test; undefine test --tpm; "
+    "undefine test --keep-nvram --managed-save --snapshots-metadata; undefine test --snapshots-metadata; "
+    "undefine test --managed-save --snapshots-metadata; list --all",
     "undefine test --checkpoints-metadata",
     "undefine test --tpm",
     "managedsave test; domstate test --reason; list --all --managed-save; managedsave-remove test; "

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from hostel.cli.options import Args, split_list
 from hostel.cli.virsh import document
 from hostel.cli.virsh.domain_monitor import is_saved
+from hostel.cli.virsh.saving import saves
 from hostel.cli.virsh.session import CommandError, Session, failing
 from hostel.drivers.base import DomainRef, UndefineFlag, VolumeRef
-from hostel.errors import HostelError, UsageError, VirtError
+from hostel.drivers.base.snapshot import SnapshotDriver
+from hostel.errors import ErrorCode, HostelError, UsageError, VirtError
 
 _SOURCES = ("file", "dir", "name", "dev", "volume")
 
@@ -40,16 +43,59 @@ def undefine(session: Session, args: Args) -> None:
     domain = session.domain(args)
     volumes = _volumes(session, domain, args) if takes_storage else []
     word = args["domain"]
-    if not (args.has("managed-save") or args.has("nvram")) and is_saved(session, domain):
-        raise CommandError("Refusing to undefine while domain managed save image exists")
-    with failing(f"Failed to undefine domain '{word}'"):
-        session.hypervisor.domain_undefine(domain, _flags(args))
+    _drop(session, domain, args)
     session.output.note(f"Domain '{word}' has been undefined")
     # Every volume is tried, whatever happens to the others.
     takes_snapshots = args.has("delete-storage-volume-snapshots")
     removed = [_remove(session, volume, wipe=args.has("wipe-storage"), snapshots=takes_snapshots) for volume in volumes]
     if not all(removed):
         raise CommandError("")  # said already, volume by volume
+
+
+def _drop(session: Session, domain: DomainRef, args: Args) -> None:
+    """Drop the definition, by what virsh would ask of a daemon that may be older than it."""
+    # What runs has nothing saved, and its snapshots are not in the way.
+    is_off = domain.id == -1
+    saved = is_off and _found(lambda: is_saved(session, domain))
+    moments = _found(lambda: _snapshots(session, domain)) if is_off else 0
+    flags = _flags(args)
+    if not saved:
+        flags &= ~UndefineFlag.MANAGED_SAVE
+    if not moments:
+        flags &= ~UndefineFlag.SNAPSHOTS_METADATA
+    with failing(f"Failed to undefine domain '{args['domain']}'"):
+        if args.has("managed-save") or args.has("nvram") or moments or not saved:
+            try:
+                session.hypervisor.domain_undefine(domain, flags)
+                return
+            except VirtError as error:
+                if args.has("nvram") or error.code not in (ErrorCode.NO_SUPPORT, ErrorCode.INVALID_ARG):
+                    raise
+    if saved:
+        if not args.has("managed-save"):
+            raise CommandError("Refusing to undefine while domain managed save image exists")
+        saves(session, "virDomainManagedSaveRemove").domain_managed_save_remove(domain)
+    if moments:
+        if args.has("snapshots-metadata"):
+            raise CommandError(f"Unable to remove metadata of {moments} snapshots")
+        raise CommandError(f"Refusing to undefine while {moments} snapshots exist")
+    with failing(f"Failed to undefine domain '{args['domain']}'"):
+        session.hypervisor.domain_undefine(domain)
+
+
+def _snapshots(session: Session, domain: DomainRef) -> int:
+    driver = session.hypervisor
+    return len(driver.domain_list_all_snapshots(domain)) if isinstance(driver, SnapshotDriver) else 0
+
+
+def _found(look: Callable[[], int]) -> int:
+    """What a look tells; nothing where the driver has no such thing."""
+    try:
+        return look()
+    except VirtError as error:
+        if error.code != ErrorCode.NO_SUPPORT:
+            raise
+        return 0
 
 
 def _flags(args: Args) -> UndefineFlag:
