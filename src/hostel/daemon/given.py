@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from typing import Any, Final
 
 from hostel.daemon.access import api_name
+from hostel.drivers.base.backup import CheckpointCreateFlag, CheckpointDeleteFlag
+from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotDeleteFlag, SnapshotRevertFlag
 from hostel.drivers.fault import fault
+from hostel.drivers.together import check_together
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.wire.rpc.procedure import Procedure
 
@@ -17,9 +21,18 @@ _NONZERO: Final = {
     "domain_set_memory_flags": 1,
     "domain_set_vcpus": 1,
     "domain_set_vcpus_flags": 1,
-    "domain_set_iothread_params": 1,
     "domain_send_process_signal": 1,
     "domain_del_iothread": 1,
+}
+# Which must have something in them.
+_FILLED: Final = {"domain_set_iothread_params": 2}
+# Flags that are held against each other, though the driver may not know all of them.
+_TOGETHER: Final[dict[str, type[enum.IntFlag]]] = {
+    "domain_snapshot_create_xml": SnapshotCreateFlag,
+    "domain_revert_to_snapshot": SnapshotRevertFlag,
+    "domain_snapshot_delete": SnapshotDeleteFlag,
+    "domain_checkpoint_create_xml": CheckpointCreateFlag,
+    "domain_checkpoint_delete": CheckpointDeleteFlag,
 }
 # Which must be a text, and which one that is not empty.
 _TEXT: Final = {
@@ -44,6 +57,11 @@ def check_given(procedure: Procedure, arguments: Sequence[Any]) -> None:
     place = _NONZERO.get(name)
     if place is not None and not arguments[place]:
         raise _wrong(procedure, place, "{} must not be zero")
+    place = _FILLED.get(name)
+    if place is not None and not arguments[place]:
+        raise _wrong(procedure, place, "{} must not be NULL")
+    if name in _TOGETHER:
+        check_together(_TOGETHER[name](arguments[-1]))
     if name == "domain_get_block_io_tune" and arguments[2] and arguments[1] is None:  # who asks how many needs none
         raise _wrong(procedure, 1, "{} must not be NULL")
     place = _NONEMPTY.get(name)

@@ -93,12 +93,13 @@ def _all_stats(client: Client, call: Call) -> Sequence[Any]:
     driver = driver_of(client, call, "connect_get_all_domain_stats")
     refs = [domain_of(domain) for domain in domains]
     known = StatsFlag(stats & sum(StatsFlag))
-    if stats and not known:
-        return ([],)
+    is_unknown = bool(stats) and not known  # of which every domain has nothing to say
     records = driver.connect_get_all_domain_stats(
-        refs, known, backing=bool(flags & _BACKING), enforce=bool(flags & _ENFORCE)
+        refs, StatsFlag.STATE if is_unknown else known, backing=bool(flags & _BACKING), enforce=bool(flags & _ENFORCE)
     )
-    chosen = [record for record in records if _is_wanted(client, record[0], flags & _DOMAINS)]
+    chosen = [
+        (ref, {} if is_unknown else values) for ref, values in records if _is_wanted(client, ref, flags & _DOMAINS)
+    ]
     return (
         [
             ((ref.name, uuid_bytes(ref.uuid), ref.id), [(name, typed_value(value)) for name, value in values.items()])

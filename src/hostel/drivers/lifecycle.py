@@ -16,8 +16,7 @@ def check_lifecycle(type: int, action: int) -> None:
     """
     for value, names, what in ((type, LIFECYCLES, "type"), (action, ACTIONS, "action")):
         if not 0 <= value < len(names):
-            reason = f"{what} in virDomainSetLifecycleAction must be less than or equal to {len(names) - 1}"
-            raise fault(ErrorCode.INVALID_ARG, reason, ErrorDomain.DOMAIN)
+            raise fault(ErrorCode.INVALID_ARG, f"invalid lifecycle {what} '{value}'", ErrorDomain.DOMAIN)
     if ACTIONS[action].startswith("coredump") and LIFECYCLES[type] != "crash":
         reason = f"Lifecycle event '{LIFECYCLES[type]}' doesn't support '{ACTIONS[action]}' action"
         raise fault(ErrorCode.CONFIG_UNSUPPORTED, reason, ErrorDomain.DOMAIN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
-from hostel.errors import ErrorCode, ErrorDomain
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.metadata import MetadataType, read_metadata, write_metadata
 
@@ -28,14 +28,16 @@ def change(domain: Domain, kind: int, text: str | None, key: str | None, uri: st
         VirtError: what is asked breaks a rule; nothing is changed.
     """
     function = "virDomainSetMetadata"
+    if kind == MetadataType.TITLE and "\n" in (text or ""):
+        said = (function, "metadata", None, 0, 0)
+        what = "metadata title can't contain newlines"
+        raise VirtError(ErrorCode.INVALID_ARG, what, domain=ErrorDomain.DOMAIN, details=said)
     found = _kind(kind, function, uri)
     if found is MetadataType.ELEMENT:
         if text is not None and key is None:
             raise _argument(f"key in {function} must not be NULL")
     elif key is not None:
         raise _argument(f"key in {function} must be NULL")
-    if found is MetadataType.TITLE and "\n" in (text or ""):
-        raise _argument("metadata title can't contain newlines")
     with reading(ErrorDomain.DOMAIN):
         write_metadata(domain, found, text, key, uri)
 
@@ -44,7 +46,7 @@ def _kind(number: int, function: str, uri: str | None) -> MetadataType:
     try:
         kind = MetadataType(number)
     except ValueError:
-        raise _argument(f"unknown metadata type '{number}'") from None
+        raise fault(ErrorCode.INVALID_ARG, f"unknown metadata type '{number}'", ErrorDomain.DOMAIN) from None
     if kind is MetadataType.ELEMENT and uri is None:
         raise _argument(f"uri in {function} must not be NULL")
     if kind is not MetadataType.ELEMENT and uri is not None:
@@ -52,5 +54,5 @@ def _kind(number: int, function: str, uri: str | None) -> MetadataType:
     return kind
 
 
-def _argument(detail: str) -> Exception:
-    return fault(ErrorCode.INVALID_ARG, detail, ErrorDomain.DOMAIN)
+def _argument(detail: str) -> VirtError:
+    return VirtError(ErrorCode.INVALID_ARG, detail, domain=ErrorDomain.DOMAIN)

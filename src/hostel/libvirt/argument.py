@@ -30,6 +30,7 @@ _INT, _UINT, _LLONG, _ULLONG, _DOUBLE, _BOOLEAN, _STRING = (
 # Types that Python's own types do not tell, where no answer tells them either.
 _TYPES: Final[dict[str, int]] = {
     "granularity": _UINT,
+    "poll_max_ns": _ULLONG,
     "poll_grow": _UINT,
     "poll_shrink": _UINT,
     "thread_pool_min": _INT,
@@ -85,7 +86,9 @@ def texts(values: Sequence[str] | None) -> list[str]:
 
 def absolute(path: Any) -> Any:
     """A path from the root, as the program means it; what is no text is refused later."""
-    return os.path.join(os.getcwd(), path) if isinstance(path, str) else path
+    if not isinstance(path, str):
+        return path
+    return os.path.join(os.getcwd(), path) if path else os.getcwd()
 
 
 def octets(value: bytes | str | None) -> bytes:
@@ -129,7 +132,8 @@ def parameters(
 
     Raises:
         LookupError: there is none, or one that the object does not have, where it tells what it has.
-        TypeError: they are no dictionary, or a value is of no type that a parameter can have.
+        TypeError: they are no dictionary, or a value is not of its parameter's type.
+        OverflowError: a number does not fit.
     """
     if not isinstance(values, Mapping) and (values is not None or procedure not in _OPTIONAL):
         raise TypeError(f"{api_name(procedure)}(): params must be a dictionary")
@@ -145,7 +149,7 @@ def parameters(
     for name, value in (values or {}).items():
         for item in value if isinstance(value, list) else [value]:
             kind = known.get(name, _TYPES.get(name)) or _kind(name, item)
-            found.append((name, (kind, float(item) if kind == _DOUBLE else item)))
+            found.append((name, (kind, _unwrapped(kind, item))))
     return found
 
 
@@ -169,6 +173,34 @@ def _kind(name: str, value: Any) -> int:
     if isinstance(value, int):
         return _ULLONG if value >= 0 else _LLONG
     raise TypeError(f"{name}: a parameter is a number, a truth value or a text, not {type(value).__name__}")
+
+
+def _unwrapped(kind: int, value: Any) -> Any:
+    """A value as a parameter of a type has it; refused in the words of Python's own conversions to C's types."""
+    if kind == _DOUBLE:
+        return float(value)
+    if kind == _BOOLEAN:
+        return bool(value)
+    if kind == _STRING:
+        if not isinstance(value, str):
+            raise TypeError("bad argument type for built-in operation")
+        return value
+    if kind == _ULLONG and not isinstance(value, int):
+        raise TypeError("an integer is required")
+    number = operator.index(value)
+    if kind in (_ULLONG, _LLONG):
+        if kind == _ULLONG and number < 0:
+            raise OverflowError("can't convert negative int to unsigned")
+        if not -(1 << 63) <= number < 1 << (64 if kind == _ULLONG else 63):
+            raise OverflowError("int too big to convert")
+        return number
+    if not -(1 << 63) <= number < 1 << 63:
+        raise OverflowError("Python int too large to convert to C long")
+    if kind == _UINT and not 0 <= number < 1 << 32:
+        raise OverflowError("Python int too large to convert to C unsigned int")
+    if kind == _INT and not -(1 << 31) <= number < 1 << 31:
+        raise OverflowError("Python int too large to convert to C int")
+    return number
 
 
 def tells_parameters(procedure: Procedure) -> bool:

@@ -365,7 +365,9 @@ def by_uuid_text(handle: Handle, kind: str, procedure: str, text: str) -> Any:
     try:
         raw = uuid_bytes(text)
     except VirtError:
-        failed(VirtError(ErrorCode.INVALID_ARG, f"uuidstr in {function} must be a valid UUID"), function)
+        said = (function, "uuidstr", None, 0, 0)
+        what = "Invalid UUID" if kind == "domain" else f"uuidstr in {function} must be a valid UUID"
+        failed(VirtError(ErrorCode.INVALID_ARG, what, details=said), function)
     own = () if handle._wire is None else (handle._wire,)
     return made(handle, kind, call(handle, procedure, *own, raw)[0])
 

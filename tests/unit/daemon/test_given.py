@@ -21,7 +21,6 @@ from support.refusal import refused
         ("domain_set_memory_flags", "memory in virDomainSetMemoryFlags", (0, 1)),
         ("domain_set_vcpus", "nvcpus in virDomainSetVcpus", (0,)),
         ("domain_set_vcpus_flags", "nvcpus in virDomainSetVcpusFlags", (0, 1)),
-        ("domain_set_iothread_params", "iothread_id in virDomainSetIOThreadParams", (0, [], 0)),
         ("domain_send_process_signal", "pid_value in virDomainSendProcessSignal", (0, 9, 0)),
         ("domain_del_iothread", "iothread_id in virDomainDelIOThread", (0, 0)),
     ],
@@ -41,6 +40,13 @@ def test_nothing_is_set_to_zero(procedure: str, name: str, arguments: tuple[Any,
         ("domain_get_block_info", (None, "", 0), "string disk in virDomainGetBlockInfo must not be empty"),
         ("domain_get_block_io_tune", (None, None, 20, 0), "disk in virDomainGetBlockIoTune must not be NULL"),
         ("domain_set_user_password", (None, "a", None, 0), "password in virDomainSetUserPassword must not be NULL"),
+        ("domain_set_iothread_params", (None, 1, [], 0), "params in virDomainSetIOThreadParams must not be NULL"),
+        (
+            "domain_snapshot_create_xml",  # one of them is known, and the other bits are for the driver to see
+            (None, "", 0xFFFF_FFF5),
+            "Flags 'VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE' and 'VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA' "
+            "are mutually exclusive",
+        ),
         ("domain_lookup_by_id", (-1,), "id in virDomainLookupByID must be zero or greater"),
     ],
 )

@@ -255,10 +255,10 @@ class Host:
             known = domain.definition
             if known.uuid == definition.uuid and known.name != definition.name:
                 what = f"domain '{known.name}' is already defined with uuid {known.uuid}"
-                raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.TEST)
+                raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.DOMAIN)
             if known.name == definition.name and known.uuid != definition.uuid:
                 what = f"domain '{known.name}' already exists with uuid {known.uuid}"
-                raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.TEST)
+                raise fault(ErrorCode.OPERATION_FAILED, what, ErrorDomain.DOMAIN)
         return self.domains.get(definition.name)
 
 

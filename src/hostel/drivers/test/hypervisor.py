@@ -26,6 +26,7 @@ from hostel.drivers.base import (
 )
 from hostel.drivers.document import canonical_uuid
 from hostel.drivers.events import Defined, Lifecycle, Started, Stopped, Suspended
+from hostel.drivers.fault import fault
 from hostel.drivers.native import NativeCalls
 from hostel.drivers.test.addresses import AddressCalls
 from hostel.drivers.test.block import BlockCalls
@@ -44,7 +45,7 @@ from hostel.drivers.test.processors import ProcessorCalls
 from hostel.drivers.test.saving import SaveCalls
 from hostel.drivers.test.snapshot import SnapshotCalls
 from hostel.drivers.test.tuning import TuningCalls
-from hostel.errors import ErrorCode
+from hostel.errors import ErrorCode, ErrorDomain
 
 
 class TestDriver(
@@ -145,7 +146,8 @@ class TestDriver(
         with self._host.lock:
             domain = self._host.same(definition)
             if domain is not None and domain.live is not None:
-                raise refused(ErrorCode.OPERATION_INVALID, f"domain '{definition.name}' is already active")
+                what = f"domain '{definition.name}' is already active"
+                raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.DOMAIN)
             if domain is None:
                 domain = TestDomain(definition, persistent=False)
                 self._host.domains[definition.name] = domain
@@ -227,7 +229,7 @@ class TestDriver(
     def domain_undefine(self, domain: DomainRef, flags: UndefineFlag = UndefineFlag.NONE) -> None:
         """Drop the definition; a running domain becomes transient."""
         with self._host.lock:
-            check_flags(flags, ~(UndefineFlag.NVRAM | UndefineFlag.KEEP_NVRAM), "testDomainUndefineFlags")
+            check_flags(flags, UndefineFlag.MANAGED_SAVE | UndefineFlag.SNAPSHOTS_METADATA, "testDomainUndefineFlags")
             found = self._find(domain)
             if found.saved and not flags & UndefineFlag.MANAGED_SAVE:
                 what = "Refusing to undefine while domain managed save image exists"

@@ -9,7 +9,7 @@ from hostel.drivers.counting import check_one
 from hostel.drivers.fault import fault
 from hostel.drivers.test.document import DomainDefinition
 from hostel.drivers.test.host import TestDomain
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.domain.domain import Domain
 
 
@@ -22,9 +22,10 @@ def settled_impact(found: TestDomain, affect: Affect) -> Affect:
     if not affect:
         affect = Affect.LIVE if found.live is not None else Affect.CONFIG
     if affect & Affect.LIVE and found.live is None:
-        raise _fault(ErrorCode.OPERATION_INVALID, "domain is not running")
+        raise fault(ErrorCode.OPERATION_INVALID, "domain is not running", ErrorDomain.DOMAIN)
     if affect & Affect.CONFIG and not found.persistent:
-        raise _fault(ErrorCode.OPERATION_INVALID, "transient domains do not have any persistent config")
+        what = "transient domains do not have any persistent config"
+        raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.DOMAIN)
     return affect
 
 
@@ -60,7 +61,3 @@ def _changed(document: DomainDefinition, change: Callable[[Domain], None]) -> Do
     copy = document.domain.copy()
     change(copy)
     return DomainDefinition(copy)
-
-
-def _fault(code: ErrorCode, detail: str) -> VirtError:
-    return fault(code, detail, ErrorDomain.TEST)

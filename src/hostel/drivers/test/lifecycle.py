@@ -24,7 +24,7 @@ def running(host: Host, ref: DomainRef) -> TestDomain:
     """
     domain = host.domain(ref)
     if domain.live is None:
-        raise refused(ErrorCode.OPERATION_INVALID, "domain is not running")
+        raise fault(ErrorCode.OPERATION_INVALID, "domain is not running", ErrorDomain.DOMAIN)
     return domain
 
 

@@ -57,7 +57,7 @@ class Moments(Generic[Kind]):
         """
         name = document.name or ""
         if name in self.documents:
-            raise fault(ErrorCode.OPERATION_FAILED, f"domain moment {name} already exists", ErrorDomain.TEST)
+            raise fault(ErrorCode.OPERATION_FAILED, f"domain moment {name} already exists", ErrorDomain.DOMAIN)
         document.parent = MomentParent(name=self.current) if self.current is not None else None
         self.documents[name] = document
         self.current = name

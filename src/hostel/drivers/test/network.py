@@ -58,7 +58,8 @@ class TestNetworkDriver:
             self._check_duplicate(definition)
             network = self._host.networks.setdefault(definition.name, TestNetwork(definition, persistent=False))
             if network.active:
-                raise _fault(ErrorCode.OPERATION_INVALID, f"network is already active as '{definition.name}'")
+                what = f"network is already active as '{definition.name}'"
+                raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.NETWORK)
             network.live = definition
             network.active = True
             return _ref(network)

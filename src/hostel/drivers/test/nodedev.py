@@ -167,7 +167,7 @@ class TestNodeDeviceDriver:
             parent = None if found.parent is None else found.parent.name
             if parent not in self._devices:
                 reason = f"cannot find parent '{parent}' definition"
-                raise fault(ErrorCode.INTERNAL_ERROR, reason, ErrorDomain.NODEDEV)
+                raise fault(ErrorCode.INTERNAL_ERROR, reason, ErrorDomain.TEST)
             del self._devices[device.name]
         self._tell(device.name, _DELETED)
 
@@ -191,7 +191,7 @@ class TestNodeDeviceDriver:
             device = self._devices.get(ref.name)
         if device is None:
             reason = f"no node device with matching name '{ref.name}'"
-            raise fault(ErrorCode.NO_NODE_DEVICE, reason, ErrorDomain.NODEDEV)
+            raise fault(ErrorCode.NO_NODE_DEVICE, reason, ErrorDomain.TEST)
         return device
 
     def _tell(self, name: str, number: int) -> None:

@@ -13,12 +13,12 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.base.storage import Progress
 from hostel.drivers.events import Defined, Lifecycle, Started, Stopped, Undefined
-from hostel.drivers.fault import system_fault
+from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.test.document import DomainDefinition, parse_domain
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.impact import change_documents
 from hostel.drivers.test.lifecycle import ref_of, refused, running, stop, tell
-from hostel.errors import ErrorCode, ErrorDomain
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
 
 _MAGIC: Final = b"TestGuestMagic\0"
@@ -55,7 +55,8 @@ class SaveCalls:
         with self._host.lock:
             found = self._host.same(definition)
             if found is not None and found.live is not None:
-                raise refused(ErrorCode.OPERATION_INVALID, f"domain '{definition.name}' is already active")
+                what = f"domain '{definition.name}' is already active"
+                raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.DOMAIN)
             if found is None:
                 found = self._host.domains[definition.name] = TestDomain(definition, persistent=False)
             self._host.boot(found)
@@ -152,11 +153,21 @@ def _read(source: str) -> DomainDefinition:
             head = file.read(len(_MAGIC))
             size = file.read(_LENGTH.size)
             text = file.read(_MOST + 1)
+    except IsADirectoryError as error:
+        raise system_fault(error, f"incomplete save header in '{source}'", ErrorDomain.TEST) from error
     except OSError as error:
         raise system_fault(error, f"cannot read domain image '{source}'", ErrorDomain.TEST) from error
-    if head != _MAGIC or len(size) < _LENGTH.size:
+    if len(head) < len(_MAGIC):
+        raise _cut_off(f"incomplete save header in '{source}'")
+    if head != _MAGIC:
         raise refused(ErrorCode.INTERNAL_ERROR, "mismatched header magic")
+    if len(size) < _LENGTH.size:
+        raise _cut_off(f"failed to read metadata length in '{source}'")
     length = _LENGTH.unpack(size)[0]
     if not 1 <= length <= _MOST:
         raise refused(ErrorCode.INTERNAL_ERROR, "length of metadata out of range")
     return parse_domain(text[:length].decode(errors="replace"))
+
+
+def _cut_off(what: str) -> VirtError:
+    return VirtError(ErrorCode.SYSTEM_ERROR, f"{what}: the file ends there", domain=ErrorDomain.TEST)

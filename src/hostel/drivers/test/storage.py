@@ -112,7 +112,8 @@ class TestStorageDriver:
             self._check_duplicate(definition)
             known = self._host.pools.get(definition.name)
             if known is not None and known.active:
-                raise _fault(ErrorCode.OPERATION_INVALID, f"pool is already active as '{definition.name}'")
+                what = f"pool is already active as '{definition.name}'"
+                raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.STORAGE)
             pool = TestPool(definition, persistent=known is not None)
             pool.active = True
             self._host.pools[definition.name] = pool
@@ -340,15 +341,13 @@ class TestStorageDriver:
         for pool in self._host.pools.values():
             known = pool.definition
             if known.uuid == definition.uuid and known.name != definition.name:
-                raise _fault(
-                    ErrorCode.OPERATION_FAILED, f"pool '{known.name}' is already defined with uuid {known.uuid}"
-                )
+                raise _taken(f"pool '{known.name}' is already defined with uuid {known.uuid}")
             if known.name == definition.name and known.uuid != definition.uuid:
-                raise _fault(ErrorCode.OPERATION_FAILED, f"pool '{known.name}' already exists with uuid {known.uuid}")
+                raise _taken(f"pool '{known.name}' already exists with uuid {known.uuid}")
         for pool in self._host.pools.values():
             known = pool.definition
             if known.name != definition.name and conflicts(known, definition):
-                raise _fault(ErrorCode.OPERATION_FAILED, f"Storage source conflict with pool: '{known.name}'")
+                raise _taken(f"Storage source conflict with pool: '{known.name}'")
 
     def _search(self, path: str) -> VolumeRef | None:
         with self._host.lock:
@@ -399,6 +398,11 @@ def _ref(pool: TestPool) -> PoolRef:
 
 def _volume_ref(pool: TestPool, volume: TestVolume) -> VolumeRef:
     return VolumeRef(pool.definition.name, volume.name, volume.path)
+
+
+def _taken(detail: str) -> VirtError:
+    """What a document says is another pool's, as libvirt's list of pools puts it."""
+    return fault(ErrorCode.OPERATION_FAILED, detail, ErrorDomain.STORAGE)
 
 
 def _unsupported(call: str) -> VirtError:

@@ -95,7 +95,7 @@ def find(domain: Domain, number: int, what: str = "cannot find IOThread '{}' in 
         if entry.id == number:
             _store(domain, found)
             return entry
-    raise _refused(what.format(number))
+    raise fault(ErrorCode.INVALID_ARG, what.format(number))  # each driver says it for itself
 
 
 def check_parameters(given: Mapping[str, int]) -> None:

@@ -126,12 +126,12 @@ def devices(name: str, text: str) -> list[tuple[str, int]]:
         return []
     words = text.split(",")
     if len(words) % 2:
-        raise _invalid(f"unable to parse blkio device '{name}' '{text}'", ErrorDomain.NONE)
+        raise _invalid(f"unable to parse blkio device '{name}' '{text}'", ErrorDomain.DOMAIN)
     most = 2**64 - 1 if "bytes" in name else 2**32 - 1
     found = []
     for path, number in zip(words[::2], words[1::2], strict=True):
         if not _DIGITS.fullmatch(number) or int(number) > most:
-            raise _invalid(f"invalid value '{number}' for parameter '{name}' of device '{path}'", ErrorDomain.NONE)
+            raise _invalid(f"invalid value '{number}' for parameter '{name}' of device '{path}'", ErrorDomain.DOMAIN)
         found.append((path, int(number)))
     return found
 
