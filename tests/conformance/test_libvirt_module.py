@@ -180,7 +180,7 @@ c.createXMLWithFiles('<domain/>', [], 64)
 [values for domain, values in c.getAllDomainStats(1 << 20)]; c.restore(''); d.save('')
 c.lookupByUUIDString('x'); c.networkLookupByUUIDString('x'); c.nodeDeviceLookupByName('x')
 """
-# Which part says that names and identities are taken, and that nothing runs.
+# Which part says that names and identities are taken, that nothing runs, and what a snapshot is that is defined again.
 AGAIN = """
 p = c.storagePoolLookupByName('default-pool'); n = c.networkLookupByName('default')
 c.storagePoolDefineXML("<pool type='dir'><name>default-pool</name><target><path>/p</path></target></pool>")
@@ -189,6 +189,14 @@ c.storagePoolCreateXML(p.XMLDesc().replace('default-pool<', 'p<')); c.storagePoo
 c.networkCreateXML(n.XMLDesc()); c.networkDefineXML('<network><name>a/b</name></network>')
 c.createXML(d.XMLDesc()); c.defineXML(d.XMLDesc().replace('f</uuid>', 'e</uuid>'))
 c.defineXML(d.XMLDesc().replace('>test<', '>tst<'))
+m = '<domain type="test"><name>test</name><uuid>%s</uuid>' % d.UUIDString()
+m += '<memory>4096</memory><os><type>hvm</type></os>'
+m += '<devices><interface type="user"><mac address="52:54:00:00:00:01"/></interface><video/></devices></domain>'
+c1 = d.checkpointCreateXML('<domaincheckpoint><name>a</name>%s</domaincheckpoint>' % m, 1); c1.getXMLDesc(); c1.delete()
+s = '<domainsnapshot><name>a</name><state>running</state><creationTime>9</creationTime>%s</domainsnapshot>' % m
+s = d.snapshotCreateXML(s, 3); s.getXMLDesc(); s.getXMLDesc(2); d.snapshotCreateXML('<x/>', 3)
+d.checkpointCreateXML('<domaincheckpoint/>'); d.revertToSnapshot(s); d.XMLDesc(2)
+c.createXML(m.replace('<os>', '<bootloader>/x</bootloader><os>').replace('test<', 'b<').replace('-4', '-5')).XMLDesc()
 d.destroy(); d.destroy(); d.setMemory(5); d.injectNMI(); d.memoryParameters(1); d.managedSave()
 """
 

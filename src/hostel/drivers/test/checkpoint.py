@@ -15,12 +15,14 @@ from hostel.drivers.base.backup import (
 )
 from hostel.drivers.document import reading
 from hostel.drivers.moment import check_parent
+from hostel.drivers.test.document import complete_kept
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.lifecycle import refused, running
 from hostel.drivers.test.moments import Moments
 from hostel.drivers.together import check_together
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.checkpoint import Checkpoint, align, prepare_again, read_checkpoint
+from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.secure import hide_passwords
 
@@ -49,6 +51,9 @@ class CheckpointCalls:
             with reading(ErrorDomain.DOMAIN_CHECKPOINT):
                 checkpoint = read_checkpoint(xml, now=int(time.time()), redefine=redefine)
             if redefine:
+                if isinstance(checkpoint.domain, Domain):
+                    with reading(ErrorDomain.DOMAIN):
+                        complete_kept(checkpoint.domain)
                 known = found.checkpoints
                 check_parent(checkpoint.name or "", checkpoint.parent, known.documents, known.descendants)
                 with reading(ErrorDomain.DOMAIN_CHECKPOINT):

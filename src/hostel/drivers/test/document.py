@@ -80,13 +80,23 @@ def parse_domain(xml: str) -> DomainDefinition:
     """
     with reading(ErrorDomain.DOMAIN, _WORDS):
         domain = Domain.parse(xml, "domain_definition")
-        _check(domain)
-        forget_run(domain)
-        complete(domain, _PLATFORM)
+        complete_kept(domain)
         validate(domain, _PLATFORM)
     _name_interfaces(domain)
-    _choose_cards(domain)
     return DomainDefinition(domain)
+
+
+def complete_kept(domain: Domain) -> None:
+    """Complete the document of a domain, or one that a snapshot keeps, which no rules are held against.
+
+    Raises:
+        ModelError: it cannot be completed.
+        VirtError: something that every document has is missing.
+    """
+    _check(domain)
+    forget_run(domain)
+    complete(domain, _PLATFORM)
+    _choose_cards(domain)
 
 
 def _name_interfaces(domain: Domain) -> None:

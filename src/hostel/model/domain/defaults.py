@@ -360,5 +360,7 @@ def _complete_boot(domain: Domain) -> None:
     if domain.os.boot and orders:
         reason = "per-device boot elements cannot be used together with os/boot elements"
         raise ModelError("/domain/os/boot", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
-    if not domain.os.boot and not orders:
+    if domain.bootloader is not None:
+        domain.os.boot = []  # the bootloader chooses
+    elif not domain.os.boot and not orders:
         domain.os.boot = [BootDevice.HD]
