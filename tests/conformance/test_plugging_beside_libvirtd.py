@@ -40,10 +40,14 @@ def home() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def free_port() -> int:
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port that nobody has; also shared memory is named for it, which nobody else removes."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
+        number = int(held.getsockname()[1])
+    yield number
+    Path(f"/dev/shm/hd-{number}").unlink(missing_ok=True)
 
 
 def complaint(text: str) -> str:
@@ -51,8 +55,8 @@ def complaint(text: str) -> str:
     return (text.strip().splitlines() or [""])[-1].removeprefix("error: ")
 
 
-def test_devices_come_go_and_change_as_with_libvirt(home: Path) -> None:
-    said = lines(home, free_port())
+def test_devices_come_go_and_change_as_with_libvirt(home: Path, port: int) -> None:
+    said = lines(home, port)
     with libvirtd.running() as theirs:
         theirs.skip_unless_recorded()
         expected = [complaint(text) for _, text in real_lines(theirs.uri, said)]
