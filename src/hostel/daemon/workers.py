@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 _IDLE: Final = 30.0  # seconds after which a thread with nothing to do ends
-_STOP: Final = 10.0  # seconds that stopping waits for one thread
+_STOP: Final = 10.0  # seconds that stopping waits for what is being done
 
 
 class Workers:
@@ -56,8 +57,9 @@ class Workers:
             self._urgent.clear()
             self._lock.notify_all()
             threads = list(self._threads)
+        deadline = time.monotonic() + _STOP
         for thread in threads:
-            thread.join(_STOP)
+            thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
     def _run(self) -> None:

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from hostel.daemon.workers import Workers
 
 
@@ -71,6 +73,24 @@ def test_work_that_fails_is_told_and_the_next_is_done() -> None:
     workers.submit(done.set)
     assert done.wait(20)
     assert [str(error) for error in failures] == ["wrong"]
+    assert workers.stop()
+
+
+def test_stopping_waits_for_all_that_hang_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hostel.daemon.workers._STOP", 0.5)
+    workers = Workers(8, 0, lambda error: None)
+    gate = threading.Event()
+
+    def hang() -> None:
+        gate.wait(20)
+
+    for _ in range(8):
+        workers.submit(hang)
+    wait_until(lambda: workers._busy == 8)
+    begun = time.monotonic()
+    assert not workers.stop()
+    assert time.monotonic() - begun < 2
+    gate.set()
     assert workers.stop()
 
 

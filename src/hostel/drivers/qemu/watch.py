@@ -30,6 +30,7 @@ from hostel.errors import QmpError, VirtError
 _LOOK_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 1.0
 _AGAIN_SECONDS: Final = 0.5  # until a machine is looked at again that an operation had, or whose QEMU did not answer
+_STOP_SECONDS: Final = 5.0  # that whoever stops listening waits for those who look at a machine
 _END_SECONDS: Final = 5.0  # in which QEMU ends, most often, after it has said that its guest has
 _FOLLOWED: Final = ("JOB_STATUS_CHANGE", "BLOCK_JOB_READY", "DEVICE_DELETED")
 _ENDED: Final = ("STOP", "GUEST_PANICKED")  # after which something may follow
@@ -114,9 +115,10 @@ class Watch:
         """End every thread; what they watched may be watched by others."""
         self._stopping.set()
         self._looking.set()
+        deadline = time.monotonic() + _STOP_SECONDS
         for thread in (self._thread, *self._watched.values()):
             if thread.is_alive() and thread is not threading.current_thread():
-                thread.join(5)
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
         while not self._stopping.is_set():
