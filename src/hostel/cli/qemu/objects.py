@@ -11,12 +11,14 @@ from hostel.block import objects
 from hostel.block.options import SWITCH, split_commas
 from hostel.cli.qemu.failure import Failure
 from hostel.cli.qemu.keyval import parse
+from hostel.cli.qemu.object_rules import FIELDS, check_helper, check_loop, check_suites, read_fields, read_key
 from hostel.codec.qobject import parse_json
 from hostel.errors import BlockError, NetworkError
 
 if TYPE_CHECKING:
     from hostel.net.authorization import ListAuthorization
 
+Maker = Callable[[Mapping[str, Any]], object]
 _SECRET: Final = ("data", "file", "format", "iv", "keyid", "loaded")
 _LIMITS: Final = tuple(f"{unit}-{direction}" for unit in ("bps", "iops") for direction in ("total", "read", "write"))
 _THROTTLE: Final = (
@@ -24,8 +26,8 @@ _THROTTLE: Final = (
     "x-iops-size",
 )
 _TLS: Final = ("dir", "endpoint", "verify-peer", "priority", "passwordid", "sanity-check", "loaded")
-# The types that QEMU's tools can create, and the properties of those that are made; the rest is accepted for scripts
-# that name it and do not need it.
+# The types that QEMU's tools can create, and their properties; some are accepted for scripts that name them and do not
+# need them.
 _OF_DAEMONS: Final = ("iothread",)
 # Types of the machine emulator: known by name, and made by no tool.
 _OF_MACHINES: Final = (
@@ -36,21 +38,20 @@ _OF_MACHINES: Final = (
     "rng-builtin", "rng-egd", "rng-random", "s390-pv-guest", "sev-guest", "x-remote-object", "x-vfio-user-server",
 )  # fmt: skip
 _IDENTIFIERS: Final = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter."
-_LOOP: Final = ("aio-max-batch", "thread-pool-min", "thread-pool-max")
-TYPES: Final[Mapping[str, tuple[str, ...] | None]] = {
+TYPES: Final[Mapping[str, tuple[str, ...]]] = {
     "authz-list": ("policy", "rules"),
     "authz-listfile": ("filename", "refresh"),
     "authz-simple": ("identity",),
-    "iothread": ("poll-max-ns", "poll-grow", "poll-shrink", *_LOOP),
-    "main-loop": None,
-    "pr-manager-helper": None,
+    "iothread": tuple(FIELDS["iothread"]),
+    "main-loop": tuple(FIELDS["main-loop"]),
+    "pr-manager-helper": tuple(FIELDS["pr-manager-helper"]),
     "secret": _SECRET,
-    "secret_keyring": None,
-    "thread-context": None,
+    "secret_keyring": tuple(FIELDS["secret_keyring"]),
+    "thread-context": ("cpu-affinity", "node-affinity"),
     "throttle-group": ("limits", *_THROTTLE),
-    "tls-cipher-suites": None,
-    "tls-creds-anon": None,
-    "tls-creds-psk": None,
+    "tls-cipher-suites": tuple(FIELDS["tls-cipher-suites"]),
+    "tls-creds-anon": _TLS[:4],
+    "tls-creds-psk": (*_TLS[:4], "username"),
     "tls-creds-x509": _TLS,
 }
 # What GnuTLS is told where nothing special is wanted.
@@ -74,40 +75,32 @@ def create_object(text: str, also: Sequence[str] = ()) -> str | None:
         first = split_commas(text)[0]
         types = [name for name in TYPES if name not in _OF_DAEMONS or name in also]
         return object_help(first.removeprefix("qom-type="), types)
-    make_object(read_object(text), also)
+    tree, is_text = parse(text, "qom-type")
+    make_object(tree, also, text=is_text)
     return None
 
 
-def make_object(tree: Mapping[str, Any], also: Sequence[str] = ()) -> None:
+def make_object(tree: Mapping[str, Any], also: Sequence[str] = (), *, text: bool = False) -> None:
     """Make one object for :mod:`hostel.block.objects`.
 
     Args:
         tree: its properties, ``qom-type`` and ``id`` among them.
         also: types beside those of all tools; an object of theirs is its type's name.
+        text: the properties are text, as on a command line, of whatever type they are.
 
     Raises:
         Failure: a property is wrong; the text is QEMU's.
     """
     given = dict(tree)
-    kind = _check(given, also)
-    make = _MAKERS.get(kind)
-    made = make(given) if make is not None else kind
+    kind = _check(given, also, text=text)
+    made = _MAKERS[kind](given)
     try:
         objects.add(str(given.pop("id")), made, objects.Made(kind, given))
     except BlockError as error:
         raise Failure(error.message) from None
 
 
-def read_object(text: str) -> dict[str, Any]:
-    """Read the properties of an object from a command line.
-
-    Raises:
-        Failure: they are malformed; the text is QEMU's.
-    """
-    return parse(text, "qom-type")[0]
-
-
-def _check(given: dict[str, Any], also: Sequence[str]) -> str:
+def _check(given: dict[str, Any], also: Sequence[str], *, text: bool) -> str:
     kind = str(given.pop("qom-type", ""))
     if not kind:
         raise Failure("Parameter 'qom-type' is missing")
@@ -115,13 +108,12 @@ def _check(given: dict[str, Any], also: Sequence[str]) -> str:
         raise Failure(f"Parameter 'qom-type' does not accept value '{kind}'")
     if "id" not in given:
         raise Failure("Parameter 'id' is missing")
+    read_fields(kind, given, text=text)
+    for name in given if kind in TYPES else ():
+        if name != "id" and name.partition(".")[0] not in TYPES[kind]:
+            raise Failure(f"Parameter '{name}' is unexpected")
     if kind not in TYPES or (kind in _OF_DAEMONS and kind not in also):
         raise Failure(f"invalid object type: {kind}")
-    properties = TYPES[kind]
-    if properties is not None:
-        for name in given:
-            if name != "id" and name.partition(".")[0] not in properties:
-                raise Failure(f"Parameter '{name}' is unexpected")
     _check_text(kind, given)
     if not _IDENTIFIER.fullmatch(str(given["id"])):
         raise Failure("Parameter 'id' expects an identifier", hint=_IDENTIFIERS)
@@ -152,6 +144,14 @@ def _secret(given: Mapping[str, Any]) -> objects.Secret:
             raise Failure(f"Unable to read {file}: Failed to open file “{file}”: {error.strerror}") from None
     else:
         content = str(data).encode("utf-8", "surrogateescape")
+    return _secret_of(content, format, given)
+
+
+def _key(given: Mapping[str, Any]) -> objects.Secret:
+    return _secret_of(read_key(given), str(given.get("format", "raw")), given)
+
+
+def _secret_of(content: bytes, format: str, given: Mapping[str, Any]) -> objects.Secret:
     if format == "base64":
         content = _from_base64(content)
     if "keyid" in given:
@@ -205,18 +205,19 @@ def _tls_credentials(given: Mapping[str, Any]) -> object:
     endpoint = _choice(given, "endpoint", ("client", "server"))
     verify_peer = _flag(given, "verify-peer", default=True)
     _flag(given, "sanity-check", default=True)
-    priority = str(given.get("priority", "NORMAL"))
-    if priority not in _PRIORITIES:
-        raise Failure(f"TLS priorities are GnuTLS's own, and cannot be followed: '{priority}'")
     if "dir" not in given:
         raise Failure("Missing 'dir' property value")
     try:
         password = objects.secret(str(given["passwordid"])).data if "passwordid" in given else None
-        return TlsCredentials(
+        made = TlsCredentials(
             str(given["dir"]), server=endpoint == "server", verify_peer=verify_peer, password=password
         )
     except (BlockError, NetworkError) as error:
         raise Failure(error.message) from None
+    priority = str(given.get("priority", "NORMAL"))
+    if priority not in _PRIORITIES:
+        raise Failure(f"TLS priorities are GnuTLS's own, and cannot be followed: '{priority}'")
+    return made
 
 
 def _authorize_one(given: Mapping[str, Any]) -> object:
@@ -288,7 +289,17 @@ def _throttle_group(given: Mapping[str, Any]) -> object:
         raise Failure(error.message) from None
 
 
-def _refuse(kind: str) -> Callable[[Mapping[str, Any]], object]:
+def _named(kind: str, check: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Maker:
+    """What is checked and then no more than its name: nothing here needs it."""
+
+    def make(given: Mapping[str, Any]) -> object:
+        check(given)
+        return kind
+
+    return make
+
+
+def _refuse(kind: str) -> Maker:
     def make(_: Mapping[str, Any]) -> object:
         raise Failure(f"'{kind}' objects are not supported; TLS is done with tls-creds-x509")
 
@@ -304,12 +315,18 @@ def make_again(kind: str, given: Mapping[str, Any]) -> object:
     return _MAKERS[kind](given)
 
 
-_MAKERS: Final[Mapping[str, Callable[[Mapping[str, Any]], object]]] = {
+_MAKERS: Final[Mapping[str, Maker]] = {
     "authz-list": _authorize_list,
     "authz-listfile": _authorize_file,
     "authz-simple": _authorize_one,
+    "iothread": _named("iothread", check_loop),
+    "main-loop": _named("main-loop", check_loop),
+    "pr-manager-helper": _named("pr-manager-helper", check_helper),
     "secret": _secret,
+    "secret_keyring": _key,
+    "thread-context": _named("thread-context"),
     "throttle-group": _throttle_group,
+    "tls-cipher-suites": _named("tls-cipher-suites", check_suites),
     "tls-creds-anon": _refuse("tls-creds-anon"),
     "tls-creds-psk": _refuse("tls-creds-psk"),
     "tls-creds-x509": _tls_credentials,

@@ -11,9 +11,7 @@ from hostel.block.rewiring import unfiltered
 from hostel.cli.qemu.failure import Failure
 from hostel.cli.qemu.objects import make_object
 from hostel.cli.storage_daemon.monitor.command import Command
-from hostel.cli.storage_daemon.monitor.object_types import properties
 from hostel.cli.storage_daemon.monitor.parameter import generic, needed
-from hostel.cli.storage_daemon.monitor.qom import check_loop
 
 if TYPE_CHECKING:
     from hostel.cli.storage_daemon.daemon import Daemon
@@ -23,8 +21,6 @@ OWN_TYPES: Final = ("iothread",)
 
 
 def _add(daemon: Daemon, given: Mapping[str, Any]) -> None:
-    if given.get("qom-type") == "iothread":
-        check_loop(given, *(name for name in properties("iothread") if isinstance(given.get(name), int)))
     try:
         make_object(given, also=OWN_TYPES)
     except Failure as error:

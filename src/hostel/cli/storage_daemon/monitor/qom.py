@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from hostel.block import objects
 from hostel.block.filters.throttle import PROPERTIES, ThrottleGroup
 from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.object_rules import check_loop
 from hostel.cli.qemu.objects import make_again
 from hostel.cli.storage_daemon.chardev import CharacterDevice
 from hostel.cli.storage_daemon.monitor.command import Command
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 _LIMITS: Final = (Parameter("limits", Kind.OBJECT, members=tuple(Parameter(name, Kind.INT) for name in PROPERTIES)),)
 _CONTAINERS: Final = ("objects", "chardevs")
 _CREATABLE: Final = "user-creatable"
-_MOST: Final = 2**63 - 1
 _REMADE: Final = ("authz-simple", "authz-list")  # of which a changed property counts at once
 
 
@@ -150,28 +150,16 @@ def _set(daemon: Daemon, given: Mapping[str, Any]) -> None:
         raise generic(f"Property '{found.type}.{name}' is not writable")
     made = objects.known()[found.name]
     if declared.type == "int":
-        check_loop({**made.given, name: check((Parameter(name, Kind.INT),), {name: value})[name]}, name)
+        value = check((Parameter(name, Kind.INT),), {name: value})[name]
     changed = {**made.given, name: value}
-    if found.type in _REMADE:
-        try:
+    try:
+        if declared.type == "int":
+            check_loop(changed)
+        if found.type in _REMADE:
             objects.replace(found.name, make_again(found.type, changed))
-        except Failure as error:
-            raise generic(error.message) from None
+    except Failure as error:
+        raise generic(error.message) from None
     made.given[name] = value
-
-
-def check_loop(given: Mapping[str, Any], *names: str) -> None:
-    """Refuse what no thread of requests can be told.
-
-    Raises:
-        QmpError: with QEMU's text.
-    """
-    for name in names:
-        if not 0 <= int(given[name]) <= _MOST:
-            raise generic(f"{name} value must be in range [0, {_MOST}]")
-    low, high = int(given.get("thread-pool-min", 0)), int(given.get("thread-pool-max", 64))
-    if low > high or not high:
-        raise generic("bad thread-pool-min/thread-pool-max values")
 
 
 COMMANDS: Final = (
