@@ -96,6 +96,14 @@ REFUSED: dict[str, Refused] = {
         document(disk("hda", "ide", driver=" iommu='on'")), "/domain/devices/disk[1]/driver/@iommu",
         "iommu driver option is only supported for virtio devices",
     ),
+    "bus far beyond the last": Refused(
+        pci("pci-bridge", 65536), "/domain/devices/controller[1]/@index",
+        "PCI controller index 65536 too high, maximum is 255",
+    ),
+    "first bus that is not": Refused(
+        pci("pci-root", 65536), "/domain/devices/controller[1]/@index",
+        "pci-root and pcie-root controllers should have index 0", XML,
+    ),
     "disk that implies too many controllers": Refused(
         document(disk("sdzzzz", "scsi")), "/domain/devices",
         "controller 67893 of type 'scsi' has too large an index: what hangs on it implies all before it",

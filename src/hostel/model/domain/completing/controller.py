@@ -12,10 +12,13 @@ def complete_controller(domain: Domain, controller: Controller, platform: Platfo
     """Choose QEMU's model for a controller that names none.
 
     Raises:
-        ModelError: this QEMU has no SCSI controller.
+        ModelError: this QEMU has no SCSI controller, or the machine's first PCI bus is not the first by its number.
     """
     if not platform.is_qemu:
         return
+    if controller.model in ("pci-root", "pcie-root") and controller.index and board_of(domain) != Board.PSERIES:
+        path = f"{domain.devices.path(controller)}/@index"
+        raise ModelError(path, "pci-root and pcie-root controllers should have index 0")
     if controller.type == ControllerType.SCSI and controller.model in (None, "auto"):
         controller.model = _scsi_model(domain, controller, platform)
     if controller.type == ControllerType.USB and controller.model is None:

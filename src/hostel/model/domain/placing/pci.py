@@ -24,6 +24,7 @@ from hostel.model.domain.platform import Board, Platform, board_of, has_pci_root
 
 _COMPANIONS: Final = {"ich9-ehci1": 7, "ich9-uhci1": 0, "ich9-uhci2": 1, "ich9-uhci3": 2}
 _HOST_BRIDGES: Final = 32
+_LAST_BUS: Final = 255  # a rule refuses a controller beyond it; until then there need not be all before that one
 _MODEL_NAMES: Final = {
     "pci-bridge": "pci-bridge",
     "dmi-to-pci-bridge": "i82801b11-bridge",
@@ -65,7 +66,8 @@ class _Layout:
         self._slots = Slots(domain, platform)
         self._groups = isolation_groups(domain, platform)
         self._added: list[Controller] = []
-        self._count = 1 + max((item.index or 0 for item in _pci_controllers(domain)), default=-1)
+        last = max((item.index or 0 for item in _pci_controllers(domain)), default=-1)
+        self._count = 1 + min(last, _LAST_BUS)
 
     def plan(self) -> None:
         """Add the controllers that will be needed."""

@@ -140,12 +140,6 @@ def _option(field: str) -> MachineRule[Controller]:
 
 QEMU_CONTROLLER_RULES: Final[tuple[MachineRule[Controller], ...]] = (
     MachineRule(
-        lambda item, machine: item.model in _ROOTS and item.index and machine.board != Board.PSERIES,
-        "pci-root and pcie-root controllers should have index 0",
-        "/@index",
-        ErrorCode.XML_ERROR,
-    ),
-    MachineRule(
         lambda item, machine: item.model == "pci-expander-bus" and machine.board != Board.I440FX,
         "pci-expander-bus controllers are only supported on 440fx-based machinetypes",
         "/@model",
