@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from hostel.codec.xml import Element
-from hostel.codec.xmlvalue import read_integer
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.domain import vcpus
 from hostel.model.domain.clock import Clock
 from hostel.model.domain.completing.character import complete_serials
+from hostel.model.domain.completing.clock import complete_clock
 from hostel.model.domain.completing.controller import complete_controller
 from hostel.model.domain.completing.display import complete_video
 from hostel.model.domain.completing.numa import complete_numa, fill_cells
@@ -202,17 +202,11 @@ def _complete_small(domain: Domain) -> None:
     domain.on_poweroff = domain.on_poweroff or "destroy"
     domain.on_reboot = domain.on_reboot or "restart"
     domain.on_crash = domain.on_crash or "destroy"
-    clock = domain.clock = domain.clock or Clock()
-    if clock.offset in ("utc", "localtime") and clock.adjustment not in (None, "reset"):
-        try:
-            read_integer(clock.adjustment or "")
-        except ValueError:
-            reason = f"unknown clock adjustment '{clock.adjustment}'"
-            raise ModelError("/domain/clock/@adjustment", reason) from None
-        clock.basis, clock.offset = clock.offset, "variable"
-    if clock.offset == "variable":
-        clock.adjustment = clock.adjustment or "0"
-        clock.basis = clock.basis or "utc"
+    domain.clock = domain.clock or Clock()
+    complete_clock(domain.clock)
+    balloon = domain.devices.memballoon
+    if balloon is not None and balloon.model == "none":
+        balloon.address = None
     if domain.features is not None and domain.features.hyperv is not None and domain.features.hyperv.mode is None:
         domain.features.hyperv.mode = "custom"
     _complete_limits(domain)

@@ -65,6 +65,11 @@ def test_that_a_processor_cannot_move_is_said_to_emulators_that_libvirt_says_it_
     assert after(argv, "-cpu") == said
 
 
+def test_channel_of_spice_has_its_name_for_the_guest() -> None:
+    argv = argv_of("<channel type='qemu-vdagent'><target type='virtio'/></channel>")
+    assert device(argv, "channel0")["name"] == "com.redhat.spice.0"
+
+
 def test_comma_in_the_name_is_doubled() -> None:
     assert after(argv_of("", name="a,b"), "-name") == ["guest=a,,b,debug-threads=on"]
 

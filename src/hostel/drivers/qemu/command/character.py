@@ -32,6 +32,7 @@ _SERIAL_DEVICES: Final = (*_SERIALS.values(), "sclplmconsole")
 _SYSTEM_CONSOLES: Final = {"sclp": "sclpconsole", "sclplm": "sclplmconsole"}  # of s390x
 _SERIAL_PARTS: Final = ("pl011", "16550a")
 
+_SPICE_AGENTS: Final = (CharacterType.SPICEVMC, CharacterType.QEMU_VDAGENT)  # whose guests look for one name
 CERTIFICATES: Final = "chardev"  # what the context calls their folder
 # What SPICE calls the channels of devices.
 _SPICE_PORTS: Final = {"redirdev": "usbredir", "smartcard": "smartcard"}
@@ -115,7 +116,8 @@ def _channel(domain: Domain, channel: Channel, context: Context) -> list[str]:
         path = str(context.monitor.parent / alias_of(channel))
         channel.sources = [CharacterSource(mode="bind", path=path)]
     spec = {"driver": "virtserialport", **_virtio_port(domain, channel)}
-    rest = {"chardev": f"char{alias_of(channel)}", "id": alias_of(channel), "name": target.name}
+    name = target.name or ("com.redhat.spice.0" if channel.type in _SPICE_AGENTS else None)
+    rest = {"chardev": f"char{alias_of(channel)}", "id": alias_of(channel), "name": name}
     return [*chardev(channel, context), *option("-device", {**spec, **rest})]
 
 

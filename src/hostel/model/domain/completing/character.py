@@ -42,8 +42,7 @@ def complete_source(character: CharacterEnd | RngBackend) -> None:
     for source in character.sources:
         if kind in (CharacterType.TCP, CharacterType.UNIX, CharacterType.UDP) and source.mode is None:
             source.mode = "connect"
-    if kind == CharacterType.TCP and character.protocol is None:
-        character.protocol = "raw"
+    character.protocol = (character.protocol or "raw") if kind == CharacterType.TCP else None
     if kind in (CharacterType.UNIX, CharacterType.DEV, CharacterType.FILE, CharacterType.PIPE):
         character.sources = [item for item in character.sources if item.path is not None]
     if kind in (CharacterType.NULL, CharacterType.VC, CharacterType.STDIO, CharacterType.SPICEVMC):
@@ -120,19 +119,10 @@ def _complete_target(domain: Domain, target: SerialTarget) -> None:
 
 
 def complete_channel(channel: Channel, platform: Platform, *, is_live: bool) -> None:
-    """Name the channels that have a name by their type; forget sockets of an earlier run."""
+    """Forget sockets of an earlier run."""
     target = channel.target
     if not is_live and target is not None and target.type == "virtio" and channel.type == CharacterType.UNIX:
         channel.sources = [item for item in channel.sources if not _is_made_up(item.path, target.name, platform)]
-    if (
-        channel.type == CharacterType.SPICEVMC
-        and target is not None
-        and target.type == "virtio"
-        and target.name is None
-    ):
-        target.name = "com.redhat.spice.0"
-    if channel.type == CharacterType.QEMU_VDAGENT and target is not None and target.name is None:
-        target.name = "com.redhat.spice.0"
 
 
 def _is_made_up(path: str | None, name: str | None, platform: Platform) -> bool:

@@ -14,6 +14,7 @@ def complete_controller(domain: Domain, controller: Controller, platform: Platfo
     Raises:
         ModelError: this QEMU has no SCSI controller, or the machine's first PCI bus is not the first by its number.
     """
+    _drop_other_kinds(controller)
     if not platform.is_qemu:
         return
     if controller.model in ("pci-root", "pcie-root") and controller.index and board_of(domain) != Board.PSERIES:
@@ -23,6 +24,15 @@ def complete_controller(domain: Domain, controller: Controller, platform: Platfo
         controller.model = _scsi_model(domain, controller, platform)
     if controller.type == ControllerType.USB and controller.model is None:
         controller.model = _usb_model(domain, controller, platform, is_new=is_new)
+
+
+def _drop_other_kinds(controller: Controller) -> None:
+    """Leave out what controllers of another type have (``virDomainControllerDefParseXML``)."""
+    if controller.type == ControllerType.USB and controller.model == "none":
+        controller.address = None
+    for name, types in _OF_TYPES.items():
+        if controller.type not in types:
+            setattr(controller, name, None)
 
 
 def _scsi_model(domain: Domain, controller: Controller, platform: Platform) -> str:
@@ -53,4 +63,13 @@ def _usb_model(domain: Domain, controller: Controller, platform: Platform, *, is
     return modern or model if arch == "aarch64" else model
 
 
+_OF_TYPES = {
+    "ports": (ControllerType.VIRTIO_SERIAL, ControllerType.USB),
+    "vectors": (ControllerType.VIRTIO_SERIAL,),
+    "max_grant_frames": (ControllerType.XENBUS,),
+    "max_event_channels": (ControllerType.XENBUS,),
+    "model_name": (ControllerType.PCI,),
+    "target": (ControllerType.PCI,),
+    "pci_hole": (ControllerType.PCI,),
+}
 _MODERN = {"qemu-xhci": "qemu-xhci", "nec-usb-xhci": "nec-xhci"}

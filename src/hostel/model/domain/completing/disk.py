@@ -26,10 +26,10 @@ _PLACES: Final = {
     SourceType.FILE: ("file", "fdgroup"),
     SourceType.BLOCK: ("dev",),
     SourceType.DIR: ("dir",),
-    SourceType.NETWORK: ("protocol", "name", "query", "tls", "tls_hostname"),
+    SourceType.NETWORK: ("protocol", "name", "query", "tls", "tls_hostname", "hosts", "identity"),
     SourceType.VOLUME: ("pool", "volume", "mode"),
-    SourceType.NVME: ("type", "managed", "namespace"),
-    SourceType.VHOSTUSER: ("type", "path"),
+    SourceType.NVME: ("type", "managed", "namespace", "address"),
+    SourceType.VHOSTUSER: ("type", "path", "reconnect"),
 }
 _ANYWHERE: Final = tuple(name for names in _PLACES.values() for name in names)
 _PARTITION: Final = re.compile("(fd|hd|vd|sd|xvd|ubd)[a-z]+[0-9]+")
@@ -57,7 +57,7 @@ def drop_other_places(disk: Disk) -> None:
         if place.source is not None and place.type is not None:
             for name in _ANYWHERE:
                 if name not in _PLACES[place.type]:
-                    setattr(place.source, name, None)
+                    setattr(place.source, name, [] if name == "hosts" else None)
         place = place.backing_store
 
 
