@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,7 +21,7 @@ from hostel.drivers.base.counting import ControlState
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.dumping import DumpFlag, DumpFormat
 from hostel.drivers.events import BlockJobStatus, Lifecycle
-from hostel.drivers.qemu import calls, dumping, monitor, process, running
+from hostel.drivers.qemu import calls, dumping, launch, monitor, process, running
 from hostel.drivers.qemu.destroying import HELD_SECONDS
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.machines import GLANCE
@@ -181,6 +183,31 @@ def test_what_needs_no_qemu_is_done_at_once_while_one_hangs_and_has_a_job(
     assert [job.disk for job in machine.status.jobs] == ["vda"]
     definition = driver.domain_get_xml_desc(ref, DomainXmlFlag.INACTIVE)
     assert "vdb" in definition and "<currentMemory unit='KiB'>16384<" in definition
+
+
+def test_a_qemu_that_hangs_as_it_is_started_is_destroyed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver, ref = machine.driver, machine.ref
+    driver.domain_destroy(ref)
+    is_hanging = threading.Event()
+
+    def spawn_and_hang(*given: Any, **named: Any) -> int:
+        pid = process.spawn(*given, **named)
+        os.kill(pid, signal.SIGSTOP)
+        is_hanging.set()
+        return pid
+
+    monkeypatch.setattr(launch, "process", SimpleNamespace(**{**vars(process), "spawn": spawn_and_hang}))
+    with ThreadPoolExecutor() as threads:
+        start = threads.submit(driver.domain_create, ref)
+        assert is_hanging.wait(20)
+        begun = time.monotonic()
+        driver.domain_destroy(ref)
+        assert time.monotonic() - begun < HELD_SECONDS + GRACE_SECONDS + 5
+        with pytest.raises(VirtError, match="could not be started: QEMU was killed by SIG"):
+            start.result(10)
+    assert driver.domain_get_state(ref).state == DomainState.SHUTOFF
+    monkeypatch.undo()
+    driver.domain_create(ref)
 
 
 def test_a_qemu_that_hangs_and_has_a_job_is_not_killed_gracefully(machine: Machine) -> None:

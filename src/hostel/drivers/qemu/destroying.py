@@ -13,6 +13,7 @@ from typing import Final
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.machines import Machines, failed
 from hostel.drivers.qemu.snapshot.drop import MERGING
+from hostel.drivers.qemu.status import Status
 
 HELD_SECONDS: Final = 2.0  # that another call has to end before
 
@@ -29,8 +30,8 @@ def end_held(machines: Machines, name: str, *, kill: bool) -> bool:
         DomainHeld: the lock stays held; the machine is gone for whoever looks next.
         VirtError: ``OPERATION_FAILED``: QEMU does not end.
     """
-    status = machines.seen(name)
-    if status is None or status.ending == MERGING:  # it is being started, or is off to its users
+    status = _known(machines, name)
+    if status is None:
         return False
     with contextlib.suppress(OSError):  # a disk that is full keeps nobody from ending a machine
         status.destruction.touch(mode=0o600)
@@ -40,3 +41,16 @@ def end_held(machines: Machines, name: str, *, kill: bool) -> bool:
     process.exit_status(Path(status.run), 2)
     with machines.locked(name):
         return machines.live(name) is None
+
+
+def _known(machines: Machines, name: str) -> Status | None:
+    """The machine as it was last written down; also one that is being started, once its QEMU is there."""
+    status = machines.seen(name)
+    if status is not None:
+        return status if status.ending != MERGING else None  # which is off to its users
+    try:
+        status = Status.parse(machines.statuses.read(name) or "")
+    except ValueError:
+        return None
+    found = process.supervised_qemu(Path(status.run), 0) if not status.pid else None
+    return status._replace(pid=found[0], started=found[1]) if found is not None else None

@@ -517,10 +517,8 @@ class Launcher:
             self._machines.publish(status.domain, "lifecycle", event=int(event), detail=detail)
 
     def _undo(self, name: str, run: Path, error: BaseException) -> None:
-        pid = process.wait_for_pid(run, 5)
-        started = procstat.start_time(pid) if pid is not None and process.supervised(run) else None
-        if pid is not None and started is not None:
-            process.end(pid, started, grace=1)
+        if (found := process.supervised_qemu(run, 5)) is not None:
+            process.end(*found, grace=1)
         self._machines.forget(name, run, Ending(ShutoffReason.FAILED, str(error)))
 
     def prepare(self, disk: Disk) -> None:

@@ -301,10 +301,8 @@ class Machines:
 
     def _abandon(self, name: str, run: Path) -> None:
         """End what a starter left that died before the machine was ours."""
-        pid = process.wait_for_pid(run, 10)
-        started = procstat.start_time(pid) if pid is not None and process.supervised(run) else None
-        if pid is not None and started is not None:
-            process.end(pid, started, grace=1)
+        if (found := process.supervised_qemu(run, 10)) is not None:
+            process.end(*found, grace=1)
         self.forget(name, run, Ending(ShutoffReason.FAILED, "the process that was starting it died"))
 
     def _ending(self, name: str, status: Status) -> Ending:

@@ -317,6 +317,18 @@ def wait_for_pid(run: Path, timeout: float) -> int | None:
         pause()
 
 
+def supervised_qemu(run: Path, timeout: float) -> tuple[int, int] | None:
+    """The id of the process that a run's supervisor has started, and when that was; None where there is none, or soon.
+
+    Args:
+        run: the run's directory.
+        timeout: seconds that the supervisor has to say so.
+    """
+    pid = wait_for_pid(run, timeout)
+    started = procstat.start_time(pid) if pid is not None and supervised(run) else None
+    return (pid, started) if pid is not None and started is not None else None
+
+
 def wait_written(run: Path, timeout: float = 2) -> None:
     """Wait until all is written that processes which have ended have said; others may hold their end of a pipe open."""
     deadline, pause = time.monotonic() + timeout, Pause()
