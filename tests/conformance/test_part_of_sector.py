@@ -90,6 +90,22 @@ def test_programs_read_and_write_the_last_sector(tmp_path: Path, tool: Sequence[
 
 
 @BOTH
+@pytest.mark.skipif(not os.access("/dev/fuse", os.W_OK), reason="needs /dev/fuse")
+@pytest.mark.parametrize("options", ["driver=file,filename=n", "driver=raw,file.driver=file,file.filename=n"])
+def test_programs_find_no_data_behind_the_end_of_the_file(tmp_path: Path, tool: Sequence[str], options: str) -> None:
+    (tmp_path / "n").write_bytes(data(700))
+    (tmp_path / "file").touch()
+    words = ["--blockdev", f"{options},node-name=n", "--export", f"fuse,id=e,node-name=n,mountpoint={tmp_path}/file"]
+    with daemon(tmp_path, *words, tool=tool), (tmp_path / "file").open("rb", buffering=0) as stream:
+        assert stream.seek(0, os.SEEK_END) == 1024
+        assert [stream.seek(place, os.SEEK_DATA) for place in (0, 512, 699)] == [0, 512, 699]
+        assert [stream.seek(place, os.SEEK_HOLE) for place in (0, 699, 700, 1000)] == [700, 700, 700, 1000]
+        for place in (700, 1023, 1024):
+            with pytest.raises(OSError, match="No such device or address"):
+                stream.seek(place, os.SEEK_DATA)
+
+
+@BOTH
 @pytest.mark.parametrize("job", ["blockdev-backup", "blockdev-mirror"])
 @pytest.mark.parametrize(("source", "target"), [(700, 1024), (1024, 700), (700, 900), (70_000, 70_144)])
 def test_a_job_copies_what_has_as_many_sectors(

@@ -88,6 +88,13 @@ def file_end(layer: BlockNode) -> int | None:
     return None if isinstance(file.driver, FormatDriver) or file.cache.direct else file.length
 
 
+def length_in_file(extent: ChainExtent) -> int:
+    """How much of an extent of data a raw image's file has: a disk's last sector may be more than the file's end."""
+    if extent.host_offset is None or (end := file_end(extent.layer)) is None:
+        return extent.length
+    return max(0, min(extent.length, end - extent.host_offset))
+
+
 def _passed_on(node: BlockNode) -> BlockNode | None:
     """The child whose bytes a node has for its own; None for one that makes something of them."""
     passes_on = node.format == "raw" or (isinstance(node.driver, FilterDriver) and node.driver.primary)

@@ -8,10 +8,10 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
-from hostel.block.chain import block_status, held, rounded_length
+from hostel.block.chain import block_status, held, length_in_file, rounded_length
 from hostel.block.draining import bypass_closed
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
@@ -230,12 +230,21 @@ class ExportedFile:
         if offset > length or (offset == length and wanted.whence == os.SEEK_DATA):
             raise Failed(errno.ENXIO)
         with held(self._node):
-            for extent in block_status(self._node, offset, length - offset):
-                if bool(extent.status & Status.DATA) == (wanted.whence == os.SEEK_DATA):
-                    return protocol.offset(extent.offset)
+            for start, is_data in self._runs(offset, length - offset):
+                if is_data == (wanted.whence == os.SEEK_DATA):
+                    return protocol.offset(start)
         if wanted.whence == os.SEEK_DATA:
             raise Failed(errno.ENXIO)
         return protocol.offset(length)
+
+    def _runs(self, offset: int, length: int) -> Iterator[tuple[int, bool]]:
+        """Where data and holes begin, and which it is; what a file lacks of its last sector is a hole."""
+        for extent in block_status(self._node, offset, length):
+            inside = length_in_file(extent) if extent.status & Status.DATA else 0
+            if inside:
+                yield extent.offset, True
+            if inside < extent.length:
+                yield extent.offset + inside, False
 
     def _statfs(self, body: memoryview) -> bytes:
         return StatfsReply(

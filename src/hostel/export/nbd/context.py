@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
-from hostel.block.chain import ChainExtent, block_status, file_end
+from hostel.block.chain import block_status, length_in_file
 from hostel.block.extent import Status
 from hostel.block.node import BlockNode
 from hostel.wire.nbd import protocol
@@ -54,17 +54,11 @@ class BaseAllocation:
             flags = 0 if extent.status & Status.DATA else protocol.STATE_HOLE
             if extent.status & Status.ZERO:
                 flags |= protocol.STATE_ZERO
-            inside = extent.length if flags else self._inside(extent)
+            inside = extent.length if flags or self._block > 1 else length_in_file(extent)
             if inside:
                 yield inside, flags
             if inside < extent.length:
                 yield extent.length - inside, protocol.STATE_HOLE | protocol.STATE_ZERO
-
-    def _inside(self, extent: ChainExtent) -> int:
-        """How much of an extent a raw image's file has: a disk's last sector may be more than the file's end."""
-        if extent.host_offset is None or self._block > 1 or (end := file_end(extent.layer)) is None:
-            return extent.length
-        return max(0, min(extent.length, end - extent.host_offset))
 
 
 class AllocationDepth:
