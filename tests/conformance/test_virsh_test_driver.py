@@ -115,6 +115,8 @@ MACHINES = [
     "dommemstat test; dommemstat test --period 3; dommemstat test --period 3 --live; "
     "dommemstat test --period 4 --config; dumpxml test; destroy test; dommemstat test",
     "destroy test; domstats",
+    "domstats --list-inactive test; domstats --list-active test; destroy test; domstats --list-shutoff test; "
+    "domstats test --list-transient; setvcpus test 1 --maximum; setvcpus test 1 --maximum --config",
     "domstats --enforce; domstats --state --enforce test; domstats --vcpu --enforce test; "
     "domstats --vm --balloon --state --enforce; shutdown test --mode agent; vcpucount test --guest; "
     "setvcpus test 2 --guest",
@@ -128,6 +130,8 @@ MACHINES = [
     "save test saved; domstate test --reason; list --all; restore saved; domstate test --reason; list; "
     "save-image-dumpxml saved; restore saved; restore /nosuch; save test /nosuch/x",
     "save nosuch saved",
+    "save 1 saved; restore saved; dump 6695eb01-f6a4-8304-79aa-97f2502e193f dumped; save 2 /nosuch/x; "
+    "dump 2 /nosuch/x; managedsave test --running --paused; save test saved --running --paused; list --all",
     "destroy test; save test saved",
     "undefine test; save test saved; list --all; restore saved; list --all; dominfo test",
     "restore /etc/passwd",

@@ -6,6 +6,9 @@ import enum
 from typing import Final, NamedTuple
 
 from hostel.drivers.base.backup import CheckpointCreateFlag, CheckpointDeleteFlag
+from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.dumping import DumpFlag
+from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotDeleteFlag, SnapshotRevertFlag
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
@@ -54,6 +57,17 @@ _RULES: Final[dict[type[enum.IntFlag], _Rules]] = {
         ((CheckpointCreateFlag.REDEFINE_VALIDATE, CheckpointCreateFlag.REDEFINE),),
         ((CheckpointCreateFlag.REDEFINE, CheckpointCreateFlag.QUIESCE),),
     ),
+    SaveFlag: _Rules("VIR_DOMAIN_SAVE_", ErrorDomain.DOMAIN, excludes=((SaveFlag.RUNNING, SaveFlag.PAUSED),)),
+    DumpFlag: _Rules(
+        "VIR_DUMP_",
+        ErrorDomain.DOMAIN,
+        excludes=(
+            (DumpFlag.CRASH, DumpFlag.LIVE),
+            (DumpFlag.CRASH, DumpFlag.RESET),
+            (DumpFlag.LIVE, DumpFlag.RESET),
+        ),
+    ),
+    Affect: _Rules("VIR_DOMAIN_AFFECT_", ErrorDomain.DOMAIN, excludes=((Affect.LIVE, Affect.CONFIG),)),
     CheckpointDeleteFlag: _Rules(
         "VIR_DOMAIN_CHECKPOINT_DELETE_",
         ErrorDomain.DOMAIN_CHECKPOINT,

@@ -58,10 +58,10 @@ def _dump(session: Session, args: Args) -> None:
     if name not in FORMATS:
         known = "'kdump-zlib', 'kdump-lzo', 'kdump-snappy', 'win-dmp' or 'elf'"
         raise CommandError(f"format '{name}' is not supported, expecting {known}")
-    with failing(f"Failed to core dump domain '{domain.name}' to {file}"):
+    with failing(f"Failed to core dump domain '{args['domain']}' to {file}"):
         driver = offered(session.hypervisor, DumpDriver, "virDomainCoreDump")
         driver.domain_core_dump_with_format(domain, absolute(file), FORMATS[name], flags, verbose(args, "Dump"))
-    session.output.note(f"\nDomain '{domain.name}' dumped to {file}")
+    session.output.note(f"\nDomain '{args['domain']}' dumped to {file}")
 
 
 def _send_signal(session: Session, args: Args) -> None:

@@ -185,7 +185,10 @@ def _memory(session: Session, args: Args) -> None:
 
 def _statistics(session: Session, args: Args) -> None:
     stats = args.flags(StatsFlag.ALL, _STATS)
-    domains = [session.domain(Args({"domain": word})) for word in args.rest] or _listed(session, args)
+    domains = _listed(session, args)
+    if args.rest:
+        named = [session.domain(Args({"domain": word})) for word in args.rest]
+        domains = [domain for domain in named if domain in domains]
     if not domains:
         return
     machines = _machines(session, "virConnectGetAllDomainStats")

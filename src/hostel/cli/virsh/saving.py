@@ -50,10 +50,10 @@ def absolute(path: str) -> str:
 def _save(session: Session, args: Args) -> None:
     domain, file = session.domain(args), args["file"]
     xml = read_document(args["xml"]) if args.get("xml") is not None else None
-    with failing(f"Failed to save domain '{domain.name}' to {file}"):
+    with failing(f"Failed to save domain '{args['domain']}' to {file}"):
         driver = saves(session, "virDomainSaveFlags")
         driver.domain_save_flags(domain, absolute(file), xml, flags(args), verbose(args, "Save"))
-    session.output.note(f"\nDomain '{domain.name}' saved to {file}")
+    session.output.note(f"\nDomain '{args['domain']}' saved to {file}")
 
 
 def _restore(session: Session, args: Args) -> None:

@@ -243,10 +243,15 @@ def read_change(command: int, section: int) -> tuple[Command, Section]:
         VirtError: they are none.
     """
     try:
-        return Command(command), Section(section)
+        where = Section(section)
     except ValueError:
-        reason = f"network update: command {command} or section {section} is not known"
-        raise network_fault(ErrorCode.INVALID_ARG, reason) from None
+        what = "can't update unrecognized section of network"
+        raise network_fault(ErrorCode.OPERATION_UNSUPPORTED, what) from None
+    try:
+        return Command(command), where
+    except ValueError:
+        what = f"unrecognized network update command code {command}"
+        raise network_fault(ErrorCode.OPERATION_UNSUPPORTED, what) from None
 
 
 def checked_affect(affect: Affect, *, active: bool, persistent: bool) -> Affect:

@@ -22,6 +22,7 @@ from hostel.drivers.qemu.opening import open_named
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.saving import DUMP, migrate, wait_for_migration
 from hostel.drivers.qemu.status import DUMPED, Ending
+from hostel.drivers.together import check_together
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.features import ring_size
 
@@ -111,14 +112,7 @@ class DumpCalls(Calls):
 
 
 def _check(path: Path, format: int, flags: DumpFlag) -> None:
-    for one, other in (
-        (DumpFlag.CRASH, DumpFlag.LIVE),
-        (DumpFlag.CRASH, DumpFlag.RESET),
-        (DumpFlag.LIVE, DumpFlag.RESET),
-    ):
-        if flags & one and flags & other:
-            what = f"Flags 'VIR_DUMP_{one.name}' and 'VIR_DUMP_{other.name}' are mutually exclusive"
-            raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+    check_together(flags)
     if format not in _FORMATS:
         raise fault(ErrorCode.INVALID_ARG, f"unknown dumpformat '{format}'", ErrorDomain.QEMU)
     if format != DumpFormat.RAW and not flags & DumpFlag.MEMORY_ONLY:

@@ -29,6 +29,7 @@ from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.source import leave_out_told
 from hostel.drivers.qemu.status import DUMPED, Ending, Status
 from hostel.drivers.qemu.transient import check_can_be_saved
+from hostel.drivers.together import check_together
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
@@ -78,10 +79,9 @@ class SaveCalls(Calls):
     def _save(self, machine: Running, path: Path, xml: str | None, flags: SaveFlag, progress: Progress | None) -> None:
         from hostel.drivers.qemu.hostdevs import check_movable
 
+        check_together(flags)
         if machine.status.jobs:
             raise invalid("domain has active block job; end it with blockjob --abort or --pivot")
-        if flags & SaveFlag.RUNNING and flags & SaveFlag.PAUSED:
-            raise fault(ErrorCode.INVALID_ARG, "running and paused flags are mutually exclusive", ErrorDomain.QEMU)
         check_can_be_saved(machine.domain)
         check_movable(machine.domain)
         was_running = bool(machine.ask("query-status").get("running"))

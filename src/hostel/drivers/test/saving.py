@@ -18,6 +18,7 @@ from hostel.drivers.test.document import DomainDefinition, parse_domain
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.impact import change_documents
 from hostel.drivers.test.lifecycle import ref_of, refused, running, stop, tell
+from hostel.drivers.together import check_together
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
 
@@ -40,6 +41,7 @@ class SaveCalls:
         progress: Progress | None = None,
     ) -> None:
         """Write the document to a file, and end the domain."""
+        check_together(flags)
         check_flags(flags, 0, "testDomainSaveFlags")
         _refuse_document(xml)
         with self._host.lock:
@@ -49,6 +51,7 @@ class SaveCalls:
 
     def domain_restore_flags(self, source: str, xml: str | None = None, flags: SaveFlag = SaveFlag.NONE) -> DomainRef:
         """Start a domain from a file, which stays."""
+        check_together(flags)
         check_flags(flags, 0, "testDomainRestoreFlags")
         _refuse_document(xml)
         definition = _read(source)
@@ -71,6 +74,7 @@ class SaveCalls:
 
     def domain_save_image_define_xml(self, file: str, xml: str, flags: SaveFlag = SaveFlag.NONE) -> None:
         """Change the document in a file."""
+        check_together(flags)
         check_flags(flags, SaveFlag.RUNNING | SaveFlag.PAUSED, "testDomainSaveImageDefineXML")
         _read(file)
         definition = parse_domain(xml)
@@ -80,6 +84,7 @@ class SaveCalls:
         self, domain: DomainRef, flags: SaveFlag = SaveFlag.NONE, progress: Progress | None = None
     ) -> None:
         """End the domain, and remember that the next start goes on from here."""
+        check_together(flags)
         allowed = SaveFlag.BYPASS_CACHE | SaveFlag.RUNNING | SaveFlag.PAUSED
         check_flags(flags, allowed, "testDomainManagedSave")
         with self._host.lock:
