@@ -25,7 +25,7 @@ from hostel.drivers.qemu import calls, dumping, launch, monitor, process, runnin
 from hostel.drivers.qemu.destroying import HELD_SECONDS
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.machines import GLANCE
-from hostel.drivers.qemu.monitor import connect
+from hostel.drivers.qemu.monitor import Monitor, connect
 from hostel.drivers.qemu.status import Plug, Status
 from hostel.errors import ErrorCode, VirtError
 from hostel.model.domain.metadata import MetadataType
@@ -183,6 +183,30 @@ def test_what_needs_no_qemu_is_done_at_once_while_one_hangs_and_has_a_job(
     assert [job.disk for job in machine.status.jobs] == ["vda"]
     definition = driver.domain_get_xml_desc(ref, DomainXmlFlag.INACTIVE)
     assert "vdb" in definition and "<currentMemory unit='KiB'>16384<" in definition
+
+
+def test_a_save_by_a_qemu_that_hangs_is_given_up_when_its_machine_is_destroyed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute, is_hanging = Monitor.execute, threading.Event()
+
+    def execute_and_hang(self: Monitor, command: str, *files: Any, **arguments: Any) -> Any:
+        if command == "migrate":
+            os.kill(machine.status.pid, signal.SIGSTOP)
+            is_hanging.set()
+        return execute(self, command, *files, **arguments)
+
+    monkeypatch.setattr(Monitor, "execute", execute_and_hang)
+    monkeypatch.setattr(monitor, "ACT_SECONDS", 60.0)
+    file = machine.home / "saved"
+    with ThreadPoolExecutor() as threads:
+        save = threads.submit(machine.driver.domain_save_flags, machine.ref, str(file))
+        assert is_hanging.wait(20) and file.exists()
+        machine.driver.domain_destroy(machine.ref)
+        with pytest.raises(VirtError, match="domain is not running"):
+            save.result(10)
+    assert not file.exists()
+    assert machine.driver.domain_get_state(machine.ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.DESTROYED)
 
 
 def test_a_qemu_that_hangs_as_it_is_started_is_destroyed(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
