@@ -6,15 +6,17 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hostel.drivers.base import DomainRef, DomainState, ShutdownFlag, StartFlag
-from hostel.drivers.base.agent import GuestInfo, HostnameSource, SshKeysFlag, SuspendTarget
+from hostel.drivers.base.agent import AgentTimeout, GuestInfo, HostnameSource, SshKeysFlag, SuspendTarget
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import VcpuFlag
+from hostel.drivers.qemu import agent as conversation
 from hostel.drivers.qemu import counting, guest, inside, power
 from hostel.drivers.qemu.agent import Agent, seconds_of
 from hostel.drivers.qemu.driver import QemuDriver
@@ -71,7 +73,7 @@ def via(monkeypatch: pytest.MonkeyPatch) -> Via:
                         raise
                     time.sleep(0.05)
 
-        for module in (inside, guest, counting, power):
+        for module in (conversation, inside, guest, counting, power):
             monkeypatch.setattr(module, "open_agent", open_agent)
 
     return put
@@ -104,6 +106,28 @@ def test_real_agent_tells_of_its_host(driver: QemuDriver, ref: DomainRef, via: V
         code, text, _ = ours.run("domfsinfo guest")
         assert (code, text.split()[:4]) == (0, ["Mountpoint", "Name", "Type", "Target"])
         assert f"hostname            : {socket.gethostname()}\n" in ours.run("guestinfo guest")[1]
+
+
+def test_a_guest_whose_agent_does_not_answer_keeps_nobody_from_its_machine(
+    driver: QemuDriver, ref: DomainRef, via: Via, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "_BLOCKED_SECONDS", 3.0)
+    with agent.Remembering(tmp_path / "socket", {"guest-wait": None}) as other, ThreadPoolExecutor() as threads:
+        via(other.path)
+        asked = threads.submit(
+            driver.domain_qemu_agent_command, ref, '{"execute": "guest-wait"}', int(AgentTimeout.BLOCK)
+        )
+        while ("guest-wait", {}) not in other.heard:
+            assert not asked.done()
+            time.sleep(0.01)
+        next_one = threads.submit(driver.domain_get_time, ref)
+        driver.domain_set_memory_flags(ref, 32 << 10, Affect.LIVE)
+        assert not asked.done() and not next_one.done()
+        with pytest.raises(VirtError, match="it does not answer in time"):
+            asked.result(20)
+        with pytest.raises(VirtError, match="malformed return value"):  # it was asked after the other
+            next_one.result(20)
+        assert [command for command, _ in other.heard] == ["guest-wait", "guest-get-time"]
 
 
 CPUS = {

@@ -10,22 +10,21 @@ from hostel.drivers.base.address import AddressSource, GuestAddress, InterfaceAd
 from hostel.drivers.base.network import AddressType, DhcpLease
 from hostel.drivers.fault import fault
 from hostel.drivers.link import device
-from hostel.drivers.qemu.agent import open_agent
-from hostel.drivers.qemu.calls import Calls
+from hostel.drivers.qemu.agent import TalkingCalls
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.interface import Interface, InterfaceType
 
 
-class AddressCalls(Calls):
+class AddressCalls(TalkingCalls):
     """See :class:`hostel.drivers.base.address.AddressDriver`."""
 
     def domain_interface_addresses(self, domain: DomainRef, source: int) -> list[InterfaceAddresses]:
         """The interfaces of a running domain with their addresses."""
+        if source == AddressSource.AGENT:
+            with self._agent(domain) as (agent, _):
+                return from_agent(agent.execute("guest-network-get-interfaces"))
         with self._running(domain) as machine:
             interfaces = machine.domain.copy().devices.interfaces
-            if source == AddressSource.AGENT:
-                with open_agent(machine) as agent:
-                    return from_agent(agent.execute("guest-network-get-interfaces"))
         match source:
             case AddressSource.LEASE:
                 return self._from_leases(interfaces)

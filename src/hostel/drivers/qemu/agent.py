@@ -6,11 +6,12 @@ after that number is an answer to us (``guest-sync-delimited``).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -24,6 +25,7 @@ from hostel.drivers.qemu.machines import invalid
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.taint import Taint
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.model.domain.domain import Domain
 
 NAME: Final = "org.qemu.guest_agent.0"
 _SECONDS: Final = 5.0
@@ -194,7 +196,27 @@ def _unresponsive(why: str) -> VirtError:
     return VirtError(ErrorCode.AGENT_UNRESPONSIVE, message, domain=ErrorDomain.QEMU)
 
 
-class AgentCalls(Calls):
+class TalkingCalls(Calls):
+    """What the groups of calls share that are answered by an agent."""
+
+    @contextlib.contextmanager
+    def _agent(
+        self, domain: DomainRef, *, asks_agent: bool = False, taint: Taint | None = None
+    ) -> Iterator[tuple[Agent, Domain]]:
+        """Talk with a machine's agent; a guest need not answer, so others may have the machine meanwhile.
+
+        Gives the live document too, as it is now. ``asks_agent`` as with :meth:`_running`; ``taint`` is what is to be
+        remembered of the machine.
+        """
+        with self._machines.talking(domain.name), contextlib.ExitStack() as stack:
+            with self._running(domain, asks_agent=asks_agent) as machine:
+                agent = stack.enter_context(open_agent(machine))
+                if taint is not None:
+                    machine.taint(taint)
+            yield agent, machine.domain
+
+
+class AgentCalls(TalkingCalls):
     """The guest agent; see :class:`hostel.drivers.base.agent.AgentDriver`."""
 
     def domain_qemu_agent_command(
@@ -209,8 +231,7 @@ class AgentCalls(Calls):
         if not isinstance(request, dict):
             raise fault(ErrorCode.INVALID_ARG, f"'{command}' is no JSON object", ErrorDomain.QEMU)
         seconds = seconds_of(timeout)
-        with self._running(domain) as machine, open_agent(machine) as agent:
-            machine.taint(Taint.CUSTOM_GA_COMMAND)
+        with self._agent(domain, taint=Taint.CUSTOM_GA_COMMAND) as (agent, _):
             if timeout == AgentTimeout.NOWAIT:
                 agent.send(request)
                 return None
@@ -218,13 +239,13 @@ class AgentCalls(Calls):
 
     def domain_fs_freeze(self, domain: DomainRef, mountpoints: Sequence[str] = ()) -> int:
         """Stop the guest's file systems."""
-        with self._running(domain) as machine:
+        with self._machines.talking(domain.name), self._running(domain) as machine:
             return freeze(machine, mountpoints)
 
     def domain_fs_thaw(self, domain: DomainRef, mountpoints: Sequence[str] = ()) -> int:
         """Let the guest's file systems go on; the agent knows all or none."""
         del mountpoints
-        with self._running(domain) as machine:
+        with self._machines.talking(domain.name), self._running(domain) as machine:
             return thaw(machine)
 
     def domain_fs_trim(self, domain: DomainRef, mountpoint: str | None = None, minimum: int = 0) -> None:
@@ -232,7 +253,7 @@ class AgentCalls(Calls):
         if mountpoint is not None:
             what = "Specifying mount point is not supported for now"
             raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, what, ErrorDomain.QEMU)
-        with self._running(domain) as machine, open_agent(machine) as agent:
+        with self._agent(domain) as (agent, _):
             agent.execute("guest-fstrim", minimum=minimum, seconds=_FREEZE_SECONDS)
 
 

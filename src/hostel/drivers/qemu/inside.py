@@ -18,11 +18,12 @@ from hostel.drivers.base.agent import (
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import guestinfo
 from hostel.drivers.qemu.addresses import leases
-from hostel.drivers.qemu.agent import Agent, open_agent, refusal
-from hostel.drivers.qemu.calls import Calls, no_domain
+from hostel.drivers.qemu.agent import Agent, TalkingCalls, open_agent, refusal
+from hostel.drivers.qemu.calls import no_domain
 from hostel.drivers.qemu.guestinfo import GuestCpu
 from hostel.drivers.qemu.running import Running
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
+from hostel.model.domain.domain import Domain
 from hostel.model.domain.platform import X86, arch_of
 from hostel.model.numberset import format_numbers, parse_numbers
 
@@ -34,7 +35,7 @@ _SUSPEND_SECONDS: Final = 60.0
 _POLL: Final = 0.25
 
 
-class InsideCalls(Calls):
+class InsideCalls(TalkingCalls):
     """See :class:`hostel.drivers.base.agent.InsideDriver`."""
 
     def domain_get_hostname(self, domain: DomainRef, source: HostnameSource = HostnameSource.AGENT) -> str:
@@ -49,25 +50,25 @@ class InsideCalls(Calls):
             if (found := next(filter(None, names), None)) is None:
                 raise fault(ErrorCode.NO_HOSTNAME, f"no hostname found for domain {domain.name}", ErrorDomain.QEMU)
             return found
-        with self._running(domain) as machine, open_agent(machine) as agent:
+        with self._agent(domain) as (agent, _):
             return guestinfo.hostname(agent.execute("guest-get-host-name"))
 
     def domain_get_fsinfo(self, domain: DomainRef) -> list[FilesystemInfo]:
         """The file systems that are mounted in the guest."""
-        with self._running(domain) as machine, open_agent(machine) as agent:
-            return guestinfo.mounted(agent.execute("guest-get-fsinfo"), machine.domain)
+        with self._agent(domain) as (agent, live):
+            return guestinfo.mounted(agent.execute("guest-get-fsinfo"), live)
 
     def domain_get_guest_info(self, domain: DomainRef, types: int = 0) -> Mapping[str, int | bool | str]:
         """What the guest tells of itself; what is not asked for by name may be missing."""
         if types & ~sum(GuestInfo):
             what = f"unsupported guest information types '0x{types & ~sum(GuestInfo):x}'"
             raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
-        with self._running(domain, asks_agent=True) as machine, open_agent(machine) as agent:
-            return _told(agent, machine, GuestInfo(types))
+        with self._agent(domain, asks_agent=True) as (agent, live):
+            return _told(agent, live, GuestInfo(types))
 
     def domain_get_guest_vcpus(self, domain: DomainRef) -> Mapping[str, str]:
         """The guest's processors."""
-        with self._running(domain) as machine, open_agent(machine) as agent:
+        with self._agent(domain) as (agent, _):
             known = guestinfo.cpus(agent.execute("guest-get-vcpus"))
         sets = {
             "vcpus": [cpu.id for cpu in known],
@@ -84,7 +85,7 @@ class InsideCalls(Calls):
             wanted = parse_numbers(cpumap)
         except ValueError as error:
             raise fault(ErrorCode.INVALID_ARG, f"Failed to parse bitmap '{cpumap}'", ErrorDomain.QEMU) from error
-        with self._running(domain) as machine, open_agent(machine) as agent:
+        with self._agent(domain) as (agent, _):
             known = guestinfo.cpus(agent.execute("guest-get-vcpus"))
             missing = wanted - {cpu.id for cpu in known}
             for cpu in known:
@@ -98,7 +99,7 @@ class InsideCalls(Calls):
 
     def domain_get_time(self, domain: DomainRef) -> tuple[int, int]:
         """The guest's clock."""
-        with self._running(domain) as machine, open_agent(machine) as agent:
+        with self._agent(domain) as (agent, _):
             found = agent.execute("guest-get-time")
         if not isinstance(found, int) or not 0 <= found <= _LONGEST:
             raise fault(ErrorCode.INTERNAL_ERROR, "malformed return value", ErrorDomain.QEMU)
@@ -109,9 +110,9 @@ class InsideCalls(Calls):
         if seconds > _LONGEST // _NANO:
             raise fault(ErrorCode.INVALID_ARG, f"Time '{seconds}' is too big for guest agent", ErrorDomain.QEMU)
         self._check_clock(domain)
+        with self._agent(domain) as (agent, _):
+            agent.execute("guest-set-time", **({} if sync else {"time": seconds * _NANO + nseconds}))
         with self._running(domain) as machine:
-            with open_agent(machine) as agent:
-                agent.execute("guest-set-time", **({} if sync else {"time": seconds * _NANO + nseconds}))
             machine.ask("rtc-reset-reinjection")
 
     def _check_clock(self, domain: DomainRef) -> None:
@@ -123,7 +124,7 @@ class InsideCalls(Calls):
 
     def domain_authorized_ssh_keys_get(self, domain: DomainRef, user: str) -> list[str]:
         """Keys by which a user of the guest's is let in."""
-        with self._running(domain, asks_agent=True) as machine, open_agent(machine) as agent:
+        with self._agent(domain, asks_agent=True) as (agent, _):
             found = agent.execute("guest-ssh-get-authorized-keys", username=user)
         keys = found.get("keys") if isinstance(found, dict) else None
         if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
@@ -134,7 +135,7 @@ class InsideCalls(Calls):
         self, domain: DomainRef, user: str, keys: Sequence[str], flags: SshKeysFlag = SshKeysFlag.NONE
     ) -> None:
         """Replace, add or remove such keys."""
-        with self._running(domain, asks_agent=True) as machine, open_agent(machine) as agent:
+        with self._agent(domain, asks_agent=True) as (agent, _):
             given: dict[str, Any] = {"username": user, "keys": list(keys)}
             if flags & SshKeysFlag.REMOVE:
                 agent.execute("guest-ssh-remove-authorized-keys", **given)
@@ -146,7 +147,7 @@ class InsideCalls(Calls):
     ) -> None:
         """Give a user of the guest's another password."""
         text = base64.b64encode((password or "").encode("utf-8", "surrogateescape")).decode()
-        with self._running(domain) as machine, open_agent(machine) as agent:
+        with self._agent(domain) as (agent, _):
             agent.execute("guest-set-user-password", crypted=encrypted, username=user or "", password=text)
 
     def domain_agent_set_response_timeout(self, domain: DomainRef, timeout: int) -> int:
@@ -166,7 +167,11 @@ class InsideCalls(Calls):
             raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, what, ErrorDomain.QEMU)
         if not 0 <= target < len(_SUSPEND):
             raise fault(ErrorCode.INVALID_ARG, f"Unknown suspend target: {target}", ErrorDomain.QEMU)
-        with self._running(domain, asks_agent=True) as machine, open_agent(machine) as agent:
+        with (
+            self._machines.talking(domain.name),
+            self._running(domain, asks_agent=True) as machine,
+            open_agent(machine) as agent,
+        ):
             _check_suspend(machine, target)
             _suspend(machine, agent, _SUSPEND[target])
 
@@ -176,7 +181,7 @@ class InsideCalls(Calls):
             machine.ask("system_wakeup")
 
 
-def _told(agent: Agent, machine: Running, types: GuestInfo) -> dict[str, int | bool | str]:
+def _told(agent: Agent, live: Domain, types: GuestInfo) -> dict[str, int | bool | str]:
     """In libvirt's order; of what is not named, what the agent has no command for is left out."""
     params: dict[str, int | bool | str] = {}
     for kind, command, convert in (
@@ -184,8 +189,8 @@ def _told(agent: Agent, machine: Running, types: GuestInfo) -> dict[str, int | b
         (GuestInfo.OS, "guest-get-osinfo", guestinfo.system),
         (GuestInfo.TIMEZONE, "guest-get-timezone", guestinfo.timezone),
         (GuestInfo.HOSTNAME, "guest-get-host-name", lambda answer: {"hostname": guestinfo.hostname(answer)}),
-        (GuestInfo.FILESYSTEM, "guest-get-fsinfo", lambda answer: guestinfo.filesystems(answer, machine.domain)),
-        (GuestInfo.DISKS, "guest-get-disks", lambda answer: guestinfo.disks(answer, machine.domain)),
+        (GuestInfo.FILESYSTEM, "guest-get-fsinfo", lambda answer: guestinfo.filesystems(answer, live)),
+        (GuestInfo.DISKS, "guest-get-disks", lambda answer: guestinfo.disks(answer, live)),
         (GuestInfo.INTERFACES, "guest-network-get-interfaces", guestinfo.interfaces),
     ):
         if not types or types & kind:

@@ -106,12 +106,27 @@ class Machines:
         Raises:
             DomainHeld: it stays held for ``timeout`` seconds.
         """
+        with self._locked(_digest(name), timeout, f"domain '{name}' is held by another operation"):
+            yield
+
+    @contextlib.contextmanager
+    def talking(self, name: str) -> Iterator[None]:
+        """Be the one who talks with the agent in a domain; taken before the domain's lock, which others may have then.
+
+        Raises:
+            DomainHeld: another one goes on to talk with it.
+        """
+        with self._locked(f"{_digest(name)}.agent", LOCK_SECONDS, f"another call talks with the agent of '{name}'"):
+            yield
+
+    @contextlib.contextmanager
+    def _locked(self, file: str, timeout: float, why: str) -> Iterator[None]:
         directory = self._state / "lock"
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(directory / _digest(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(directory / file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if not lock_within(descriptor, timeout):
-                message = f"Timed out during operation: domain '{name}' is held by another operation"
+                message = f"Timed out during operation: {why}"
                 raise DomainHeld(ErrorCode.OPERATION_TIMEOUT, message, domain=ErrorDomain.QEMU)
             yield
         finally:
