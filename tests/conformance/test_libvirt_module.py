@@ -203,6 +203,16 @@ s = '<domainsnapshot><name>a</name><state>running</state><creationTime>9</creati
 s = d.snapshotCreateXML(s, 3); s.getXMLDesc(); s.getXMLDesc(2); d.snapshotCreateXML('<x/>', 3)
 d.checkpointCreateXML('<domaincheckpoint/>'); d.revertToSnapshot(s); d.XMLDesc(2)
 c.createXML(m.replace('<os>', '<bootloader>/x</bootloader><os>').replace('test<', 'b<').replace('-4', '-5')).XMLDesc()
+b = '<controller type="usb" model="none"/>'
+o = '<hostdev type="usb"><source><vendor id="1"/><product id="2"/></source>'
+[c.defineXML(m.replace('test<', 'b<').replace('-4', '-6').replace('<video/>', b + o + '</hostdev>'))]
+[c.defineXML(m.replace('test<', 'b<').replace('-4', '-6').replace('<video/>', b + '<hub type="usb"/>'))]
+[c.defineXML(m.replace('test<', 'b<').replace('-4', '-6').replace('<video/>', b + '<input type="mouse" bus="usb"/>'))]
+a = "<adapter type='fc_host' parent='scsi_host1' wwnn='20000000c9831b4b' wwpn='10000000c9831b4b'/>"
+a = '<pool type="scsi"><name>v</name><source>%s</source><target><path>/v</path></target></pool>' % a
+p = c.storagePoolCreateXML(a)
+h = c.nodeDeviceLookupByName('scsi_host12'); h.XMLDesc(); h.listCaps(); h.numOfCaps(); p.destroy(); h.XMLDesc()
+c.nodeDeviceLookupByName('scsi_host1').listCaps()
 d.destroy(); d.destroy(); d.setMemory(5); d.injectNMI(); d.memoryParameters(1); d.managedSave()
 """
 

@@ -11,6 +11,7 @@ from hostel.drivers.events import Event, EventBus, Subject
 from hostel.drivers.fault import fault
 from hostel.drivers.nodedev import vport
 from hostel.drivers.nodedev.driver import COMPUTER, capabilities_of
+from hostel.drivers.test.host import Host
 from hostel.errors import ErrorCode, ErrorDomain
 from hostel.model.node_device import NodeDevice, read_node_device
 from hostel.model.node_device_capability import (
@@ -40,6 +41,7 @@ _MACHINE: Final = SystemCapability(
 )
 _MODEL: Final = "scsi_host11"  # of which a new adapter is a copy
 _MADE: Final = "scsi_host12"  # the name of every new one
+_NESTED: Final = ("fc_host", "vports", "mdev_types")
 _CREATED, _DELETED = 0, 1  # virNodeDeviceEventLifecycleType
 
 
@@ -52,6 +54,14 @@ def default_devices() -> dict[str, NodeDevice]:
         _adapter(11, "scsi_host1", "34563456", "43214321", has_ports=False),
     )
     return {str(device.name): device for device in devices}
+
+
+def node_device_driver(host: Host) -> TestNodeDeviceDriver:
+    """The driver of a host's devices, which the default host has from now on."""
+    with host.lock:
+        if host.node_devices is None:
+            host.node_devices = default_devices()
+        return TestNodeDeviceDriver(host.node_devices, host.lock, host.bus)
 
 
 class TestNodeDeviceDriver:
@@ -100,8 +110,8 @@ class TestNodeDeviceDriver:
         return None if parent is None else parent.name
 
     def node_device_list_caps(self, device: NodeDeviceRef) -> list[str]:
-        """What it is."""
-        return capabilities_of(self._find(device))
+        """What it is; not what its adapter has besides, of which libvirt's test driver does not tell here."""
+        return [name for name in capabilities_of(self._find(device)) if name not in _NESTED]
 
     def node_device_is_active(self, device: NodeDeviceRef) -> bool:
         """All that is listed is there."""
@@ -132,6 +142,15 @@ class TestNodeDeviceDriver:
         names = vport.names_of(device)
         with self._lock:
             vport.parent_host(self._devices.values(), device)
+        return self.add_adapter(names)
+
+    def add_adapter(self, names: vport.WorldWideNames) -> NodeDeviceRef:
+        """Add a virtual adapter with these names, as pools on one do too.
+
+        Raises:
+            VirtError: ``NO_NODE_DEVICE``: the one that it is to be a copy of is gone.
+        """
+        with self._lock:
             model = self._devices.get(_MODEL)
             if model is None:
                 raise fault(ErrorCode.NO_NODE_DEVICE, f"no node device '{_MODEL}' to be copied", ErrorDomain.NODEDEV)
@@ -142,6 +161,13 @@ class TestNodeDeviceDriver:
             self._devices[_MADE] = made
         self._tell(_MADE, _CREATED)
         return NodeDeviceRef(_MADE)
+
+    def remove_adapter(self) -> None:
+        """Take the virtual adapter away that was added, where it is there."""
+        with self._lock:
+            if self._devices.pop(_MADE, None) is None:
+                return
+        self._tell(_MADE, _DELETED)
 
     def node_device_define_xml(self, xml_desc: str) -> NodeDeviceRef:
         """Refused, as by libvirt's test driver."""

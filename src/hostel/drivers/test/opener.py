@@ -90,12 +90,9 @@ def _drivers(uri: str, host: Host, release: Callable[[], None], info: NodeInfo) 
 
 
 def _node_device(host: Host) -> TestNodeDeviceDriver:
-    from hostel.drivers.test.nodedev import TestNodeDeviceDriver, default_devices
+    from hostel.drivers.test.nodedev import node_device_driver
 
-    with host.lock:
-        if host.node_devices is None:
-            host.node_devices = default_devices()
-        return TestNodeDeviceDriver(host.node_devices, host.lock, host.bus)
+    return node_device_driver(host)
 
 
 def _nwfilter(host: Host) -> MemoryNwfilterDriver:

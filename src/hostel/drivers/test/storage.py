@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hostel.drivers.base import (
     Hole,
@@ -36,6 +36,9 @@ from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.source import Host
 from hostel.model.pool_sources import PoolSources
 from hostel.model.storage import PoolDevice, PoolSource, Volume
+
+if TYPE_CHECKING:
+    from hostel.drivers.test.nodedev import TestNodeDeviceDriver
 
 # What volumes of a type of pools are; devices where it is not said.
 _TYPES: Final = {
@@ -114,6 +117,7 @@ class TestStorageDriver:
             if known is not None and known.active:
                 what = f"pool is already active as '{definition.name}'"
                 raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.STORAGE)
+            _add_adapter(self._host, definition)
             pool = TestPool(definition, persistent=known is not None)
             pool.active = True
             self._host.pools[definition.name] = pool
@@ -134,6 +138,8 @@ class TestStorageDriver:
         with self._host.lock:
             found = self._active(pool.name)
             found.active = False
+            if _is_on_virtual_port(found.definition):
+                _devices(self._host).remove_adapter()
             found.definition = found.next or found.definition
             found.next = None
             if not found.persistent:
@@ -356,6 +362,26 @@ class TestStorageDriver:
                     if pool.active and volume.path == path:
                         return _volume_ref(pool, volume)
         return None
+
+
+def _is_on_virtual_port(definition: PoolDefinition) -> bool:
+    adapter = definition.source.adapter
+    return adapter is not None and adapter.type == "fc_host"
+
+
+def _add_adapter(host: TestHost, definition: PoolDefinition) -> None:
+    """Invent the virtual Fibre Channel adapter that a pool is on (``testCreateVport``)."""
+    adapter = definition.source.adapter
+    if adapter is not None and _is_on_virtual_port(definition):
+        from hostel.drivers.nodedev.vport import WorldWideNames
+
+        _devices(host).add_adapter(WorldWideNames(adapter.wwnn or "", adapter.wwpn or ""))
+
+
+def _devices(host: TestHost) -> TestNodeDeviceDriver:
+    from hostel.drivers.test.nodedev import node_device_driver
+
+    return node_device_driver(host)
 
 
 def _info(pool: TestPool, volume: TestVolume) -> VolumeInfo:

@@ -40,7 +40,13 @@ from hostel.model.domain.implicit import (
 from hostel.model.domain.memory import CurrentMemory, HugePage, Memory
 from hostel.model.domain.os import BootDevice, FirmwareFeature, Nvram
 from hostel.model.domain.placing.pci import assign_pci
-from hostel.model.domain.placing.ports import assign_ccid, assign_memory_slots, assign_usb, assign_virtio_serial
+from hostel.model.domain.placing.ports import (
+    assign_ccid,
+    assign_memory_slots,
+    assign_usb,
+    assign_virtio_serial,
+    check_usb,
+)
 from hostel.model.domain.placing.virtio import assign_channels, assign_registers, choose_virtio_transport
 from hostel.model.domain.platform import Board, Platform, board_of
 from hostel.model.domain.tune import (
@@ -70,6 +76,7 @@ def complete(domain: Domain, platform: Platform, *, is_new: bool = True, is_live
         domain.uuid = platform.new_uuid()
     if domain.genid is not None and domain.genid.value is None:
         domain.genid.value = platform.new_uuid()
+    check_usb(domain)
     _normalise_sizes(domain)
     _complete_machine(domain, platform)
     _complete_small(domain)

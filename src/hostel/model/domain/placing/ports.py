@@ -137,6 +137,28 @@ def usb_devices(domain: Domain) -> Iterator[Device]:
     yield from devices.redirdevs
 
 
+def check_usb(domain: Domain) -> None:
+    """Refuse devices on a bus that is switched off, which libvirt finds when it reads the document.
+
+    Raises:
+        ModelError: there is one.
+    """
+    devices = domain.devices
+    if not any(item.type == ControllerType.USB and item.model == "none" for item in devices.controllers):
+        return
+    for hostdev in devices.hostdevs:
+        if hostdev.type == "usb":
+            reason = "Can't add host USB device: USB is disabled in this host"
+            raise ModelError(devices.path(hostdev), reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+    for item in devices.inputs:
+        if item.bus == "usb":
+            reason = "Can't add USB input device. USB bus is disabled"
+            raise ModelError(f"{devices.path(item)}/@bus", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+    for hub in devices.hubs:
+        reason = "Can't add USB hub: USB is disabled for this domain"
+        raise ModelError(devices.path(hub), reason, code=ErrorCode.CONFIG_UNSUPPORTED)
+
+
 def assign_usb(domain: Domain, *, is_new: bool) -> None:
     """Give every USB device a port, with hubs where there are too few.
 
@@ -150,9 +172,6 @@ def assign_usb(domain: Domain, *, is_new: bool) -> None:
     if not is_new and not all(_has_port(item) for item in waiting):
         return
     has_usb = any(item.type == ControllerType.USB and item.model != "none" for item in devices.controllers)
-    if devices.hubs and not has_usb:
-        reason = "Can't add USB hub: USB is disabled for this domain"
-        raise ModelError(devices.path(devices.hubs[0]), reason, code=ErrorCode.CONFIG_UNSUPPORTED)
     if waiting and not has_usb:
         reason = "USB is disabled for this domain, but USB devices are present in the domain XML"
         raise ModelError(devices.path(waiting[0]), reason, code=ErrorCode.CONFIG_UNSUPPORTED)

@@ -432,14 +432,6 @@ FILESYSTEM_RULES: Final[tuple[MachineRule[Filesystem], ...]] = (
 
 QEMU_INPUT_RULES: Final[tuple[MachineRule[Input], ...]] = (
     MachineRule(
-        lambda item, machine: (
-            item.bus == "usb"
-            and any(other.type == "usb" and other.model == "none" for other in machine.domain.devices.controllers)
-        ),
-        "Can't add USB input device. USB bus is disabled",
-        "/@bus",
-    ),
-    MachineRule(
         lambda item, machine: item.bus == "ps2" and machine.arch not in X86 and not machine.has("i8042"),
         "ps2 is not supported by this QEMU binary",
         "/@bus",
