@@ -90,8 +90,8 @@ class Attribute(Field):
         try:
             return self.kind.parse(value)
         except ValueError as error:
-            element = local_name(node)
-            reason = f"Invalid value for attribute '{self.tag}' in element '{element}': '{value}'. {error}".strip()
+            general = f"Invalid value for attribute '{self.tag}' in element '{local_name(node)}': '{value}'"
+            reason = self.kind.refusal(value, general, error)
             raise ModelError(f"{path_of(node)}/@{self.tag}", reason, code=self.kind.code) from None
 
 
@@ -325,8 +325,8 @@ def _read_text(kind: Kind[Any], node: Any, default: Any) -> Any:
     try:
         return kind.parse(value if kind is STRING else value.strip(BLANK))
     except ValueError as error:
-        reason = f"Invalid value '{value}' for element or attribute '{local_name(node)}'. {error}".strip()
-        raise ModelError(path_of(node), reason, code=kind.code) from None
+        general = f"Invalid value '{value}' for element or attribute '{local_name(node)}'"
+        raise ModelError(path_of(node), kind.refusal(value, general, error), code=kind.code) from None
 
 
 def _extras(node: Any) -> list[Unknown]:

@@ -34,6 +34,7 @@ class Kind(Generic[T]):
         format: value to text.
         values: every value there is, where these are few.
         code: libvirt's number for a value that is none.
+        words: what libvirt says of one, with ``{}`` for the value, in place of its general words.
     """
 
     def __init__(
@@ -42,11 +43,17 @@ class Kind(Generic[T]):
         format: Callable[[T], str],
         values: tuple[T, ...] = (),
         code: ErrorCode = ErrorCode.XML_ERROR,
+        words: str = "",
     ) -> None:
         self.parse = parse
         self.format = format
         self.values = values
         self.code = code
+        self.words = words
+
+    def refusal(self, value: str, general: str, error: ValueError) -> str:
+        """Why a text is no value: libvirt's words, general ones where it has none of its own, and what is expected."""
+        return f"{self.words.format(value) or general}. {error}".rstrip()
 
 
 def _string(text: str) -> str:
@@ -92,10 +99,15 @@ def _reader(base: int, minimum: int, maximum: int) -> Callable[[str], int]:
 
 
 def integer(
-    minimum: int = 0, maximum: int = 2**32 - 1, *, base: int = 10, code: ErrorCode = ErrorCode.XML_ERROR
+    minimum: int = 0,
+    maximum: int = 2**32 - 1,
+    *,
+    base: int = 10,
+    code: ErrorCode = ErrorCode.XML_ERROR,
+    words: str = "",
 ) -> Kind[int]:
     """A whole number between two limits, written in decimal; an ``unsigned int`` unless said otherwise."""
-    return Kind(_reader(base, minimum, maximum), str, code=code)
+    return Kind(_reader(base, minimum, maximum), str, code=code, words=words)
 
 
 def hexadecimal(digits: int, *, base: int = 0, maximum: int | None = None) -> Kind[int]:
@@ -118,19 +130,19 @@ def octal(digits: int, maximum: int) -> Kind[int]:
     return Kind(read, lambda value: f"0{value:0{digits}o}")
 
 
-def choice(*names: str, code: ErrorCode = ErrorCode.XML_ERROR) -> Kind[str]:
+def choice(*names: str, code: ErrorCode = ErrorCode.XML_ERROR, words: str = "") -> Kind[str]:
     """One of some words."""
-    words = frozenset(names)
+    known = frozenset(names)
 
     def read(text: str) -> str:
-        if text not in words:
+        if text not in known:
             raise ValueError(_listed(names))
         return text
 
-    return Kind(read, _string, names, code)
+    return Kind(read, _string, names, code, words)
 
 
-def enumeration(cls: type[E], *, code: ErrorCode = ErrorCode.XML_ERROR) -> Kind[E]:
+def enumeration(cls: type[E], *, code: ErrorCode = ErrorCode.XML_ERROR, words: str = "") -> Kind[E]:
     """A member of an enumeration, by its value."""
 
     def read(text: str) -> E:
@@ -139,7 +151,7 @@ def enumeration(cls: type[E], *, code: ErrorCode = ErrorCode.XML_ERROR) -> Kind[
         except ValueError:
             raise ValueError(_listed(tuple(cls))) from None
 
-    return Kind(read, lambda value: value.value, tuple(cls), code)
+    return Kind(read, lambda value: value.value, tuple(cls), code, words)
 
 
 def _listed(names: tuple[str, ...]) -> str:

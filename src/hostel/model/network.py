@@ -87,7 +87,10 @@ class Forward(Element, tag="forward"):
     """How guests reach what is outside."""
 
     dev: str | None = attr(default=None)
-    mode: ForwardMode = attr(enumeration(ForwardMode, code=ErrorCode.CONFIG_UNSUPPORTED), default=ForwardMode.NAT)
+    mode: ForwardMode = attr(
+        enumeration(ForwardMode, code=ErrorCode.CONFIG_UNSUPPORTED, words="unknown forwarding type '{}'"),
+        default=ForwardMode.NAT,
+    )
     managed: bool | None = attr(YES_NO, default=None)
     driver: str | None = setting(choice("kvm", "vfio"), name="name", default=None)
     nat: Nat | None = child(Nat, default=None)

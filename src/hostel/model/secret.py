@@ -21,7 +21,9 @@ _PURPOSES: Final = {
 class SecretUsage(Element, tag="usage"):
     """What a secret is for; which element counts depends on ``type``."""
 
-    type: str = attr(choice("none", *_PURPOSES, code=ErrorCode.CONFIG_UNSUPPORTED))
+    type: str = attr(
+        choice("none", *_PURPOSES, code=ErrorCode.CONFIG_UNSUPPORTED, words="unknown secret usage type {}")
+    )
     volume: str | None = text(default=None)
     name: str | None = text(default=None)
     target: str | None = text(default=None)

@@ -32,7 +32,16 @@ class Clock(Element, tag="clock"):
     """What time the guest sees at its start."""
 
     offset: str = attr(
-        choice("utc", "localtime", "variable", "timezone", "absolute", code=ErrorCode.CONFIG_UNSUPPORTED), default="utc"
+        choice(
+            "utc",
+            "localtime",
+            "variable",
+            "timezone",
+            "absolute",
+            code=ErrorCode.CONFIG_UNSUPPORTED,
+            words="unknown clock offset '{}'",
+        ),
+        default="utc",
     )
     adjustment: str | None = attr(default=None)
     basis: str | None = attr(choice("utc", "localtime"), default=None)

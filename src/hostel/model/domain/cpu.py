@@ -15,7 +15,7 @@ class Vcpu(Element, tag="vcpu"):
     placement: str | None = attr(choice("static", "auto"), default=None)
     cpuset: str | None = attr(NUMBERS, default=None)
     current: int | None = attr(integer(1), default=None)
-    value: int = content(integer(1))
+    value: int = content(integer(1, words="maximum vcpus count must be an integer"))
 
 
 class VcpuEntry(Element, tag="vcpu"):
@@ -36,7 +36,9 @@ class Vcpus(Element, tag="vcpus"):
 class CpuModel(Element, tag="model"):
     """A named model."""
 
-    fallback: str | None = attr(choice("allow", "forbid"), default=None)
+    fallback: str | None = attr(
+        choice("allow", "forbid", code=ErrorCode.CONFIG_UNSUPPORTED, words="Invalid fallback attribute"), default=None
+    )
     vendor_id: str | None = attr(default=None)
     name: str | None = content(default=None)
 
@@ -67,7 +69,18 @@ class MaxPhysicalAddress(Element, tag="maxphysaddr"):
 class CpuFeature(Element, tag="feature"):
     """One feature, and what shall be with it."""
 
-    policy: str | None = attr(choice("force", "require", "optional", "disable", "forbid"), default=None)
+    policy: str | None = attr(
+        choice(
+            "force",
+            "require",
+            "optional",
+            "disable",
+            "forbid",
+            code=ErrorCode.CONFIG_UNSUPPORTED,
+            words="Invalid CPU feature policy",
+        ),
+        default=None,
+    )
     name: str = attr()
 
 
@@ -160,7 +173,15 @@ class Cpu(Element, tag="cpu", drop_empty=True):
     """The guest's processor."""
 
     mode: str | None = attr(
-        choice("custom", "host-model", "host-passthrough", "maximum", code=ErrorCode.CONFIG_UNSUPPORTED), default=None
+        choice(
+            "custom",
+            "host-model",
+            "host-passthrough",
+            "maximum",
+            code=ErrorCode.CONFIG_UNSUPPORTED,
+            words="Invalid mode attribute '{}'",
+        ),
+        default=None,
     )
     match: str | None = attr(choice("exact", "minimum", "strict"), default=None)
     check: str | None = attr(choice("none", "partial", "full"), default=None)

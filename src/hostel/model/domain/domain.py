@@ -15,6 +15,7 @@ from hostel.codec.xml import (
     UUID,
     YES_NO,
     Element,
+    Kind,
     attr,
     child,
     children,
@@ -62,10 +63,12 @@ from hostel.model.domain.security import Keywrap, LaunchSecurity
 from hostel.model.domain.sysinfo import Sysinfo
 from hostel.model.domain.tune import Blkiotune, Cputune, DefaultIoThread, IdMap, IoThreadIds, Perf, Resource
 
-_ACTION = choice(
-    "destroy", "restart", "rename-restart", "preserve", "coredump-destroy", "coredump-restart",
-    code=ErrorCode.CONFIG_UNSUPPORTED,
-)  # fmt: skip
+
+def _action(event: str) -> Kind[str]:
+    return choice(
+        "destroy", "restart", "rename-restart", "preserve", "coredump-destroy", "coredump-restart",
+        code=ErrorCode.CONFIG_UNSUPPORTED, words=f"unknown {event} action: {{}}",
+    )  # fmt: skip
 
 
 class DomainType(enum.StrEnum):
@@ -203,11 +206,19 @@ class Domain(Element, tag="domain"):
     features: Features | None = child(Features, default=None)
     cpu: Cpu | None = child(Cpu, default=None)
     clock: Clock | None = child(Clock, default=None)
-    on_poweroff: str | None = text(_ACTION, default=None)
-    on_reboot: str | None = text(_ACTION, default=None)
-    on_crash: str | None = text(_ACTION, default=None)
+    on_poweroff: str | None = text(_action("on_poweroff"), default=None)
+    on_reboot: str | None = text(_action("on_reboot"), default=None)
+    on_crash: str | None = text(_action("on_crash"), default=None)
     on_lockfailure: str | None = text(
-        choice("poweroff", "restart", "pause", "ignore", code=ErrorCode.CONFIG_UNSUPPORTED), default=None
+        choice(
+            "poweroff",
+            "restart",
+            "pause",
+            "ignore",
+            code=ErrorCode.CONFIG_UNSUPPORTED,
+            words="unknown on_lockfailure action: {}",
+        ),
+        default=None,
     )
     pm: PowerManagement | None = child(PowerManagement, default=None)
     perf: Perf | None = child(Perf, default=None)

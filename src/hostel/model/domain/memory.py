@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hostel.codec.xml import ON_OFF, Element, attr, child, children, choice, flag, integer, setting
+from hostel.codec.xml import ON_OFF, Element, attr, child, children, choice, content, flag, integer, setting
 from hostel.model.numberset import NUMBERS
 from hostel.model.scaled import Scaled
 
@@ -18,6 +18,7 @@ class MaxMemory(Scaled, tag="maxMemory"):
 class Memory(Scaled, tag="memory"):
     """How much memory the guest starts with."""
 
+    value: int = content(integer(maximum=2**64 - 1, words="Invalid value '{}' for element or attribute './memory[1]'"))
     dump_core: bool | None = attr(ON_OFF, name="dumpCore", default=None)
 
 

@@ -23,6 +23,13 @@ from hostel.codec.xml import (
 from hostel.errors import ErrorCode
 from hostel.model.domain.devices.source import FORMATS, DiskSource, SourceType
 
+_MENU_TIMEOUT = integer(
+    0,
+    65535,
+    code=ErrorCode.CONFIG_UNSUPPORTED,
+    words="invalid value for boot menu timeout, must be in range [0,65535]",
+)
+
 
 class BootDevice(enum.StrEnum):
     """``virDomainBootOrder``: kinds of devices to boot from."""
@@ -99,7 +106,7 @@ class BootMenu(Element, tag="bootmenu"):
     """Whether firmware asks what to boot, and for how many milliseconds."""
 
     enable: bool = attr(YES_NO)
-    timeout: int | None = attr(integer(0, 65535, code=ErrorCode.CONFIG_UNSUPPORTED), default=None)
+    timeout: int | None = attr(_MENU_TIMEOUT, default=None)
 
 
 class Bios(Element, tag="bios", drop_empty=True):
@@ -112,7 +119,7 @@ class Bios(Element, tag="bios", drop_empty=True):
 class Os(Element, tag="os", keep_open=True):
     """Machine, firmware, kernel, boot devices."""
 
-    firmware: str | None = attr(choice("bios", "efi"), default=None)
+    firmware: str | None = attr(choice("bios", "efi", words="unknown firmware value {}"), default=None)
     type: OsType = child(OsType)
     firmware_features: Firmware | None = child(Firmware, default=None)
     init: str | None = text(default=None)

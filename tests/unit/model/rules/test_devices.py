@@ -38,6 +38,22 @@ def mdev(words: str = "") -> str:
 
 
 REFUSED: dict[str, Refused] = {
+    "unknown bus of an input": Refused(
+        "<input type='mouse' bus='frob'/>", "/domain/devices/input/@bus",
+        "unknown input bus type 'frob'. Write ps2",
+    ),
+    "unknown hub": Refused(
+        "<hub type='frob'/>", "/domain/devices/hub/@type",
+        "unknown hub device type 'frob'",
+    ),
+    "unknown target of a channel": Refused(
+        "<channel type='pty'><target type='frob'/></channel>", "/domain/devices/channel/target/@type",
+        "unknown target type 'frob' specified for character device. Write guestfwd",
+    ),
+    "unknown random numbers": Refused(
+        "<rng model='virtio'><backend model='frob'/></rng>", "/domain/devices/rng/backend/@model",
+        "unknown RNG backend model 'frob'. Write random",
+    ),
     "host's input of no device": Refused(
         "<input type='passthrough' bus='virtio'/>", "/domain/devices/input[1]/source",
         "Missing evdev path for input device", XML,

@@ -50,6 +50,14 @@ def linked(words: str) -> str:
 
 PIN = "<iothreadpin iothread='1' cpuset='0'/>"
 REFUSED: dict[str, Refused] = {
+    "policy of a feature that is none": Refused(
+        document(body="<cpu mode='custom'><model>qemu64</model><feature policy='frob' name='x'/></cpu>"),
+        "/domain/cpu/feature/@policy", "Invalid CPU feature policy. Write force",
+    ),
+    "firmware that waits too long": Refused(
+        document(os="<bootmenu enable='yes' timeout='65536'/>"), "/domain/os/bootmenu/@timeout",
+        "invalid value for boot menu timeout, must be in range [0,65535]",
+    ),
     "processor that is pinned twice": Refused(
         document(body="<cputune><vcpupin vcpu='0' cpuset='0'/><vcpupin vcpu='0' cpuset='0'/></cputune>"),
         "/domain/cputune/vcpupin", "duplicate vcpupin for vcpu '0'", INTERNAL,

@@ -72,10 +72,18 @@ class CharacterEnd(Device, leads=True):
         return self.sources[0] if self.sources else None
 
 
+_UNKNOWN_TARGET = "unknown target type '{}' specified for character device"
+_BACK_END = enumeration(
+    CharacterType,
+    code=ErrorCode.CONFIG_UNSUPPORTED,
+    words="unknown type presented to host for character device: {}",
+)
+
+
 class CharacterBackend(CharacterEnd, leads=True):
     """A device that is one, of a type."""
 
-    type: CharacterType = attr(enumeration(CharacterType, code=ErrorCode.CONFIG_UNSUPPORTED), default=CharacterType.PTY)
+    type: CharacterType = attr(_BACK_END, default=CharacterType.PTY)
 
 
 class SerialTarget(Element, tag="target"):
@@ -83,7 +91,15 @@ class SerialTarget(Element, tag="target"):
 
     type: str | None = attr(
         choice(
-            "isa-serial", "usb-serial", "pci-serial", "spapr-vio-serial", "system-serial", "sclp-serial", "isa-debug"
+            "isa-serial",
+            "usb-serial",
+            "pci-serial",
+            "spapr-vio-serial",
+            "system-serial",
+            "sclp-serial",
+            "isa-debug",
+            code=ErrorCode.CONFIG_UNSUPPORTED,
+            words=_UNKNOWN_TARGET,
         ),
         default=None,
     )
@@ -120,7 +136,20 @@ class ConsoleTarget(Element, tag="target"):
     """The guest's end of a console; of type ``serial`` it is a serial port."""
 
     type: str | None = attr(
-        choice("none", "serial", "xen", "uml", "virtio", "lxc", "openvz", "sclp", "sclplm"), default=None
+        choice(
+            "none",
+            "serial",
+            "xen",
+            "uml",
+            "virtio",
+            "lxc",
+            "openvz",
+            "sclp",
+            "sclplm",
+            code=ErrorCode.CONFIG_UNSUPPORTED,
+            words=_UNKNOWN_TARGET,
+        ),
+        default=None,
     )
     port: int | None = attr(integer(), default=None)
 
@@ -135,7 +164,9 @@ class Console(CharacterBackend, tag="console"):
 class ChannelTarget(Element, tag="target"):
     """The guest's end of a channel."""
 
-    type: str | None = attr(choice("guestfwd", "virtio", "xen"), default=None)
+    type: str | None = attr(
+        choice("guestfwd", "virtio", "xen", code=ErrorCode.CONFIG_UNSUPPORTED, words=_UNKNOWN_TARGET), default=None
+    )
     address: str | None = attr(default=None)
     port: int | None = attr(integer(), default=None)
     name: str | None = attr(default=None)

@@ -24,8 +24,30 @@ class InputSource(Element, tag="source", drop_empty=True):
 class Input(Device, tag="input"):
     """A mouse, tablet or keyboard."""
 
-    type: str = attr(choice("mouse", "tablet", "keyboard", "passthrough", "evdev", code=ErrorCode.CONFIG_UNSUPPORTED))
-    bus: str | None = attr(choice("ps2", "usb", "xen", "parallels", "virtio", "none"), default=None)
+    type: str = attr(
+        choice(
+            "mouse",
+            "tablet",
+            "keyboard",
+            "passthrough",
+            "evdev",
+            code=ErrorCode.CONFIG_UNSUPPORTED,
+            words="unknown input device type '{}'",
+        )
+    )
+    bus: str | None = attr(
+        choice(
+            "ps2",
+            "usb",
+            "xen",
+            "parallels",
+            "virtio",
+            "none",
+            code=ErrorCode.CONFIG_UNSUPPORTED,
+            words="unknown input bus type '{}'",
+        ),
+        default=None,
+    )
     model: str | None = attr(choice("virtio", "virtio-transitional", "virtio-non-transitional"), default=None)
     driver: VirtioDriver | None = child(VirtioDriver, default=None)
     source: InputSource | None = child(InputSource, default=None)
@@ -34,4 +56,4 @@ class Input(Device, tag="input"):
 class Hub(Device, tag="hub"):
     """A USB hub."""
 
-    type: str = attr(choice("usb"))
+    type: str = attr(choice("usb", code=ErrorCode.CONFIG_UNSUPPORTED, words="unknown hub device type '{}'"))

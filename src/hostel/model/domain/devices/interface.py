@@ -270,7 +270,7 @@ class Interface(RomDevice, tag="interface"):
     tune: InterfaceTune | None = child(InterfaceTune, default=None)
     teaming: Teaming | None = child(Teaming, default=None)
     link_state: str | None = setting(
-        choice("default", "up", "down", code=ErrorCode.CONFIG_UNSUPPORTED),
+        choice("default", "up", "down", code=ErrorCode.CONFIG_UNSUPPORTED, words="unknown interface link state '{}'"),
         tag="link",
         name="state",
         default=None,

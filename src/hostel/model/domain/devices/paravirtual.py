@@ -15,6 +15,7 @@ from hostel.codec.xml import (
     integer,
     setting,
 )
+from hostel.errors import ErrorCode
 from hostel.model.domain.devices.character import CharacterSource, CharacterType, Log
 from hostel.model.domain.devices.device import Device, VirtioDriver
 from hostel.model.scaled import Scaled
@@ -42,7 +43,9 @@ class RngRate(Element, tag="rate"):
 class RngBackend(Element, tag="backend"):
     """Where random numbers come from: a file, a daemon at the end of a channel, or QEMU."""
 
-    model: str = attr(choice("random", "egd", "builtin"))
+    model: str = attr(
+        choice("random", "egd", "builtin", code=ErrorCode.CONFIG_UNSUPPORTED, words="unknown RNG backend model '{}'")
+    )
     type: CharacterType | None = attr(enumeration(CharacterType), default=None)
     path: str | None = content(default=None)
     sources: list[CharacterSource] = children(CharacterSource, factory=list)
@@ -53,7 +56,7 @@ class RngBackend(Element, tag="backend"):
 class Rng(Device, tag="rng"):
     """A source of random numbers for the guest."""
 
-    model: str = attr(choice(*_VIRTIO))
+    model: str = attr(choice(*_VIRTIO, code=ErrorCode.CONFIG_UNSUPPORTED, words="unknown RNG model '{}'"))
     rate: RngRate | None = child(RngRate, default=None)
     backend: RngBackend = child(RngBackend)
     driver: VirtioDriver | None = child(VirtioDriver, default=None)

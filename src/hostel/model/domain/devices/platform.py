@@ -62,10 +62,20 @@ class Tpm(Device, tag="tpm"):
 class Watchdog(Device, tag="watchdog"):
     """What happens when the guest hangs."""
 
-    model: str = attr(choice("i6300esb", "ib700", "diag288", code=ErrorCode.CONFIG_UNSUPPORTED))
+    model: str = attr(
+        choice("i6300esb", "ib700", "diag288", code=ErrorCode.CONFIG_UNSUPPORTED, words="unknown watchdog model '{}'")
+    )
     action: str = attr(
         choice(
-            "reset", "shutdown", "poweroff", "pause", "dump", "none", "inject-nmi", code=ErrorCode.CONFIG_UNSUPPORTED
+            "reset",
+            "shutdown",
+            "poweroff",
+            "pause",
+            "dump",
+            "none",
+            "inject-nmi",
+            code=ErrorCode.CONFIG_UNSUPPORTED,
+            words="unknown watchdog action '{}'",
         ),
         default="reset",
     )

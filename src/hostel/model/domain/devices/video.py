@@ -35,7 +35,7 @@ class VideoModel(Element, tag="model"):
     type: str = attr(
         choice(
             "default", "vga", "cirrus", "vmvga", "xen", "vbox", "qxl", "parallels", "virtio", "gop", "none", "bochs",
-            "ramfb", code=ErrorCode.CONFIG_UNSUPPORTED,
+            "ramfb", code=ErrorCode.CONFIG_UNSUPPORTED, words="unknown video model '{}'",
         )
     )  # fmt: skip
     ram: int | None = attr(integer(), default=None)
