@@ -1,4 +1,4 @@
-"""Where a peer is: a TCP host and port, or the path of a Unix socket; connecting to it, and listening on it."""
+"""Where a peer is: a TCP host and port, a Unix socket's path, a machine's CID and port; connecting and listening."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from hostel.units import MiB
 _MAX_PATH: Final = 108  # bytes of sockaddr_un.sun_path, its NUL included
 _SEND_BUFFER: Final = 2 * MiB
 MAX_PORT: Final = 65535
+_MAX_VSOCK: Final = 2**32 - 1
 _UNIX: Final[int | None] = getattr(socket, "AF_UNIX", None)  # Windows' Python has none
+_VSOCK: Final[int | None] = getattr(socket, "AF_VSOCK", None)  # Linux has them
 
 
 class TcpAddress(NamedTuple):
@@ -90,7 +92,29 @@ class UnixAddress(NamedTuple):
         return name.ljust(_MAX_PATH, b"\0") if self.tight is False else name
 
 
-Address = TcpAddress | UnixAddress
+class VsockAddress(NamedTuple):
+    """The context id of a machine, or of its host, and a port there; both as they were given."""
+
+    cid: str
+    port: str
+
+    def __str__(self) -> str:
+        return f"{self.cid}:{self.port}"
+
+    @property
+    def target(self) -> tuple[int, int]:
+        """What a socket is bound or connected to.
+
+        Raises:
+            NetworkError: one is no number of 32 bits; with QEMU's text.
+        """
+        for name, text in (("cid", self.cid), ("port", self.port)):
+            if not (text.isascii() and text.isdigit() and int(text) <= _MAX_VSOCK):
+                raise NetworkError(f"Failed to parse {name} '{text}'", errno=errno.EINVAL)
+        return int(self.cid), int(self.port)
+
+
+Address = TcpAddress | UnixAddress | VsockAddress
 
 
 def connect(address: Address, timeout: float | None = None) -> socket.socket:
@@ -109,6 +133,9 @@ def connect(address: Address, timeout: float | None = None) -> socket.socket:
             raise NetworkError(f"Failed to connect to '{address}': this system has no Unix sockets", errno=errno.ENOSYS)
         # As QEMU, which names all of the place for it: an abstract socket that nobody listens at.
         candidates: list[tuple[int, Any]] = [(_UNIX, target or "\0" * _MAX_PATH)]
+    elif isinstance(address, VsockAddress):
+        place = address.target
+        candidates = [(_vsock_family(f"Failed to connect to '{address}'"), place)]
     else:
         candidates = _resolve(address, passive=False)
     failure: OSError | None = None
@@ -141,6 +168,8 @@ def listen(address: Address, backlog: int, *, dual_stack: bool = False) -> list[
     """
     if isinstance(address, UnixAddress):
         return [_listen_unix(address, backlog)]
+    if isinstance(address, VsockAddress):
+        return [_listen_vsock(address, backlog)]
     listeners: list[socket.socket] = []
     failure: OSError | None = None
     hint: str | None = None
@@ -207,6 +236,37 @@ def _listen_unix(address: UnixAddress, backlog: int) -> socket.socket:
         raise _failed(f"Failed to bind socket to {path}", error, hint) from None
 
 
+def _vsock_family(what: str) -> int:
+    """The number of the family.
+
+    Raises:
+        NetworkError: this system has no such sockets.
+    """
+    if _VSOCK is not None:
+        with contextlib.suppress(OSError), socket.socket(_VSOCK, socket.SOCK_STREAM):
+            return _VSOCK
+    raise NetworkError(
+        f"{what}: {os.strerror(errno.EAFNOSUPPORT)}",
+        errno=errno.EAFNOSUPPORT,
+        hint="This system has no sockets between machines and hosts; on Linux: modprobe vsock",
+    )
+
+
+def _listen_vsock(address: VsockAddress, backlog: int) -> socket.socket:
+    target = address.target
+    sock = socket.socket(_vsock_family("Failed to create socket"), socket.SOCK_STREAM)
+    try:
+        sock.bind(target)
+        sock.listen(backlog)
+        return sock
+    except OSError as error:
+        sock.close()
+        hint = None
+        if error.errno == errno.EADDRNOTAVAIL:
+            hint = f"The CID is not this host's; {_MAX_VSOCK} stands for any that it has."
+        raise _failed("Failed to bind socket", error, hint) from None
+
+
 def _make_way(path: str) -> None:
     """Remove the socket that a server which was killed has left behind."""
     with contextlib.suppress(FileNotFoundError):
@@ -259,7 +319,9 @@ def _failed(what: str, error: OSError | None, hint: str | None = None) -> Networ
 
 
 def _why_unreached(address: Address, error: OSError | None) -> str | None:
-    """What is behind a failed connection to a socket of this host."""
+    """What is behind a failed connection to a socket of this host, or to a machine on it."""
+    if error is not None and isinstance(address, VsockAddress):
+        return _why_no_machine(error)
     if error is None or not isinstance(address, UnixAddress) or address.abstract:
         return None
     if not address.path:
@@ -269,6 +331,16 @@ def _why_unreached(address: Address, error: OSError | None) -> str | None:
     if error.errno == errno.ECONNREFUSED:
         return f"Nobody listens on '{address}' any more: the server that made it has ended."
     return explain(error.errno, address.path, write=True)
+
+
+def _why_no_machine(error: OSError) -> str | None:
+    if error.errno == errno.ENODEV:
+        return (
+            "No machine has that CID; machines on this host have one where vhost_vsock is there (modprobe vhost_vsock)."
+        )
+    if error.errno == errno.ETIMEDOUT or isinstance(error, TimeoutError):
+        return "Nobody answers at that CID; for 1, which is this host itself: modprobe vsock_loopback"
+    return None
 
 
 def _is_socket(path: str) -> bool:

@@ -16,7 +16,7 @@ from hostel.block.options import SWITCH, OptionError, split_options
 from hostel.cli.qemu.failure import Failure
 from hostel.errors import NetworkError
 from hostel.net import address, inherited
-from hostel.net.address import MAX_PORT, Address, TcpAddress, UnixAddress
+from hostel.net.address import MAX_PORT, Address, TcpAddress, UnixAddress, VsockAddress
 from hostel.net.waker import Waker
 
 # For monitors, and the others that can be added while the daemon runs.
@@ -312,9 +312,10 @@ def open_at(label: str, where: Address, *, is_server: bool, waits: bool, ended: 
     file = None
     if isinstance(where, TcpAddress):
         name = f"tcp:{where.host}:{listener.getsockname()[1]}"
-    elif not where.abstract:
+    elif isinstance(where, UnixAddress) and not where.abstract:
         file = os.path.abspath(where.path)
-    device = SocketDevice(label, f"{name},server=on", listener, file)
+    shown = name if isinstance(where, VsockAddress) else f"{name},server=on"  # as QEMU has it
+    device = SocketDevice(label, shown, listener, file)
     device.address = told
     if waits:
         device.await_first(ended)
@@ -325,6 +326,8 @@ def _shown(where: Address, *, is_server: bool) -> tuple[str, dict[str, Any]]:
     """What a socket's place is called, and its parts, as the monitor tells them."""
     if isinstance(where, TcpAddress):
         return f"tcp:{where}", {"type": "inet", "host": where.host, "port": where.port}
+    if isinstance(where, VsockAddress):
+        return f"vsock:{where}", {"type": "vsock", "cid": where.cid, "port": where.port}
     told: dict[str, Any] = {"type": "unix", "path": where.path}
     if not where.abstract:
         return f"unix:{where}", told

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
 from hostel.errors import NetworkError
 from hostel.net import address, inherited
-from hostel.net.address import Address, TcpAddress, UnixAddress
+from hostel.net.address import Address, TcpAddress, UnixAddress, VsockAddress
 
 _TYPE: Final = needed("type", values=("inet", "unix", "vsock", "fd"))
 PARTS: Final[Mapping[str, tuple[Parameter, ...]]] = {
@@ -65,7 +65,9 @@ class Place(NamedTuple):
                 numeric=bool(parts.get("numeric")),
                 last=parts.get("to"),
             )
-        raise generic("vsock addresses are not supported")
+        if self.type == "vsock":
+            return VsockAddress(parts["cid"], parts["port"])
+        raise generic(f"{self.type} addresses have no name")
 
     def path(self) -> str | None:
         """The Unix socket's path, from wherever we may be later; None where it is none."""

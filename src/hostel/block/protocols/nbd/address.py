@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from hostel.block.options import Kind, Option, OptionError, Options
-from hostel.net.address import Address, TcpAddress, UnixAddress
+from hostel.net.address import Address, TcpAddress, UnixAddress, VsockAddress
 from hostel.wire.nbd.protocol import DEFAULT_PORT, MAX_STRING
 
 _EXPORT_NAME: Final = ":exportname="
@@ -18,7 +19,7 @@ SCHEMES: Final = (*_TCP, *_UNIX)
 
 # server.* is an address of QEMU; host, port and path are the older words for it.
 OPTIONS: Final = Options(
-    Option("server.type", Kind.STRING, "inet or unix"),
+    Option("server.type", Kind.STRING, "inet, unix or vsock"),
     Option("server.host", Kind.STRING, "TCP host to connect to"),
     Option("server.port", Kind.STRING, "TCP port to connect to"),
     Option("server.ipv4", Kind.BOOL, "whether to connect by IPv4"),
@@ -27,6 +28,7 @@ OPTIONS: Final = Options(
     Option("server.to", Kind.NUMBER, "the last port to try; of servers only"),
     Option("server.keep-alive", Kind.BOOL, "ignored: connections are always kept alive"),
     Option("server.mptcp", Kind.BOOL, "ignored"),
+    Option("server.cid", Kind.STRING, "context id of the machine to connect to"),
     Option("server.path", Kind.STRING, "Unix socket path to connect to"),
     Option("server.abstract", Kind.BOOL, "whether the path is a name without a file"),
     Option("server.tight", Kind.BOOL, "whether such a name ends with its last byte", "on"),
@@ -44,6 +46,7 @@ OPTIONS: Final = Options(
 _PARTS: Final = {
     "inet": frozenset({"host", "port", "ipv4", "ipv6", "numeric", "to", "keep-alive", "mptcp"}),
     "unix": frozenset({"path", "abstract", "tight"}),
+    "vsock": frozenset({"cid", "port"}),
 }
 
 
@@ -183,7 +186,12 @@ def server_address(options: Mapping[str, str]) -> Address:
                 raise _missing(name)
         ipv4, ipv6 = (_switch(options, name) for name in ("ipv4", "ipv6"))
         return TcpAddress(options["server.host"], options["server.port"], ipv4=ipv4, ipv6=ipv6)
-    if kind in ("fd", "vsock"):
+    if kind == "vsock":
+        for name in ("cid", "port"):
+            if f"server.{name}" not in options:
+                raise _missing(name)
+        return VsockAddress(options["server.cid"], options["server.port"])
+    if kind == "fd":
         raise OptionError(f"Server addresses of type '{kind}' are not supported", errno=errno.ENOTSUP)
     raise OptionError(f"Parameter 'type' does not accept value '{kind}'")
 
@@ -201,4 +209,7 @@ def show(address: Address, export: str | None) -> str:
     """The name by which QEMU calls an image on this server."""
     if isinstance(address, UnixAddress):
         return f"nbd+unix://{'' if export is None else '/' + export}?socket={address.path}"
+    if isinstance(address, VsockAddress):
+        told = {"driver": "nbd", "server": {"type": "vsock", "cid": address.cid, "port": address.port}}
+        return "json:" + json.dumps(told if export is None else {**told, "export": export})
     return f"nbd://{address}{'' if export is None else '/' + export}"

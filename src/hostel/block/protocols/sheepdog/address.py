@@ -8,7 +8,7 @@ from urllib import parse
 from urllib.parse import urlsplit
 
 from hostel.block.options import Kind, Option, OptionError, Options
-from hostel.net.address import Address, TcpAddress, UnixAddress
+from hostel.net.address import TcpAddress, UnixAddress
 from hostel.wire.sheepdog.protocol import DEFAULT_PORT, MAX_NAME
 
 OPTIONS: Final = Options(
@@ -34,7 +34,7 @@ class Disk(NamedTuple):
         tag: likewise, empty.
     """
 
-    server: Address
+    server: TcpAddress | UnixAddress
     name: str
     snapshot_id: int
     tag: str
@@ -142,7 +142,7 @@ def disk(values: Mapping[str, Any]) -> Disk:
     return Disk(server, values["vdi"], snapshot_id or 0, values.get("tag", ""))
 
 
-def _server(values: Mapping[str, Any]) -> Address:
+def _server(values: Mapping[str, Any]) -> TcpAddress | UnixAddress:
     kind = values.get("server.type")
     if kind is None:
         missing = "server.type" if any(name.startswith("server.") for name in values) else "server"
