@@ -119,7 +119,7 @@ class Launcher:
         found, settings = features.platform(self._cache, arch, named), self.settings()
         return found._replace(
             features=found.features - settings.filtered, nvram_directory=str(self._machines.variables_directory),
-            security_model=module.first_model(self._machines, settings),
+            security_model=module.first_model(self._machines, settings), spice_tls=settings.spice.tls,
         )  # fmt: skip
 
     def finish(self, domain: Domain) -> Platform:

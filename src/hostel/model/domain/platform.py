@@ -108,6 +108,7 @@ class Platform(NamedTuple):
         audio: how guests are heard on the host.
         host_devices: the host's PCI devices, by address: ``0000:06:12.5``.
         sev: what SEV is like on the host; None where it has none.
+        spice_tls: whether screens can be looked at by SPICE over TLS.
         wide_scsi: whether a SCSI bus has fifteen disks by their names, and not seven.
         random_bytes: what identifiers and hardware addresses are made of.
     """
@@ -136,6 +137,7 @@ class Platform(NamedTuple):
     audio: HostAudio = HostAudio()
     host_devices: Mapping[str, HostDevice] = {}
     sev: Sev | None = None
+    spice_tls: bool = True
     wide_scsi: bool = False
     random_bytes: Callable[[int], bytes] = os.urandom
 

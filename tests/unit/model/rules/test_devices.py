@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hostel.model.domain.platform import Platform
+from support.domain import QEMU
 from support.refused import disk, document
 from support.rules import (
     ARGUMENT,
@@ -38,6 +39,11 @@ def mdev(words: str = "") -> str:
 
 
 REFUSED: dict[str, Refused] = {
+    "port for TLS that the host does not do": Refused(
+        "<graphics type='spice' autoport='no' port='5901' tlsPort='5902'/>", "/domain/devices/graphics[1]/@tlsPort",
+        "spice TLS port set in XML configuration, but TLS is disabled in qemu.conf",
+        platform=QEMU._replace(spice_tls=False),
+    ),
     "unknown bus of an input": Refused(
         "<input type='mouse' bus='frob'/>", "/domain/devices/input/@bus",
         "unknown input bus type 'frob'. Write ps2",
