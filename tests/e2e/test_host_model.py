@@ -31,6 +31,20 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
         yield opened
 
 
+def test_a_guest_starts_that_is_not_to_have_what_no_qemu_has(driver: QemuDriver, tmp_path: Path) -> None:
+    features = "".join(
+        f"<feature policy='{policy}' name='{name}'/>"
+        for policy, name in (("disable", "pconfig"), ("forbid", "avx"), ("require", "osxsave"), ("require", "aes"))
+    )
+    cpu = f"<cpu mode='custom' match='exact' check='none'><model>qemu64</model>{features}</cpu>"
+    xml = domain_xml(tmp_path, disk(tmp_path / "disk.img")).replace("<devices>", f"{cpu}<devices>")
+    ref = driver.domain_create(driver.domain_define_xml(xml))
+    live = Domain.parse(driver.domain_get_xml_desc(ref)).cpu
+    assert live is not None
+    assert [(item.policy, item.name) for item in live.features] == [("forbid", "avx"), ("require", "aes")]
+    assert features.count("feature") == driver.domain_get_xml_desc(ref, DomainXmlFlag.INACTIVE).count("<feature ")
+
+
 def test_it_is_named_in_the_live_document_and_the_guest_gets_all_of_it(driver: QemuDriver, tmp_path: Path) -> None:
     xml = domain_xml(tmp_path, disk(tmp_path / "disk.img")).replace("<vcpu>1<", "<vcpu>2<")
     ref = driver.domain_create(driver.domain_define_xml(xml.replace("<devices>", f"{CPU}<devices>")))

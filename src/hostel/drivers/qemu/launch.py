@@ -74,7 +74,7 @@ from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.authentication import SecretReference
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain, DomainType
-from hostel.model.domain.platform import Platform, arch_of
+from hostel.model.domain.platform import X86, Platform, arch_of
 from hostel.model.domain.volumes import name_volumes
 from hostel.model.network import Network
 
@@ -157,6 +157,10 @@ class Launcher:
         if live.type == DomainType.KVM:
             emulator.check_kvm(program, self._cache)
         self.name_processor(live)
+        if live.cpu is not None and live.cpu.features and arch_of(live) in X86:
+            from hostel.drivers.qemu.cpu.guest import drop_unknown
+
+            drop_unknown(live.cpu, program, self._cache, kvm=live.type == DomainType.KVM)
         assign_aliases(live)
         notes = self._prepare_disks(live)
         if live.os is not None:

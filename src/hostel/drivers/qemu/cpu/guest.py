@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from hostel.drivers.qemu.cpu.decode import host_model
+from hostel.drivers.qemu.cpu.feature import HOST_ALONE
 from hostel.drivers.qemu.cpu.known import known
 from hostel.model.domain.cpu import Cpu, CpuFeature, CpuModel
 from hostel.model.domain.domain import Domain, DomainType
+
+_OFF: Final = ("disable", "forbid")
+
+
+def drop_unknown(cpu: Cpu, emulator: str, cache: Path, *, kvm: bool) -> None:
+    """Leave out features that no QEMU has, and what a guest is not to have that this QEMU cannot give it anyway.
+
+    Documents of older hosts say such things, and QEMU refuses what it does not know (``qemuProcessUpdateGuestCPU``).
+    """
+    cpu.features = [item for item in cpu.features if item.name not in HOST_ALONE]
+    if any(item.policy in _OFF for item in cpu.features):
+        whole = known(emulator, cache, kvm=kvm).whole
+        if whole is not None:
+            cpu.features = [item for item in cpu.features if item.policy not in _OFF or item.name in whole.names]
 
 
 def name_host_model(domain: Domain, cpu: Cpu, emulator: str, cache: Path) -> None:

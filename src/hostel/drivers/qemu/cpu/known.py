@@ -53,6 +53,7 @@ class Whole(NamedTuple):
         features: what it has.
         migratable: what of it a guest may have that is moved.
         hyperv: the enlightenments of Hyper-V that there are, by QEMU's names.
+        names: what a guest can be said to have or not to have, by QEMU's names and by those of documents.
     """
 
     vendor: str | None
@@ -60,6 +61,7 @@ class Whole(NamedTuple):
     features: frozenset[str]
     migratable: frozenset[str]
     hyperv: frozenset[str]
+    names: frozenset[str]
 
 
 class Known(NamedTuple):
@@ -109,7 +111,9 @@ def _whole(answers: Mapping[str, Mapping[str, Any]], best: str) -> Whole | None:
         return None
     movable, unmovable = (_features(answers.get(name, found)) for name in ("movable", "unmovable"))
     hyperv = frozenset(name[3:] for name, value in found.items() if name.startswith("hv-") and _is_there(value))
-    return Whole(_vendor(found), _signature(found), movable | unmovable, movable, hyperv)
+    flags = {name for name, value in found.items() if isinstance(value, bool)}
+    names = frozenset(flags.union(map(feature.from_qemu, flags)))
+    return Whole(_vendor(found), _signature(found), movable | unmovable, movable, hyperv, names)
 
 
 def _is_there(value: object) -> bool:
