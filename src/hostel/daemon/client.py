@@ -131,7 +131,7 @@ class Client:
             end_all(self.host.drivers.hypervisor, self.autodestroys)
         host, self.host = self.host, None
         if host is not None:
-            self.daemon.events.forget(self)
+            self.daemon.events.forget(self, host)
             self.daemon.hosts.release(host)
 
     def start_keepalive(self) -> None:

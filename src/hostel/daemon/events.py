@@ -28,6 +28,7 @@ from hostel.wire.rpc.programs import QEMU, REMOTE
 
 if TYPE_CHECKING:
     from hostel.daemon.client import Client
+    from hostel.daemon.hosts import Host
 
 _REGEX, _NO_CASE = 1, 2  # of virConnectDomainQemuMonitorEventRegisterFlags
 _WAIT: Final = 1.0  # seconds between two looks at whether anybody is left who listens
@@ -92,12 +93,12 @@ class Events:
                 del self._registrations[number]
             return len(gone)
 
-    def forget(self, client: Client) -> None:
-        """Drop all of a client's registrations; stop listening where nobody else does."""
+    def forget(self, client: Client, host: Host) -> None:
+        """Drop all registrations of a client that lets go of a host; stop listening where nobody else does.
+
+        The listener has to go with the host: one that is in memory has another bus when it is opened next.
+        """
         self.deregister(client, lambda known: True)
-        host = client.host
-        if host is None:
-            return
         with self._lock:
             if any(known.client.host is host for known in self._registrations.values()):
                 return

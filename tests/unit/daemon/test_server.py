@@ -357,6 +357,19 @@ def test_stop_ends_connections(tmp_path: Path) -> None:
             client.event()
 
 
+def test_an_invented_host_is_heard_of_after_the_last_client_of_the_one_before(tmp_path: Path) -> None:
+    with hosteld.thread(tmp_path):
+        for _ in range(2):
+            with RawClient(tmp_path / "s") as client:
+                client.open("test:///default")
+                (number,) = client.call("connect_domain_event_callback_register_any", 0, None)
+                (domain,) = client.call("domain_lookup_by_name", "test")
+                client.call("domain_suspend", domain)
+                message = client.message()
+                assert (message.procedure.name, message.values[0]) == ("domain_event_callback_lifecycle", number)
+                client.call("connect_close")
+
+
 def test_event_comes_before_nothing_that_was_asked_later(tmp_path: Path) -> None:
     with hosteld.thread(tmp_path), RawClient(tmp_path / "s") as client:
         client.open("qemu:///session")
