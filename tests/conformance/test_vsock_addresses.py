@@ -60,6 +60,7 @@ def test_servers_disks_and_character_devices_are_told_of_cids_and_ports(tmp_path
         run("nbd-server-start", addr=at("-1", "9")),
         run("nbd-server-start", addr=at("4294967296", "9")),
         run("nbd-server-start", addr=at("3", "")),
+        run("nbd-server-start", addr=at("9" * 5000, "9")),
         run("nbd-server-start", addr={"type": "vsock", "data": {"cid": "3"}}),
         run("nbd-server-start", addr=at("77", "9")),
         run("nbd-server-start", addr=at(ANY, "49901")),

@@ -18,6 +18,7 @@ _MAX_PATH: Final = 108  # bytes of sockaddr_un.sun_path, its NUL included
 _SEND_BUFFER: Final = 2 * MiB
 MAX_PORT: Final = 65535
 _MAX_VSOCK: Final = 2**32 - 1
+_MAX_DIGITS: Final = 64  # of a number, with as many zeroes before it as anybody writes
 _UNIX: Final[int | None] = getattr(socket, "AF_UNIX", None)  # Windows' Python has none
 _VSOCK: Final[int | None] = getattr(socket, "AF_VSOCK", None)  # Linux has them
 
@@ -109,7 +110,7 @@ class VsockAddress(NamedTuple):
             NetworkError: one is no number of 32 bits; with QEMU's text.
         """
         for name, text in (("cid", self.cid), ("port", self.port)):
-            if not (text.isascii() and text.isdigit() and int(text) <= _MAX_VSOCK):
+            if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and int(text) <= _MAX_VSOCK):
                 raise NetworkError(f"Failed to parse {name} '{text}'", errno=errno.EINVAL)
         return int(self.cid), int(self.port)
 
