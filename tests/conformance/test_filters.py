@@ -6,12 +6,14 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from hostel.block import graph
 from hostel.block.blockdev import from_options
+from support.daemon import OURS, THEIRS, daemon
 
 pytestmark = [pytest.mark.requires_tool("qemu-io"), pytest.mark.requires_tool("qemu-img")]
 TOOLS = {"theirs": (), "ours": (sys.executable, "-m", "hostel")}
@@ -245,3 +247,29 @@ def test_what_lies_over_an_overlay_shows_what_the_overlay_stands_on(pair: list[P
     assert (pair[1] / "part").read_bytes() == b"\5" * 64 * KiB + bytes(64 * KiB)
     compared = run(pair[1], "qemu-img", "compare", "--image-opts", whole, "driver=raw,file.filename=all")
     assert compared == (0, "Images are identical.\n", "")
+
+
+@pytest.mark.requires_tool("qemu-storage-daemon")
+@pytest.mark.requires_tool("qemu-nbd")
+@pytest.mark.parametrize("tool", [OURS, THEIRS], ids=["ours", "theirs"])
+@pytest.mark.parametrize(
+    ("filter", "block"),
+    [
+        ("blkdebug,node-name=n,align=4096,image.driver=file,image.filename=disk", 4096),
+        ("blklogwrites,node-name=n,log-sector-size=4096,file.driver=file,file.filename=disk,"
+         "log.driver=file,log.filename=log", 4096),
+        ("raw,node-name=n,file.driver=blkdebug,file.align=4096,file.image.driver=file,file.image.filename=disk", 1),
+    ],
+)  # fmt: skip
+def test_clients_are_told_in_what_blocks_a_filter_takes_requests(
+    tmp_path: Path, tool: Sequence[str], filter: str, block: int
+) -> None:
+    with (tmp_path / "disk").open("wb") as file:
+        file.truncate(1 << 20)
+    (tmp_path / "log").touch()
+    server = ("--nbd-server", "addr.type=unix,addr.path=nbd", "--export", "nbd,id=e,node-name=n")
+    with daemon(tmp_path, "--blockdev", filter, *server, tool=tool):
+        told = subprocess.run(
+            ["qemu-nbd", "-L", "-k", tmp_path / "nbd"], capture_output=True, text=True, timeout=60, check=True
+        )
+    assert f"min block: {block}\n" in told.stdout

@@ -152,6 +152,7 @@ class BlockDriver(abc.ABC):
     primary: ClassVar[str] = "file"  # the child that holds this one's bytes
     starts_as_zeroes: ClassVar[bool] = True  # what a new image, or new space of one, reads as
     new_blocks_read_as_zeroes: ClassVar[bool] = False  # without anybody writing them
+    request_alignment: int = 1  # bytes; clients are told of it, and requests of any other are taken too
     unique_id: str = ""  # by which a differencing image knows its parent; some formats have it
     interrupted: str = ""  # why nobody may use it any more: it was left in the middle of a change
     # Who wants to know how far a request has come (blkdebug): see BlockNode.debug_event.

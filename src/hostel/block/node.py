@@ -319,7 +319,9 @@ class BlockNode(Lockable):
         self._check_write(offset, length)
         with Entry(self):
             driver = self.driver
-            return isinstance(driver, FastZeroing) and driver.zeroes_fast(offset, length, unmap=unmap and self.discards)
+            if (offset | length) % driver.request_alignment or not isinstance(driver, FastZeroing):
+                return False
+            return driver.zeroes_fast(offset, length, unmap=unmap and self.discards)
 
     def discard(self, offset: int, length: int) -> None:
         """Give a range's space back where that is possible; what it reads as afterwards is the driver's choice."""

@@ -56,6 +56,7 @@ class BlkdebugDriver(FilterDriver):
         self._active: list[Injection] = []
         self._suspended: list[tuple[str, threading.Event]] = []
         self._changed = threading.Condition()
+        self.request_alignment = limits.alignment
         self._fitting = Fitting(self, limits, self._event)
         for rule in found:
             self._add(rule)
@@ -117,6 +118,10 @@ class BlkdebugDriver(FilterDriver):
     def write_zeroes(self, offset: int, length: int, *, unmap: bool) -> None:
         """Zero, in pieces that fit."""
         self._fitting.zero(offset, length, unmap=unmap)
+
+    def zeroes_fast(self, offset: int, length: int, *, unmap: bool) -> bool:
+        """Whether the child does, and no piece at an end is smaller than what may be zeroed."""
+        return self._fitting.zeroes_whole(offset, length) and super().zeroes_fast(offset, length, unmap=unmap)
 
     def discard(self, offset: int, length: int) -> None:
         """Discard, in pieces that fit."""

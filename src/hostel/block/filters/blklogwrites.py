@@ -90,6 +90,7 @@ class BlklogwritesDriver(FilterDriver):
     def __init__(self, children: Mapping[str, BlockNode], log: _Log) -> None:
         super().__init__(children)
         self._log = log
+        self.request_alignment = log.sector_size
         self._fitting = Fitting(self, Limits(alignment=log.sector_size), lambda event: None)
 
     @classmethod

@@ -169,6 +169,10 @@ class Fitting:
         if last < offset + length:
             self.write(last, memoryview(bytes(offset + length - last)))
 
+    def zeroes_whole(self, offset: int, length: int) -> bool:
+        """Whether a range is zeroed without writing its ends."""
+        return not (offset | length) % max(self._limits.zeroes_alignment, self._limits.alignment)
+
     def _zero(self, offset: int, length: int, *, unmap: bool) -> None:
         unit = max(self._limits.zeroes_alignment, self._limits.alignment)
         for start, part in _cut(offset, length, unit, self._limits.max_zeroes):

@@ -50,6 +50,10 @@ class BaseAllocation:
 
     def extents(self, offset: int, length: int) -> Iterator[Described]:
         """See :class:`MetaContext`."""
+        found = self._extents(offset, length)
+        return found if self._block == 1 else _in_blocks(found, self._block)
+
+    def _extents(self, offset: int, length: int) -> Iterator[Described]:
         for extent in block_status(self._node, offset, length):
             flags = 0 if extent.status & Status.DATA else protocol.STATE_HOLE
             if extent.status & Status.ZERO:
@@ -59,6 +63,23 @@ class BaseAllocation:
                 yield inside, flags
             if inside < extent.length:
                 yield extent.length - inside, protocol.STATE_HOLE | protocol.STATE_ZERO
+
+
+def _in_blocks(found: Iterable[Described], block: int) -> Iterator[Described]:
+    """The same in whole blocks; one of several kinds is told what they have in common."""
+    begun, common = 0, 0
+    for length, flags in found:
+        if begun:
+            part = min(length, block - begun)
+            begun, common, length = begun + part, common & flags, length - part
+            if begun < block:
+                continue
+            yield block, common
+        begun, common = length % block, flags
+        if length > begun:
+            yield length - begun, flags
+    if begun:
+        yield begun, common
 
 
 class AllocationDepth:

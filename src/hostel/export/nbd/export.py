@@ -59,7 +59,7 @@ class NbdExport:
         self.name = name
         self.writable = writable and not node.read_only
         self._description = description
-        self._minimum = SECTOR if node.probed and node.format == "raw" else 1
+        self._minimum = SECTOR if node.probed and node.format == "raw" else node.driver.request_alignment
         self.contexts: list[MetaContext] = [BaseAllocation(node, self._minimum)]
         if allocation_depth:
             self.contexts.append(AllocationDepth(node))
