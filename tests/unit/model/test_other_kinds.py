@@ -53,6 +53,11 @@ def test_what_another_clock_has_is_left_out(offset: str, kept: str) -> None:
     assert f"<clock offset='{offset}'{kept}/>" in defined(document(body=clock)).format()
 
 
+def test_a_kind_of_device_to_boot_from_that_has_an_order_is_kept_without_another() -> None:
+    text = defined(document(os="<boot dev='network' order='1'/>")).format()
+    assert text.count("<boot ") == 1 and "dev='network' order='1'" in text.replace('"', "'")
+
+
 @pytest.mark.parametrize("kind", ["spicevmc", "qemu-vdagent"])
 def test_the_name_of_a_channel_of_spice_is_not_written_into_the_document(kind: str) -> None:
     channel = f"<channel type='{kind}'><target type='virtio'/></channel>"

@@ -363,5 +363,5 @@ def _complete_boot(domain: Domain) -> None:
         raise ModelError("/domain/os/boot", reason, code=ErrorCode.CONFIG_UNSUPPORTED)
     if domain.bootloader is not None:
         domain.os.boot = []  # the bootloader chooses
-    elif not domain.os.boot and not orders:
+    elif not domain.os.boot and not orders and not any(item.name == "boot" for item in domain.os.unknown):
         domain.os.boot = [BootDevice.HD]
