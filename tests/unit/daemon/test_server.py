@@ -358,16 +358,20 @@ def test_stop_ends_connections(tmp_path: Path) -> None:
 
 
 def test_an_invented_host_is_heard_of_after_the_last_client_of_the_one_before(tmp_path: Path) -> None:
+    deadline = time.monotonic() + 60
+    opened = 0
     with hosteld.thread(tmp_path):
-        for _ in range(2):
+        while opened < 2:
+            assert time.monotonic() < deadline
             with RawClient(tmp_path / "s") as client:
-                client.open("test:///default")
+                client.open()
+                if len(client.call("connect_list_all_domains", 1, 0)[0]) > 1:
+                    continue  # the client before has not left yet
+                opened += 1
                 (number,) = client.call("connect_domain_event_callback_register_any", 0, None)
-                (domain,) = client.call("domain_lookup_by_name", "test")
-                client.call("domain_suspend", domain)
+                client.call("domain_define_xml", DOMAIN.format("told"))
                 message = client.message()
                 assert (message.procedure.name, message.values[0]) == ("domain_event_callback_lifecycle", number)
-                client.call("connect_close")
 
 
 def test_event_comes_before_nothing_that_was_asked_later(tmp_path: Path) -> None:
