@@ -182,6 +182,8 @@ def _mistake(told: str, text: str, place: int) -> str:
         return f"expected separator in {'dict' if _is_in_object(text[:place]) else 'list'}"
     if told.startswith("Invalid \\escape"):
         return "invalid escape sequence in string"
+    if told.startswith("Illegal trailing comma"):  # as Python 3.13 and later tell of it
+        return "expecting value"
     if told.startswith(("Expecting value", "Expecting property name")) and rest[0] in "}],:":
         return "expecting value"
     if rest[0].islower():

@@ -77,6 +77,9 @@ class Indented(io.TextIOBase):
         """Always."""
         return True
 
+    def __del__(self) -> None:
+        """Nothing is written: the stream behind is its owner's, and may be closed already."""
+
     def flush(self) -> None:
         """Hand on what was printed."""
         self._hand_on("", flush=True)
