@@ -13,6 +13,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _FIRST = datetime.datetime(2020, 1, 1)
 _LAST = datetime.datetime(2099, 1, 1)
+_SIGNING = x509.KeyUsage(
+    key_cert_sign=True, crl_sign=True, digital_signature=False, content_commitment=False, key_encipherment=False,
+    data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+)  # fmt: skip
 
 
 def lock(key: Path, passphrase: str) -> None:
@@ -23,12 +27,12 @@ def lock(key: Path, passphrase: str) -> None:
 
 
 class Authority:
-    """Signs certificates."""
+    """Signs certificates, with all that Python 3.13 asks for where it is strict."""
 
     def __init__(self, name: str = "authority") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self._own = self._signed(self._name, self._key, [x509.BasicConstraints(ca=True, path_length=None)])
+        self._own = self._signed(self._name, self._key, [x509.BasicConstraints(ca=True, path_length=None), _SIGNING])
 
     def _signed(self, name: x509.Name, key: ec.EllipticCurvePrivateKey, extensions: list[x509.ExtensionType]) -> bytes:
         builder = (
@@ -40,7 +44,9 @@ class Authority:
             .not_valid_before(_FIRST)
             .not_valid_after(_LAST)
         )
-        for extension in extensions:
+        whose = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        by_whom = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
+        for extension in (*extensions, whose, by_whom):
             builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar, cast
 
 from hostel.drivers.events import Event, EventBus, Subject
+from hostel.drivers.proxy import Proxy
 
 Driver = TypeVar("Driver")
 
@@ -38,15 +39,18 @@ def announcing(driver: Driver, subject: Subject, bus: EventBus) -> Driver:
     return cast("Driver", _Announcing(driver, subject, bus))
 
 
-class _Announcing:
+class _Announcing(Proxy):
     def __init__(self, driver: object, subject: Subject, bus: EventBus) -> None:
         self._driver = driver
         self._subject = subject
         self._table = _TABLES[subject]
         self._bus = bus
 
+    def _behind(self) -> object:
+        return self._driver
+
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._driver, name)
+        method = super().__getattr__(name)
         said = self._table.get(name)
         return method if said is None else self._telling(method, *said)
 

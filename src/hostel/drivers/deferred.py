@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+from hostel.drivers.proxy import Proxy
+
 Driver = TypeVar("Driver")
 
 
@@ -14,17 +16,17 @@ def deferred(make: Callable[[], Driver]) -> Driver:
     return cast("Driver", _Deferred(make))
 
 
-class _Deferred:
+class _Deferred(Proxy):
     def __init__(self, make: Callable[[], object]) -> None:
         self._make = make
         self._lock = threading.Lock()
         self._driver: object | None = None
 
-    def __getattr__(self, name: str) -> Any:
+    def _behind(self) -> object:
         with self._lock:
             if self._driver is None:
                 self._driver = self._make()
-        return getattr(self._driver, name)
+            return self._driver
 
     def close(self) -> None:
         """Release what the driver holds, if there is one."""

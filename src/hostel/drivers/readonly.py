@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar, cast
 from hostel.drivers.base import DomainXmlFlag
 from hostel.drivers.base.address import AddressSource
 from hostel.drivers.fault import fault
+from hostel.drivers.proxy import Proxy
 from hostel.errors import ErrorCode, ErrorDomain
 
 Driver = TypeVar("Driver")
@@ -35,12 +36,15 @@ def read_only(driver: Driver) -> Driver:
     return cast(Driver, _ReadOnly(driver))
 
 
-class _ReadOnly:
+class _ReadOnly(Proxy):
     def __init__(self, driver: object) -> None:
         self._driver = driver
 
+    def _behind(self) -> object:
+        return self._driver
+
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._driver, name)
+        method = super().__getattr__(name)
         if name in _DOCUMENTS:
             return functools.partial(self._document, name)
         if name == "domain_interface_addresses":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hostel.codec.xdr import split_type
 from hostel.drivers.adapters import ADAPTERS, PROCEDURE_OF, Adapter, Options, from_wire, to_wire, uuid_text
@@ -114,25 +114,42 @@ def _bits(flags: Options, options: dict[str, Any]) -> int:
     return value
 
 
+class _Method:
+    """A method of a driver that calls a procedure; it is made when it is first used."""
+
+    def __init__(self, name: str, procedure: str) -> None:
+        self._name = name
+        self._procedure = procedure
+
+    def __get__(self, driver: RemoteDriver | None, owner: object = None) -> Any:
+        if driver is None:
+            return self
+        caller = Caller(driver._client, REMOTE.by_name[self._procedure], ADAPTERS[self._procedure])
+        driver.__dict__[self._name] = caller
+        return caller
+
+
 class RemoteDriver:
-    """One of a connection's drivers; a method is made when it is first used.
+    """One of a connection's drivers.
+
+    Its class has a method for each procedure of its ``kind``, as adapters call it: from Python 3.12 on, whether an
+    object keeps a protocol is looked up in its class, and not by what ``__getattr__`` finds.
 
     Args:
         client: the connection.
-        kind: which one, as adapters call it.
     """
 
-    def __init__(self, client: RpcClient, kind: str) -> None:
-        self._client = client
-        self._kind = kind
+    def __init_subclass__(cls, *, kind: str) -> None:
+        for name, procedure in PROCEDURE_OF.items():
+            if ADAPTERS[procedure].driver == kind and not hasattr(cls, name):
+                setattr(cls, name, _Method(name, procedure))
 
-    def __getattr__(self, name: str) -> Any:
-        procedure = PROCEDURE_OF.get(name)
-        if procedure is None or ADAPTERS[procedure].driver != self._kind:
-            raise AttributeError(name)
-        caller = Caller(self._client, REMOTE.by_name[procedure], ADAPTERS[procedure])
-        self.__dict__[name] = caller
-        return caller
+    def __init__(self, client: RpcClient) -> None:
+        self._client = client
+
+    if TYPE_CHECKING:
+        # What is installed is not seen by who checks types.
+        def __getattr__(self, name: str) -> Any: ...
 
     def _list(self, procedure: str, *arguments: Any, flags: int = _EVERYTHING) -> list[Any]:
         convert = from_wire(REMOTE.by_name[procedure].result.fields[0])
@@ -143,11 +160,8 @@ class RemoteDriver:
         """Nothing: the connection is the hypervisor's."""
 
 
-class RemoteHypervisor(RemoteMachines, RemoteMigration, RemoteDriver):
+class RemoteHypervisor(RemoteMachines, RemoteMigration, RemoteDriver, kind="hypervisor"):
     """Implements :class:`hostel.drivers.base.HypervisorDriver`; its end is the connection's."""
-
-    def __init__(self, client: RpcClient) -> None:
-        super().__init__(client, "hypervisor")
 
     def connect_list_all_domains(self) -> list[DomainRef]:
         """Every domain."""
@@ -184,11 +198,8 @@ class RemoteHypervisor(RemoteMachines, RemoteMigration, RemoteDriver):
         self._client.take_leave()
 
 
-class RemoteNetwork(RemoteDriver):
+class RemoteNetwork(RemoteDriver, kind="network"):
     """Implements :class:`hostel.drivers.base.NetworkDriver`."""
-
-    def __init__(self, client: RpcClient) -> None:
-        super().__init__(client, "network")
 
     def connect_list_all_networks(self) -> list[NetworkRef]:
         """Every network."""
@@ -208,22 +219,16 @@ class RemoteNetwork(RemoteDriver):
         return [DhcpLease(*lease)._replace(type=AddressType(lease.type)) for lease in leases]
 
 
-class RemoteSecret(RemoteDriver):
+class RemoteSecret(RemoteDriver, kind="secret"):
     """Implements :class:`hostel.drivers.base.secret.SecretDriver`."""
-
-    def __init__(self, client: RpcClient) -> None:
-        super().__init__(client, "secret")
 
     def connect_list_all_secrets(self) -> list[SecretRef]:
         """Every secret."""
         return self._list("connect_list_all_secrets")
 
 
-class RemoteNwfilter(RemoteDriver):
+class RemoteNwfilter(RemoteDriver, kind="nwfilter"):
     """Implements :class:`hostel.drivers.base.nwfilter.NwfilterDriver`."""
-
-    def __init__(self, client: RpcClient) -> None:
-        super().__init__(client, "nwfilter")
 
     def connect_list_all_nwfilters(self) -> list[NwfilterRef]:
         """Every filter."""
@@ -234,22 +239,16 @@ class RemoteNwfilter(RemoteDriver):
         return self._list("connect_list_all_nwfilter_bindings")
 
 
-class RemoteInterface(RemoteDriver):
+class RemoteInterface(RemoteDriver, kind="interface"):
     """Implements :class:`hostel.drivers.base.interface.InterfaceDriver`."""
-
-    def __init__(self, client: RpcClient) -> None:
-        super().__init__(client, "interface")
 
     def connect_list_all_interfaces(self) -> list[InterfaceRef]:
         """Every interface."""
         return self._list("connect_list_all_interfaces")
 
 
-class RemoteNodeDevice(RemoteDriver):
+class RemoteNodeDevice(RemoteDriver, kind="node_device"):
     """Implements :class:`hostel.drivers.base.nodedev.NodeDeviceDriver`."""
-
-    def __init__(self, client: RpcClient) -> None:
-        super().__init__(client, "node_device")
 
     def connect_list_all_node_devices(self, flags: int = 0) -> list[NodeDeviceRef]:
         """Every device, or those that the flags name."""
@@ -262,11 +261,8 @@ class RemoteNodeDevice(RemoteDriver):
         return names
 
 
-class RemoteStorage(RemoteDriver):
+class RemoteStorage(RemoteDriver, kind="storage"):
     """Implements :class:`hostel.drivers.base.StorageDriver`."""
-
-    def __init__(self, client: RpcClient) -> None:
-        super().__init__(client, "storage")
 
     def connect_list_all_storage_pools(self) -> list[PoolRef]:
         """Every pool."""

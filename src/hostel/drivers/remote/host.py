@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from hostel.drivers.base.host import ALL
-from hostel.drivers.remote.client import RpcClient
 from hostel.drivers.remote.driver import RemoteDriver
 
 
-class RemoteHost(RemoteDriver):
+class RemoteHost(RemoteDriver, kind="host"):
     """Implements :class:`hostel.drivers.base.host.HostDriver`."""
-
-    def __init__(self, client: RpcClient) -> None:
-        super().__init__(client, "host")
 
     def node_get_cpu_map(self) -> list[bool]:
         """Of each CPU that there may be, whether it is online."""
