@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,26 @@ def test_guest_that_runs_there_has_come_though_the_answer_was_lost(both: Two, mo
     both.goes_on(both.other)
 
 
+def test_guest_is_paused_at_its_source_where_qemu_dies_as_it_lets_it_run(
+    both: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = both.start()
+    ask = Running.ask
+
+    def short_lived(machine: Running, command: str, **arguments: Any) -> Any:
+        answer = ask(machine, command, **arguments)
+        if command == "cont":
+            os.kill(machine.status.pid, signal.SIGKILL)
+            return ask(machine, "query-status")
+        return answer
+
+    monkeypatch.setattr(Running, "ask", short_lived)
+    with pytest.raises(VirtError):
+        migrate(both.one, both.other, ref, {}, LIVE)
+    assert state_of(both.other) is None
+    assert both.one.domain_get_state(ref)[:2] == (DomainState.PAUSED, PausedReason.MIGRATION)
+
+
 def test_what_was_expected_and_ended_keeps_nothing_out(both: Two) -> None:
     ref = both.start()
     cookie, xml = both.one.domain_migrate_begin3_params(ref, {}, LIVE)
@@ -311,25 +332,38 @@ def test_what_was_expected_and_ended_keeps_nothing_out(both: Two) -> None:
     both.goes_on(both.other)
 
 
-@pytest.mark.parametrize("phase", ["prepare", "finish"])
-def test_destroying_what_comes_takes_back_what_was_made_for_it_unless_it_may_have_run(both: Two, phase: str) -> None:
-    ref = both.start()
+def send_copied(both: Two, ref: DomainRef) -> tuple[dict[str, str], bytes, MigrateFlag]:
+    """Send a guest, with its disk copied into ``copy.qcow2``, as far as Finish; what Finish is to be given."""
     flags = LIVE | MigrateFlag.NON_SHARED_DISK | MigrateFlag.CHANGE_PROTECTION
     uris = {"disks_uri": f"unix://{both.home}/nbd", "migrate_uri": f"unix://{both.home}/memory"}
     cookie, xml = both.one.domain_migrate_begin3_params(ref, {**copied(both, ref), **uris}, flags)
     params = {**uris, "destination_xml": xml}
     cookie, _ = both.other.domain_migrate_prepare3_params(params, cookie, flags)
-    both.one.domain_migrate_perform3_params(ref, None, params, cookie, flags)
+    cookie = both.one.domain_migrate_perform3_params(ref, None, params, cookie, flags)
+    return params, cookie, flags
+
+
+@pytest.mark.parametrize("is_defined", [False, True])
+@pytest.mark.parametrize("end", ["destroyed before", "destroyed", "killed"])
+def test_what_ends_as_it_comes_is_taken_back_unless_it_may_have_run(both: Two, end: str, is_defined: bool) -> None:
+    ref = both.start()
+    if is_defined:
+        both.other.domain_define_xml(copied(both, ref)["destination_xml"])
+    params, _, flags = send_copied(both, ref)
     copy = both.home / "copy.qcow2"
     assert copy.exists()
     with held(both.home / "other") as coming:
         mark = coming.status.migration
         assert mark is not None
-        mark.phase = phase
+        mark.phase = "prepare" if end == "destroyed before" else "finish"
         coming.save(migration=mark)
-    both.other.domain_destroy(both.other.domain_lookup_by_name("guest"))
-    assert state_of(both.other) is None
-    if phase == "prepare":
+    if end == "killed":
+        os.kill(pid_at(both.home / "other"), signal.SIGKILL)
+        assert eventually(lambda: not both.running())
+    else:
+        both.other.domain_destroy(both.other.domain_lookup_by_name("guest"))
+    assert state_of(both.other) is (DomainState.SHUTOFF if is_defined else None)
+    if end == "destroyed before":
         assert not copy.exists()
         both.one.domain_migrate_confirm3_params(ref, params, b"", flags, True)
         both.goes_on(both.one)
@@ -338,6 +372,26 @@ def test_destroying_what_comes_takes_back_what_was_made_for_it_unless_it_may_hav
         with pytest.raises(VirtError, match="nobody knows whether the guest runs at the destination"):
             both.one.domain_migrate_confirm3_params(ref, params, b"", flags, True)
         assert both.one.domain_get_state(ref)[:2] == (DomainState.PAUSED, PausedReason.MIGRATION)
+
+
+@pytest.mark.parametrize("is_defined", [False, True])
+def test_guest_goes_on_at_its_source_where_it_is_destroyed_while_finish_waits_for_qemu(
+    both: Two, is_defined: bool
+) -> None:
+    ref = both.start()
+    if is_defined:
+        both.other.domain_define_xml(copied(both, ref)["destination_xml"])
+    params, cookie, flags = send_copied(both, ref)
+    os.kill(pid_at(both.home / "other"), signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        given = {**params, "destination_name": "guest"}
+        finished = pool.submit(both.other.domain_migrate_finish3_params, given, cookie, flags, False)
+        assert eventually(lambda: both.other._machines.is_held("guest"))
+        both.other.domain_destroy(both.other.domain_lookup_by_name("guest"))
+        assert isinstance(finished.exception(30), VirtError)
+    both.one.domain_migrate_confirm3_params(ref, params, b"", flags, True)
+    assert not (both.home / "copy.qcow2").exists()
+    both.goes_on(both.one)
 
 
 def test_list_settles_what_was_left(both: Two) -> None:

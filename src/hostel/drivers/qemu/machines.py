@@ -283,14 +283,13 @@ class Machines:
     def arrived(self, name: str, status: Status, ending: Ending) -> Ending:
         """How a machine ended, with what was made for one that was coming taken back.
 
-        Not so for one that was destroyed, as somebody asked for, when it may have run here: its source must not go on
-        with the guest. Where a signal ended QEMU the ending tells QEMU's words, and the guest has not come. The caller
-        holds the domain's lock.
+        Not so for one that may have run here, unless it was not let in after all: its source must not go on with the
+        guest. The caller holds the domain's lock.
         """
         mark = status.migration
         if mark is None or mark.way != "in":
             return ending
-        if ending == Ending(ShutoffReason.DESTROYED, "") and mark.phase != "prepare":
+        if mark.phase != "prepare" and ending.reason is not ShutoffReason.FAILED:
             return ending
         self.undo_arrival(name, mark)
         return Ending(ShutoffReason.FAILED, ending.detail or "QEMU ended while the guest was coming")

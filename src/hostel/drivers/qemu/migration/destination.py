@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from hostel.cause.holder import find_holders
+from hostel.drivers import procstat
 from hostel.drivers.base import DomainRef, PausedReason, RunningReason
 from hostel.drivers.base.migration import (
     COPIES_DISKS,
@@ -312,8 +313,6 @@ def finish(machine: Running, launcher: Launcher, cookie_in: bytes, flags: Migrat
     received = now()
     try:
         said = cookies.read(cookie_in, machine.machines.directories, mark.name, machine.domain.uuid or "")
-        mark.phase = "finish"
-        machine.save(migration=mark)
         is_postcopy = _wait(machine)
         machine.attempt("nbd-server-stop")
         if said is not None and said.network is not None:
@@ -322,10 +321,12 @@ def finish(machine: Running, launcher: Launcher, cookie_in: bytes, flags: Migrat
         if flags & MigrateFlag.PERSIST_DEST:
             _define(machine, launcher, mark, said.domain if said is not None else None)
         if not flags & MigrateFlag.PAUSED:
+            mark.phase = "finish"  # from now on it may have run
+            machine.save(migration=mark)
             _let_run(machine)
     except BaseException as error:
-        # Who finds the mark asks a QEMU that may let its guest run yet, or may have done so before it was destroyed.
-        if not machine.is_unanswered and not machine.status.destruction.exists():
+        # Who finds the mark asks a QEMU that may let its guest run yet, or may have done so before it ended.
+        if not machine.is_unanswered and not machine.status.destruction.exists() and _has_not_run(machine, mark):
             drop(machine, str(error))
         raise
     told = said.statistics if said is not None else None
@@ -376,6 +377,11 @@ def _wait(machine: Running) -> bool:
         if time.monotonic() >= deadline:
             raise failed("migration in job: not all of the machine has come")
         time.sleep(_POLL)
+
+
+def _has_not_run(machine: Running, mark: Migration) -> bool:
+    """Whether a guest that does not run has not done so before; of a QEMU that is gone nobody knows."""
+    return mark.phase == "prepare" or procstat.runs(machine.status.pid, machine.status.started)
 
 
 def _let_run(machine: Running) -> None:

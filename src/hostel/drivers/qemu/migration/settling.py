@@ -9,7 +9,8 @@ out        performed   the destination is asked, and what it has not let run yet
                        asked the guest stays paused, and its owner decides: ``resume`` or ``destroy``
 out        confirm     it runs there: what is left here ends
 in         prepare     it has not run here yet: it is dropped, with the files that were made for it
-in         finish      where its CPUs run it has come, else as above
+in         finish      where its CPUs run it has come, else as above; where QEMU has ended it stays so, and the
+                       source pauses, for it may have run
 ========== =========== =====================================================================================
 """
 
@@ -38,6 +39,8 @@ _CANCEL_SECONDS: Final = 20.0
 _POLL: Final = 0.02  # seconds
 _ASK_AGAIN: Final = 30  # seconds after which a destination that did not answer is asked again
 _MOVING: Final = ("setup", "active", "cancelling", "device", "pre-switchover", "wait-unplug")
+# How what may never have run ends, too; or nobody wrote down how it did.
+_MAYBE_CAME: Final = (ShutoffReason.UNKNOWN, ShutoffReason.DESTROYED, ShutoffReason.CRASHED)
 POSTCOPY: Final = ("postcopy-active", "postcopy-paused", "postcopy-recover")
 
 
@@ -138,8 +141,10 @@ def _ask(driver: object, machine: Running, mark: Migration) -> bool | None:
     match state.state, state.reason:
         case DomainState.SHUTOFF, ShutoffReason.FAILED:
             return False
-        case (DomainState.SHUTOFF, ShutoffReason.UNKNOWN) | (DomainState.PAUSED, PausedReason.MIGRATION):
-            return None  # nobody wrote down how it ended; or it has not been let run, and may be dropped
+        case DomainState.SHUTOFF, reason if reason in _MAYBE_CAME:
+            return None
+        case DomainState.PAUSED, PausedReason.MIGRATION:
+            return None  # it has not been let run, and may be dropped
     return True
 
 
