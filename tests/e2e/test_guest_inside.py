@@ -14,17 +14,20 @@ import pytest
 
 from hostel.drivers.base import DomainRef, DomainState, ShutdownFlag, StartFlag
 from hostel.drivers.base.agent import AgentTimeout, GuestInfo, HostnameSource, SshKeysFlag, SuspendTarget
+from hostel.drivers.base.backup import CheckpointCreateFlag
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.machine import VcpuFlag
+from hostel.drivers.base.snapshot import SnapshotCreateFlag
 from hostel.drivers.qemu import agent as conversation
-from hostel.drivers.qemu import counting, guest, inside, power
+from hostel.drivers.qemu import counting, guest, inside, machines, power
 from hostel.drivers.qemu.agent import Agent, seconds_of
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent
 from hostel.errors import ErrorCode, VirtError
 from hostel.objects import Connection
-from support import agent
-from support.session import domain_xml, session
+from support import agent, image
+from support.session import disk, domain_xml, session
 from support.virsh import Ours
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-ga")]
@@ -52,7 +55,12 @@ def driver(opened: Connection) -> QemuDriver:
 
 @pytest.fixture(scope="module")
 def ref(driver: QemuDriver, home: Path) -> DomainRef:
-    xml = domain_xml(home).replace("<vcpu>1<", "<vcpu>2<").replace("<devices>", f"{SLEEP}<devices>")
+    image.qemu_img("create", "-q", "-f", "qcow2", home / "disk.qcow2", 1 << 20)
+    xml = (
+        domain_xml(home, disk(home / "disk.qcow2", "qcow2"))
+        .replace("<vcpu>1<", "<vcpu>2<")
+        .replace("<devices>", f"{SLEEP}<devices>")
+    )
     return driver.domain_create(driver.domain_define_xml(xml), StartFlag.PAUSED)
 
 
@@ -130,12 +138,73 @@ def test_a_guest_whose_agent_does_not_answer_keeps_nobody_from_its_machine(
         assert [command for command, _ in other.heard] == ["guest-wait", "guest-get-time"]
 
 
+QUIESCED = SnapshotCreateFlag.QUIESCE | SnapshotCreateFlag.DISK_ONLY
+CHECKPOINT = "<domaincheckpoint><name>c</name></domaincheckpoint>"
 CPUS = {
     "return": [
         {"logical-id": 0, "online": True, "can-offline": False},
         {"logical-id": 1, "online": True, "can-offline": True},
     ]
 }
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda it, ref: it.domain_shutdown(ref), ["guest-shutdown"]),
+        (lambda it, ref: it.domain_reboot(ref, ShutdownFlag.AGENT), ["guest-shutdown"]),
+        (lambda it, ref: it.domain_get_vcpus_flags(ref, Affect.LIVE, VcpuFlag.GUEST), ["guest-get-vcpus"]),
+        (
+            lambda it, ref: it.domain_set_vcpus_flags(ref, 1, Affect.LIVE, VcpuFlag.GUEST),
+            ["guest-get-vcpus", "guest-set-vcpus"],
+        ),
+        (
+            lambda it, ref: it.domain_checkpoint_create_xml(ref, CHECKPOINT, CheckpointCreateFlag.QUIESCE),
+            ["guest-fsfreeze-freeze", "guest-fsfreeze-thaw"],
+        ),
+        (
+            lambda it, ref: it.domain_snapshot_create_xml(ref, "<domainsnapshot/>", QUIESCED),
+            ["guest-fsfreeze-freeze", "guest-fsfreeze-thaw"],
+        ),
+        (lambda it, ref: it.domain_list_all_snapshots(ref), ["guest-fsfreeze-thaw"]),
+    ],
+    ids=["shutdown", "reboot", "count", "processors", "checkpoint", "snapshot", "left frozen"],
+)
+def test_who_needs_the_agent_waits_until_another_has_talked_with_it(
+    driver: QemuDriver,
+    ref: DomainRef,
+    via: Via,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[[QemuDriver, DomainRef], object],
+    told: list[str],
+) -> None:
+    monkeypatch.setattr(conversation, "_BLOCKED_SECONDS", 2.0)
+    monkeypatch.setattr(conversation, "_SECONDS", 1.0)
+    if told == ["guest-fsfreeze-thaw"]:  # whoever made a snapshot has died
+        Catalog(driver._machines, "guest").begin(Intent("sweep", "s", frozen=True))
+    answers = {"guest-wait": None, "guest-get-vcpus": CPUS, "guest-set-vcpus": {"return": 1}}
+    answers |= {f"guest-fsfreeze-{what}": {"return": 1} for what in ("freeze", "thaw")}
+    with agent.Remembering(tmp_path / "socket", answers) as other, ThreadPoolExecutor() as threads:
+        via(other.path)
+        waits = '{"execute": "guest-wait"}'
+        asked = threads.submit(driver.domain_qemu_agent_command, ref, waits, int(AgentTimeout.BLOCK))
+        while not other.heard:
+            assert not asked.done()
+            time.sleep(0.01)
+        call(driver, ref)
+    assert [command for command, _ in other.heard] == ["guest-wait", *told]
+
+
+def test_a_guest_whose_agent_is_busy_is_begun_anew_by_its_button(
+    driver: QemuDriver, ref: DomainRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machines, "LOCK_SECONDS", 0.1)
+    with driver._machines.talking("guest"):
+        driver.domain_reboot(ref)
+        driver.domain_reboot(ref, ShutdownFlag.AGENT | ShutdownFlag.ACPI)
+        with pytest.raises(VirtError, match="another call talks with the agent of 'guest'"):
+            driver.domain_reboot(ref, ShutdownFlag.AGENT)
 
 
 def test_what_is_done_in_the_guest_is_what_the_agent_is_told(

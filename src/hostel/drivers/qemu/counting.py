@@ -29,7 +29,7 @@ class CountingCalls(Calls):
         check_one(affect)
         if not flags & VcpuFlag.GUEST:
             return vcpus(self._written(domain, affect).current, flags)
-        with self._both(domain, affect, moving=True) as both:
+        with self._machines.talking(domain.name), self._both(domain, affect, moving=True) as both:
             return _in_guest(both.running, flags)
 
     def domain_get_control_info(self, domain: DomainRef) -> ControlInfo:

@@ -66,11 +66,12 @@ class GuestCalls(Calls):
     ) -> None:
         """Change how many processors the guest has, or may have, or uses."""
         if flags & VcpuFlag.GUEST and not affect & Affect.CONFIG:
-            with self._running(domain, asks_agent=True) as machine:
+            with self._machines.talking(domain.name), self._running(domain, asks_agent=True) as machine:
                 _use_vcpus(machine, count)
             return
-        with self._both(domain, affect) as both:
-            if flags & VcpuFlag.GUEST:
+        in_guest = bool(flags & VcpuFlag.GUEST)
+        with self._machines.talking(domain.name, talks=in_guest), self._both(domain, affect) as both:
+            if in_guest:
                 _use_vcpus(both.running, count)
                 return
             if flags & VcpuFlag.MAXIMUM:

@@ -110,12 +110,21 @@ class Machines:
             yield
 
     @contextlib.contextmanager
-    def talking(self, name: str) -> Iterator[None]:
+    def talking(self, name: str, *, talks: bool = True) -> Iterator[None]:
         """Be the one who talks with the agent in a domain; taken before the domain's lock, which others may have then.
+
+        QEMU's channel serves one at a time: who does not wait here waits there, in vain and with the domain's lock.
+
+        Args:
+            name: the domain's.
+            talks: whether the agent is wanted at all; else nobody is waited for.
 
         Raises:
             DomainHeld: another one goes on to talk with it.
         """
+        if not talks:
+            yield
+            return
         with self._locked(f"{_digest(name)}.agent", LOCK_SECONDS, f"another call talks with the agent of '{name}'"):
             yield
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Final, Literal
 
 from hostel.drivers.base import DomainRef, ShutdownFlag
 from hostel.drivers.qemu.agent import open_agent, refusal
 from hostel.drivers.qemu.calls import Calls
-from hostel.drivers.qemu.machines import invalid
+from hostel.drivers.qemu.machines import DomainHeld, invalid
 from hostel.drivers.qemu.running import Running
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
@@ -22,8 +24,8 @@ class PowerCalls(Calls):
     def domain_shutdown(self, domain: DomainRef, flags: ShutdownFlag = ShutdownFlag.NONE) -> None:
         """Ask the agent, or press the power button."""
         _check(flags, "qemuDomainShutdownFlags")
-        with self._running(domain, asks_agent=True) as machine:
-            if not _by_agent(machine, "powerdown", flags):
+        with self._turn(domain, flags) as is_ours, self._running(domain, asks_agent=True) as machine:
+            if not (is_ours and _by_agent(machine, "powerdown", flags)):
                 if not machine.ask("query-status").get("running"):
                     raise invalid("domain is not running")  # it would hear of the button when it is resumed
                 machine.ask("system_powerdown")
@@ -31,9 +33,27 @@ class PowerCalls(Calls):
     def domain_reboot(self, domain: DomainRef, flags: ShutdownFlag = ShutdownFlag.NONE) -> None:
         """Ask the agent, or reset: a guest that ends on the power button would end QEMU."""
         _check(flags, "qemuDomainReboot")
-        with self._running(domain, asks_agent=flags == ShutdownFlag.AGENT) as machine:
-            if not _by_agent(machine, "reboot", flags):
+        asks_agent = flags == ShutdownFlag.AGENT
+        with self._turn(domain, flags) as is_ours, self._running(domain, asks_agent=asks_agent) as machine:
+            if not (is_ours and _by_agent(machine, "reboot", flags)):
                 machine.ask("system_reset")
+
+    @contextlib.contextmanager
+    def _turn(self, domain: DomainRef, flags: ShutdownFlag) -> Iterator[bool]:
+        """Be the one who talks with the agent, where it is wanted; whether that is so.
+
+        Raises:
+            DomainHeld: another one goes on to talk with it, and there shall be no other way.
+        """
+        with contextlib.ExitStack() as stack:
+            is_ours = not flags or bool(flags & ShutdownFlag.AGENT)
+            try:
+                stack.enter_context(self._machines.talking(domain.name, talks=is_ours))
+            except DomainHeld:
+                if flags == ShutdownFlag.AGENT:
+                    raise
+                is_ours = False
+            yield is_ours
 
     def domain_reset(self, domain: DomainRef) -> None:
         """Reset as the button does."""
@@ -48,13 +68,11 @@ def _check(flags: ShutdownFlag, what: str) -> None:
 
 
 def _by_agent(machine: Running, mode: Literal["powerdown", "reboot"], flags: ShutdownFlag) -> bool:
-    """Ask the agent, where that is wanted, or nothing else is; whether it was asked.
+    """Ask the agent; whether it was asked.
 
     Raises:
         VirtError: it cannot be asked or refused, and there shall be no other way.
     """
-    if flags and not flags & ShutdownFlag.AGENT:
-        return False
     try:
         with open_agent(machine) as agent:
             agent.send({"execute": _COMMAND, "arguments": {"mode": mode}})

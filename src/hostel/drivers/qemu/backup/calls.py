@@ -45,12 +45,15 @@ class BackupCalls(Calls):
     """Implements the protocols of :mod:`hostel.drivers.base.backup`."""
 
     @contextlib.contextmanager
-    def _checkpoints(self, domain: DomainRef, *, asks: bool = True) -> Iterator[tuple[Checkpoints, Running | None]]:
-        """Hold a domain and what is known of its checkpoints; ``asks`` as with snapshots."""
+    def _checkpoints(
+        self, domain: DomainRef, *, asks: bool = True, talks: bool = False
+    ) -> Iterator[tuple[Checkpoints, Running | None]]:
+        """Hold a domain and what is known of its checkpoints; ``asks`` and ``talks`` as with snapshots."""
         from hostel.drivers.qemu.backup.checkpoints import Checkpoints
 
         found = Checkpoints(self._machines, domain.name)
         with (
+            self._machines.talking(domain.name, talks=talks),
             self._machines.locked(domain.name),
             self._held(domain, asks=asks or found.pending() is not None) as machine,
         ):
@@ -68,7 +71,8 @@ class BackupCalls(Calls):
         check_together(flags)
         from hostel.drivers.qemu.agent import freeze, thaw
 
-        with self._checkpoints(domain) as (found, machine):
+        quiesces = bool(flags & CheckpointCreateFlag.QUIESCE)
+        with self._checkpoints(domain, talks=quiesces) as (found, machine):
             redefine = bool(flags & CheckpointCreateFlag.REDEFINE)
             with reading(ErrorDomain.DOMAIN_CHECKPOINT):
                 checkpoint = read_checkpoint(xml, now=int(time.time()), redefine=redefine)
@@ -85,12 +89,12 @@ class BackupCalls(Calls):
             found.begin(checkpoint)
             is_made = False
             try:
-                if flags & CheckpointCreateFlag.QUIESCE:
+                if quiesces:
                     freeze(machine)
                 machine.ask("transaction", actions=bitmap_actions(machine, checkpoint))
                 is_made = True
             finally:
-                if flags & CheckpointCreateFlag.QUIESCE:
+                if quiesces:
                     with contextlib.suppress(VirtError):
                         thaw(machine)
                 found.over(keep=is_made or _has_bitmaps(machine, checkpoint))

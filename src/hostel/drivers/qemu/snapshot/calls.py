@@ -55,17 +55,22 @@ class SnapshotCalls(Calls):
     """Snapshots; see :class:`hostel.drivers.base.snapshot.SnapshotDriver`."""
 
     @contextlib.contextmanager
-    def _snapshots(self, domain: DomainRef, *, asks: bool = True) -> Iterator[tuple[Catalog, Running | None]]:
+    def _snapshots(
+        self, domain: DomainRef, *, asks: bool = True, talks: bool = False
+    ) -> Iterator[tuple[Catalog, Running | None]]:
         """Hold a domain and what is known of its snapshots; what another process began is ended first.
 
         Args:
             domain: which.
             asks: whether QEMU is to be asked; else it is only for the sake of what was begun.
+            talks: whether the agent is, likewise.
         """
         from hostel.drivers.qemu.snapshot.settle import settle
 
         catalog = Catalog(self._machines, domain.name)
+        intent = catalog.intent()
         with (
+            self._machines.talking(domain.name, talks=talks or (intent is not None and intent.frozen)),
             self._machines.locked(domain.name),
             self._held(domain, asks=asks or catalog.intent() is not None) as machine,
         ):
@@ -146,7 +151,7 @@ class SnapshotCalls(Calls):
         if flags & SnapshotCreateFlag.LIVE and flags & SnapshotCreateFlag.REDEFINE:
             what = "Flags 'VIR_DOMAIN_SNAPSHOT_CREATE_LIVE' and 'VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE' are mutually "
             raise VirtError(ErrorCode.INVALID_ARG, f"{what}exclusive", domain=ErrorDomain.QEMU)
-        with self._snapshots(domain) as (catalog, machine):
+        with self._snapshots(domain, talks=bool(flags & SnapshotCreateFlag.QUIESCE)) as (catalog, machine):
             is_offline = bool(flags & SnapshotCreateFlag.DISK_ONLY) or machine is None
             redefine = bool(flags & SnapshotCreateFlag.REDEFINE)
             with reading(ErrorDomain.DOMAIN_SNAPSHOT):
