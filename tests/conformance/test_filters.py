@@ -28,6 +28,11 @@ def run(directory: Path, tool: str, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, TIMES.sub("T", done.stdout), done.stderr
 
 
+def tool_in(directory: Path, *words: str) -> tuple[int, str, str]:
+    done = subprocess.run(words, cwd=directory, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
 @pytest.fixture
 def pair(tmp_path: Path) -> list[Path]:
     """A directory for each tool, with an overlay ``top`` on a ``base``, and two raw files ``a`` and ``b``."""
@@ -256,6 +261,7 @@ def test_what_lies_over_an_overlay_shows_what_the_overlay_stands_on(pair: list[P
     ("filter", "block"),
     [
         ("blkdebug,node-name=n,align=4096,image.driver=file,image.filename=disk", 4096),
+        ("blkdebug,node-name=n,align=8192,image.driver=file,image.filename=disk", 8192),
         ("blklogwrites,node-name=n,log-sector-size=4096,file.driver=file,file.filename=disk,"
          "log.driver=file,log.filename=log", 4096),
         ("raw,node-name=n,file.driver=blkdebug,file.align=4096,file.image.driver=file,file.image.filename=disk", 1),
@@ -269,7 +275,43 @@ def test_clients_are_told_in_what_blocks_a_filter_takes_requests(
     (tmp_path / "log").touch()
     server = ("--nbd-server", "addr.type=unix,addr.path=nbd", "--export", "nbd,id=e,node-name=n")
     with daemon(tmp_path, "--blockdev", filter, *server, tool=tool):
-        told = subprocess.run(
-            ["qemu-nbd", "-L", "-k", tmp_path / "nbd"], capture_output=True, text=True, timeout=60, check=True
+        told = tool_in(tmp_path, "qemu-nbd", "-L", "-k", str(tmp_path / "nbd"))
+        opened = tool_in(tmp_path, "qemu-img", "info", "nbd+unix:///n?socket=nbd")
+    assert f"min block: {block}\n" in told[1]
+    assert opened[0] == 0, opened
+
+
+@pytest.mark.requires_tool("qemu-storage-daemon")
+@pytest.mark.parametrize(("length", "align"), [(1049088, 4096), (3072, 4096), (1 << 20, 64 << 20)])
+def test_a_disk_of_no_whole_blocks_is_served_in_smaller_ones(tmp_path: Path, length: int, align: int) -> None:
+    (tmp_path / "disk").write_bytes(bytes(length))
+    filter = f"blkdebug,node-name=n,align={align},image.driver=file,image.filename=disk"
+    server = ("--nbd-server", "addr.type=unix,addr.path=nbd", "--export", "nbd,id=e,node-name=n,writable=on")
+    with daemon(tmp_path, "--blockdev", filter, *server, tool=OURS):
+        written = tool_in(
+            tmp_path, "qemu-io", "-f", "raw", "-c", f"write -P 7 {length - 512} 512", "nbd+unix:///n?socket=nbd"
         )
-    assert f"min block: {block}\n" in told.stdout
+    assert written[0] == 0, written
+    # The block that it is in is written as a whole, and the file grows to hold it.
+    assert (tmp_path / "disk").read_bytes()[:length] == bytes(length - 512) + b"\7" * 512
+
+
+@pytest.mark.requires_tool("qemu-storage-daemon")
+def test_a_bitmap_of_smaller_parts_than_blocks_is_told_in_whole_ones(tmp_path: Path) -> None:
+    assert tool_in(tmp_path, "qemu-img", "create", "-q", "-f", "qcow2", "disk", "1M")[0] == 0
+    assert tool_in(tmp_path, "qemu-img", "bitmap", "--add", "-g", "512", "disk", "b")[0] == 0
+    writes = [word for at in ("0 512", "8704 1024", "64k 64k") for word in ("-c", f"write {at}")]
+    assert tool_in(tmp_path, "qemu-io", *writes, "disk")[0] == 0
+    nodes = ("driver=file,node-name=f,filename=disk", "driver=qcow2,node-name=q,file=f")
+    filter = "driver=blkdebug,node-name=n,align=4096,image=q"
+    server = ("--nbd-server", "addr.type=unix,addr.path=nbd")
+    export = json.dumps({"type": "nbd", "id": "e", "node-name": "n", "bitmaps": [{"node": "q", "name": "b"}]})
+    image = "driver=nbd,export=n,server.type=unix,server.path=nbd,x-dirty-bitmap=qemu:dirty-bitmap:b"
+    blockdevs = [word for node in (*nodes, filter) for word in ("--blockdev", node)]
+    with daemon(tmp_path, *blockdevs, *server, "--export", export, tool=OURS):
+        maps = [tool_in(tmp_path, *words, "--image-opts", "--output=json", image) for words in
+                (("qemu-img", "map"), (sys.executable, "-m", "hostel", "qemu-img", "map"))]  # fmt: skip
+    for code, told, error in maps:
+        assert code == 0, error
+        dirty = [(extent["start"], extent["length"]) for extent in json.loads(told) if not extent["data"]]
+        assert dirty == [(0, 4096), (8192, 4096), (64 * KiB, 64 * KiB)]

@@ -83,10 +83,11 @@ def test_zeroes_that_would_have_to_be_written_out(tmp_path: Path) -> None:
     assert "Operation not supported" in answers[0][1] + answers[0][2]
 
 
-@pytest.mark.parametrize("options", ["align=4096", "align=512,opt-write-zero=64k"])
+@pytest.mark.parametrize("options", ["align=4096", "align=512,opt-write-zero=64k", "align=512,opt-write-zero=1536"])
 def test_zeroes_in_parts_of_the_blocks_that_a_filter_takes(tmp_path: Path, options: str) -> None:
     lines = commands(
-        "write -P 1 0 1M", *(f"write -z -n {at}" for at in ("0 64k", "512 4k", "64k 4k", "0 1", "128k 64k"))
+        "write -P 1 0 1M",
+        *(f"write -z -n {at}" for at in ("0 64k", "512 4k", "64k 4k", "0 1", "128k 64k", "1536 3072")),
     )
     answers = []
     for command in (("qemu-io",), OURS):

@@ -171,7 +171,8 @@ class Fitting:
 
     def zeroes_whole(self, offset: int, length: int) -> bool:
         """Whether a range is zeroed without writing its ends."""
-        return not (offset | length) % max(self._limits.zeroes_alignment, self._limits.alignment)
+        unit = max(self._limits.zeroes_alignment, self._limits.alignment)  # any multiple of the latter
+        return not (offset % unit or length % unit)
 
     def _zero(self, offset: int, length: int, *, unmap: bool) -> None:
         unit = max(self._limits.zeroes_alignment, self._limits.alignment)

@@ -86,8 +86,8 @@ class PreallocateDriver(FilterDriver):
             self._file_end = max(self._file_end, end)
             # A host that reserves nothing, or has no room for it, may still have room for the write.
             length = target - self._file_end
-            if self.child.zeroes_fast(self._file_end, length):
-                with failures_ignored():
+            with failures_ignored():
+                if self.child.zeroes_fast(self._file_end, length):
                     self.child.write_zeroes(self._file_end, length)
                     self._file_end = target
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from hostel.block.options import SWITCH
 from hostel.cli.qemu.failure import Failure
+from hostel.codec.xmlvalue import read_integer
 from hostel.units import INT64_MAX
 
 _INT: Final = "integer"
@@ -54,7 +55,7 @@ def _read(name: str, expected: str, value: Any, *, text: bool) -> Any:
         return SWITCH[value]
     if text and expected == _INT:
         with contextlib.suppress(ValueError):
-            if _is_int64(number := int(value, 0)):
+            if _is_int64(number := read_integer(value, 0)):
                 return number
         raise Failure(f"Parameter '{name}' expects integer")
     wanted = {_INT: int, _SWITCH: bool, _TEXT: str}[expected]

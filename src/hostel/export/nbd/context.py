@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from hostel.block.chain import block_status, length_in_file
@@ -51,7 +52,7 @@ class BaseAllocation:
     def extents(self, offset: int, length: int) -> Iterator[Described]:
         """See :class:`MetaContext`."""
         found = self._extents(offset, length)
-        return found if self._block == 1 else _in_blocks(found, self._block)
+        return found if self._block == 1 else _in_blocks(found, self._block, operator.and_)
 
     def _extents(self, offset: int, length: int) -> Iterator[Described]:
         for extent in block_status(self._node, offset, length):
@@ -65,13 +66,13 @@ class BaseAllocation:
                 yield extent.length - inside, protocol.STATE_HOLE | protocol.STATE_ZERO
 
 
-def _in_blocks(found: Iterable[Described], block: int) -> Iterator[Described]:
-    """The same in whole blocks; one of several kinds is told what they have in common."""
+def _in_blocks(found: Iterable[Described], block: int, join: Callable[[int, int], int]) -> Iterator[Described]:
+    """The same in whole blocks; what is told of one of several kinds is what ``join`` makes of their flags."""
     begun, common = 0, 0
     for length, flags in found:
         if begun:
             part = min(length, block - begun)
-            begun, common, length = begun + part, common & flags, length - part
+            begun, common, length = begun + part, join(common, flags), length - part
             if begun < block:
                 continue
             yield block, common
@@ -97,14 +98,25 @@ class AllocationDepth:
 
 
 class BitmapContext:
-    """``qemu:dirty-bitmap:NAME``: what a bitmap calls dirty."""
+    """``qemu:dirty-bitmap:NAME``: what a bitmap calls dirty; of a part of a block, all of it.
 
-    def __init__(self, name: str, bitmap: Bits) -> None:
+    Args:
+        name: the bitmap's.
+        bitmap: what it knows.
+        block: bytes; extents are of multiples of it.
+    """
+
+    def __init__(self, name: str, bitmap: Bits, block: int = 1) -> None:
         self.name = protocol.DIRTY_BITMAP + name
         self._bitmap = bitmap
+        self._block = block
 
     def extents(self, offset: int, length: int) -> Iterator[Described]:
         """See :class:`MetaContext`."""
+        found = self._extents(offset, length)
+        return found if self._block == 1 else _in_blocks(found, self._block, operator.or_)
+
+    def _extents(self, offset: int, length: int) -> Iterator[Described]:
         for _, size, dirty in self._bitmap.ranges(offset, length):
             yield size, protocol.STATE_DIRTY if dirty else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Mapping
 from typing import Final
@@ -26,6 +27,7 @@ from hostel.wire.nbd import protocol
 from hostel.wire.nbd.protocol import ExportFlag, Offer
 
 _PREFETCH: Final = 256 * KiB  # bytes read at once to have them cached
+_MOST_MINIMUM: Final = 64 * KiB  # bytes; the protocol's limit
 
 
 class NbdExport:
@@ -59,11 +61,11 @@ class NbdExport:
         self.name = name
         self.writable = writable and not node.read_only
         self._description = description
-        self._minimum = SECTOR if node.probed and node.format == "raw" else node.driver.request_alignment
+        self._minimum = SECTOR if node.probed and node.format == "raw" else _least_block(node.driver.request_alignment)
         self.contexts: list[MetaContext] = [BaseAllocation(node, self._minimum)]
         if allocation_depth:
             self.contexts.append(AllocationDepth(node))
-        self.contexts += [BitmapContext(name, bitmap) for name, bitmap in (bitmaps or {}).items()]
+        self.contexts += [BitmapContext(name, bitmap, self._minimum) for name, bitmap in (bitmaps or {}).items()]
         self._flags = ExportFlag.HAS_FLAGS | ExportFlag.SEND_FLUSH | ExportFlag.SEND_FUA | ExportFlag.SEND_CACHE
         if shared:
             # A flush on one connection covers the writes of all: they share the node.
@@ -75,12 +77,15 @@ class NbdExport:
 
     def offer(self) -> Offer:
         """What the handshake says; the size is the node's at this moment, in whole sectors."""
+        size = rounded_length(self.node)
+        minimum = _least_block(math.gcd(self._minimum, size))  # clients refuse an export that is no whole blocks
         return Offer(
             self.name,
-            rounded_length(self.node),
+            size,
             self._flags,
             self._description,
-            minimum=self._minimum,
+            minimum=minimum,
+            preferred=max(protocol.PREFERRED, minimum),
             contexts=tuple(context.name for context in self.contexts),
         )
 
@@ -143,3 +148,8 @@ class NbdExport:
         with held(self.node):
             found = gather(self.contexts[0].extents(offset, length), most=protocol.MAX_STATUS, longest=length)
         return [(size, bool(flags & protocol.STATE_ZERO)) for size, flags in found]
+
+
+def _least_block(unit: int) -> int:
+    """The largest block that clients can be told to keep to, of which a number of bytes is a multiple."""
+    return min(unit & -unit, _MOST_MINIMUM)

@@ -49,6 +49,7 @@ EXTENDED_STATUS: Final = struct.Struct(">QQ")
 RESERVED: Final = 124  # zero bytes after an export's flags, unless both sides have said NO_ZEROES
 
 MAX_STRING: Final = 4096  # bytes of a name, a description or a query: the protocol's limit
+PREFERRED: Final = 4 * KiB  # bytes of which requests are best multiples, as QEMU's server says
 MAX_PAYLOAD: Final = 32 * MiB  # bytes of one read or write: what every client may expect, and QEMU's limit
 MAX_OPTION: Final = 32 * MiB  # bytes of an option's data that are read over; a longer one ends the connection
 MAX_OPTION_KEPT: Final = 256 * KiB  # bytes of an option's data that are looked at
@@ -264,6 +265,6 @@ class Offer(NamedTuple):
     flags: ExportFlag
     description: str | None = None
     minimum: int = 1
-    preferred: int = 4096
+    preferred: int = PREFERRED
     maximum: int = MAX_PAYLOAD
     contexts: tuple[str, ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,12 +25,16 @@ HOLE, ZERO = 1, 3
     ],
 )
 def test_a_block_of_several_kinds_is_what_they_have_in_common(found: list[Described], told: list[Described]) -> None:
-    assert list(_in_blocks(found, 4)) == told
+    assert list(_in_blocks(found, 4, operator.and_)) == told
+
+
+def test_a_block_of_which_a_part_is_dirty_is_dirty() -> None:
+    assert list(_in_blocks([(2, 0), (1, 1), (6, 0)], 4, operator.or_)) == [(4, 1), (4, 0), (1, 0)]
 
 
 @given(st.lists(st.tuples(st.integers(1, 30), st.sampled_from([0, HOLE, ZERO]))))
 def test_blocks_are_whole_and_cover_the_range(found: list[Described]) -> None:
-    told = list(_in_blocks(found, 4))
+    told = list(_in_blocks(found, 4, operator.and_))
     each = [flags for length, flags in found for _ in range(length)]
     assert sum(length for length, _ in told) == len(each)
     assert all(length % 4 == 0 for length, _ in told[:-1])

@@ -335,9 +335,10 @@ class NbdDriver(ProtocolDriver):
         """Lengths and flags from a block's start on, of whole blocks."""
         extents = self._simple(Command.BLOCK_STATUS, offset, length, CommandFlag.NONE).extents
         block, found = self._minimum, list[tuple[int, int]]()
+        unknown = protocol.STATE_DIRTY if self._context is not None else 0  # what a backup copies, and who reads, reads
         for size, flags in next(iter(extents.values())):
             whole = size - size % block
-            found.append((whole, flags) if whole else (block, 0))
+            found.append((whole, flags) if whole else (block, unknown))
             if whole != size:  # the server keeps no account of its own blocks; of a part of one nothing is known
                 break
         return found
