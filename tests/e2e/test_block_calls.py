@@ -160,6 +160,33 @@ def test_machine_that_ends_before_its_definition_has_followed_a_pivot_starts_fro
     assert chain.defined() == ("copy.qcow2" if kind == "copy" else "base.qcow2")
 
 
+@pytest.mark.parametrize("kind", ["copy", "active commit"])
+def test_machine_that_ends_before_anybody_has_seen_its_pivot_does_not_start_from_what_it_may_have_left(
+    tmp_path: Path, driver: QemuDriver, kind: str
+) -> None:
+    chain, other = Chain(tmp_path, driver, boots=False), "copy.qcow2" if kind == "copy" else "base.qcow2"
+    if kind == "copy":
+        xml = f"<disk type='file'><driver type='qcow2'/><source file='{tmp_path}/{other}'/></disk>"
+        driver.domain_block_copy(chain.ref, "vda", xml, flags=BlockCopyFlag.TRANSIENT_JOB)
+    else:
+        driver.domain_block_commit(chain.ref, "vda", flags=BlockCommitFlag.ACTIVE)
+    chain.wait(ready=True)
+    driver.domain_block_job_abort(chain.ref, "vda", BlockJobAbortFlag.PIVOT | BlockJobAbortFlag.ASYNC)
+    with held(tmp_path) as machine:
+        deadline = time.monotonic() + 20
+        while machine.ask("query-jobs")[0]["status"] != "concluded":
+            assert time.monotonic() < deadline
+        os.kill(machine.status.pid, signal.SIGTERM)
+        assert process.ended(machine.status.pid, machine.status.started, 20)
+    assert driver.domain_get_state(chain.ref).state is DomainState.SHUTOFF
+    with pytest.raises(VirtError, match="nobody knows which of them its guest wrote to last") as refused:
+        driver.domain_create(chain.ref)
+    assert f"from '{tmp_path}/over2.qcow2' to '{tmp_path}/{other}'" in refused.value.message
+    driver.domain_define_xml(domain_xml(tmp_path, disk(tmp_path / other, "qcow2")))
+    driver.domain_create(chain.ref, StartFlag.PAUSED)
+    chain.check(other, [])
+
+
 @pytest.mark.parametrize("fmt", ["qcow2", "raw"])
 def test_copy_is_pivoted_to(tmp_path: Path, driver: QemuDriver, fmt: str) -> None:
     chain = Chain(tmp_path, driver)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
@@ -17,6 +18,7 @@ import pytest
 
 from hostel.drivers.base import DestroyFlag, DomainRef, DomainState, DomainXmlFlag, ShutoffReason
 from hostel.drivers.base.backup import JobType
+from hostel.drivers.base.block import BlockJobAbortFlag
 from hostel.drivers.base.counting import ControlState
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.dumping import DumpFlag, DumpFormat
@@ -27,10 +29,11 @@ from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.machines import GLANCE
 from hostel.drivers.qemu.monitor import Monitor, connect
 from hostel.drivers.qemu.status import Plug, Status
-from hostel.errors import ErrorCode, VirtError
+from hostel.errors import ErrorCode, QmpError, VirtError
 from hostel.model.domain.metadata import MetadataType
 from hostel.objects import Connection
 from hostel.objects.event import EventStream
+from support.chains import wait_for_job
 from support.session import copy_disk, disk, domain_xml, held
 
 pytestmark = pytest.mark.qemu
@@ -62,6 +65,12 @@ class Machine(NamedTuple):
     def copy(self) -> None:
         """Begin to copy its disk."""
         copy_disk(self.driver, self.home)
+
+    def pivot(self) -> None:
+        """Have QEMU go over to the copy, which nobody has written down then."""
+        self.driver.domain_block_job_abort(self.ref, "vda", BlockJobAbortFlag.PIVOT | BlockJobAbortFlag.ASYNC)
+        with connect(Path(self.status.run) / "monitor") as qmp:
+            await_pivot(qmp)
 
     def pause_job(self) -> None:
         """Have QEMU say something of its job that is to be followed."""
@@ -100,6 +109,14 @@ def await_ready(stream: EventStream) -> None:
         if event.detail.get("status") == BlockJobStatus.READY:
             return
     pytest.fail("no copy is ready")
+
+
+def await_pivot(qmp: Monitor) -> None:
+    """Wait until QEMU has gone over to another image."""
+    deadline = time.monotonic() + 20
+    while qmp.execute("query-jobs")[0]["status"] != "concluded":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def told(stream: EventStream, seconds: float) -> list[tuple[str, int]]:
@@ -148,6 +165,76 @@ def test_a_qemu_that_hangs_is_destroyed_at_once_though_other_calls_wait_for_it(
     machine.driver.domain_create(machine.ref)
     os.kill(machine.status.pid, signal.SIGKILL)  # what was said of the run before is not said of this one
     assert machine.driver.domain_get_state(machine.ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.CRASHED)
+
+
+def test_what_a_machine_has_gone_over_to_is_written_down_before_it_is_destroyed_though_another_call_has_it(
+    machine: Machine,
+) -> None:
+    machine.copy()
+    wait_for_job(machine.driver, machine.ref, ready=True)
+    with ThreadPoolExecutor() as threads, contextlib.ExitStack() as other:
+        machine.pivot()
+        other.enter_context(machine.driver._machines.locked("guest"))
+        destroyed = threads.submit(machine.driver.domain_destroy, machine.ref)
+        with pytest.raises(TimeoutError):
+            destroyed.result(HELD_SECONDS + GRACE_SECONDS + 1)
+        other.close()
+        destroyed.result(20)
+    assert machine.driver.domain_get_state(machine.ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.DESTROYED)
+    assert f"{machine.home}/copy.img" in machine.driver.domain_get_xml_desc(machine.ref, DomainXmlFlag.INACTIVE)
+
+
+def test_a_machine_of_which_nobody_knows_what_it_has_gone_over_to_is_not_started_from_the_old_disk(
+    machine: Machine,
+) -> None:
+    driver, ref = machine.driver, machine.ref
+    machine.copy()
+    wait_for_job(driver, ref, ready=True)
+    machine.pivot()
+    with machine.hanging():
+        driver.domain_destroy(ref)
+    note = machine.home / "config/qemu/switching/guest.json"
+    asked = f"disk 'vda' was to go over from '{machine.home}/disk.img' to '{machine.home}/copy.img', and nobody knows"
+    for begin in (
+        lambda: driver.domain_create(ref),
+        lambda: driver.domain_create_xml(driver.domain_get_xml_desc(ref, DomainXmlFlag.INACTIVE)),
+        lambda: driver.domain_rename(ref, "other"),
+    ):
+        with pytest.raises(VirtError, match=f"{re.escape(asked)}.*remove '{re.escape(str(note))}'") as refused:
+            begin()
+        assert refused.value.code == ErrorCode.OPERATION_INVALID
+    assert asked in (machine.home / "cache/qemu/log/guest.log").read_text()
+    definition = driver.domain_get_xml_desc(ref, DomainXmlFlag.INACTIVE)
+    driver.domain_define_xml(definition.replace("disk.img", "copy.img"))
+    driver.domain_create(ref)
+    driver.domain_destroy(ref)
+    driver.domain_define_xml(definition)
+    with pytest.raises(VirtError, match=re.escape(asked)):
+        driver.domain_create(ref)
+    note.unlink()
+    driver.domain_create(ref)
+
+
+def test_a_machine_whose_qemu_ends_as_it_is_told_to_go_over_is_not_started_from_the_old_disk(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute = Monitor.execute
+
+    def execute_and_end(self: Monitor, command: str, *files: Any, **arguments: Any) -> Any:
+        found = execute(self, command, *files, **arguments)
+        if command == "job-complete":
+            await_pivot(self)
+            os.kill(machine.status.pid, signal.SIGKILL)
+            raise QmpError("Disconnected", "QEMU hung up")
+        return found
+
+    machine.copy()
+    wait_for_job(machine.driver, machine.ref, ready=True)
+    with monkeypatch.context() as patched, pytest.raises(VirtError, match="domain is not running"):
+        patched.setattr(Monitor, "execute", execute_and_end)
+        machine.driver.domain_block_job_abort(machine.ref, "vda", BlockJobAbortFlag.PIVOT)
+    with pytest.raises(VirtError, match="nobody knows which of them its guest wrote to last"):
+        machine.driver.domain_create(machine.ref)
 
 
 def test_what_needs_no_qemu_is_done_at_once_while_one_hangs_and_has_a_job(

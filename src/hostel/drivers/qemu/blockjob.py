@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hostel.drivers.events import BlockJobStatus, BlockJobType
+from hostel.drivers.qemu.block import switching
 from hostel.drivers.qemu.block.chain import Place, drop_below, go_over, images, mirror_image, replace_source, retell
 from hostel.drivers.qemu.command.disk import format_node
 from hostel.drivers.qemu.lockmanager import holding
@@ -211,6 +212,8 @@ def _follow(machine: Running, job: BlockJob, *, is_known: bool) -> None:
     disk = disk_of(machine, job)
     if disk is not None:
         machine.redefine(lambda definition: _redefine(definition, job, disk, machine.resolved))
+    if job.ended == "completed" and job.intent == "pivot":
+        machine.machines.switches.remove(machine.name)  # of an earlier run
     if is_known:
         machine.attempt("job-dismiss", id=job.name)
     if job.kind == "backup":
@@ -241,8 +244,13 @@ def _remove_stale(job: BlockJob) -> None:
 def settle_gone(machines: Machines, status: Status) -> None:
     """Do what is left of the jobs of a machine that is no more: it may have ended before anybody came to that.
 
-    What it was on last is what the definition starts from, as far as that was recorded; backups are given up.
+    What it was on last is what the definition starts from; where that was not recorded it does not start. Backups are
+    given up.
+
+    Raises:
+        VirtError: it cannot be written down.
     """
+    switching.keep(machines, status)
     for job in status.jobs:
         disk = next((item for item in status.domain.devices.disks if item.target.dev == job.disk), None)
         if disk is not None:

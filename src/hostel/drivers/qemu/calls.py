@@ -12,6 +12,7 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.events import EventBus
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.actions import PANICKED, POWERED_OFF
+from hostel.drivers.qemu.block.switching import is_switching
 from hostel.drivers.qemu.lease import is_leased
 from hostel.drivers.qemu.machines import (
     GLANCE,
@@ -25,7 +26,7 @@ from hostel.drivers.qemu.machines import (
 )
 from hostel.drivers.qemu.monitor import ANSWER_SECONDS
 from hostel.drivers.qemu.running import Running
-from hostel.drivers.qemu.status import Status, read_ending
+from hostel.drivers.qemu.status import MERGING, Status, read_ending
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.volumes import name_volumes
@@ -130,7 +131,8 @@ class Calls:
         if status is None:
             yield None
             return
-        timeout = ANSWER_SECONDS if timeout is None else timeout
+        if timeout is None or (ends and is_switching(status)):  # of which QEMU alone knows where it is
+            timeout = ANSWER_SECONDS
         machine = Running(self._machines, status, self._launcher, timeout=timeout)
         try:
             if self._may_end(status) or (asks and _is_unsettled(status)):
@@ -154,7 +156,7 @@ class Calls:
         """Whether something was left of which follows whether the machine, or its definition, is to stay."""
         if status.migration is not None and not is_leased(self._machines.lease(status.domain.name)):
             return True
-        return status.ending == "merging" or status.ending.startswith("saved:")
+        return status.ending == MERGING or status.ending.startswith("saved:")
 
     def _check_is(self, domain: DomainRef) -> None:
         """Refuse a domain that is gone, and whose name another one has by now; the caller holds its lock.

@@ -1,7 +1,8 @@
 """The end of a machine whose lock another call has, which may wait for a QEMU that hangs.
 
 QEMU is ended first then, without the lock, as libvirt does: whoever has it finds QEMU gone, as where it has died. That
-this was asked for is said before, by a file in the run's directory.
+this was asked for is said before, by a file in the run's directory. One that goes over to another image is not: what it
+was on last has to be written down before.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from hostel.drivers.qemu import process
+from hostel.drivers.qemu.block.switching import is_switching
 from hostel.drivers.qemu.machines import Machines, failed
-from hostel.drivers.qemu.snapshot.drop import MERGING
-from hostel.drivers.qemu.status import Status
+from hostel.drivers.qemu.status import MERGING, Status
 
 HELD_SECONDS: Final = 2.0  # that another call has to end before
 
@@ -47,7 +48,8 @@ def _known(machines: Machines, name: str) -> Status | None:
     """The machine as it was last written down; also one that is being started, once its QEMU is there."""
     status = machines.seen(name)
     if status is not None:
-        return status if status.ending != MERGING else None  # which is off to its users
+        # The one is off to its users; of the other QEMU alone knows which image its guest writes to.
+        return None if status.ending == MERGING or is_switching(status) else status
     try:
         status = Status.parse(machines.statuses.read(name) or "")
     except ValueError:

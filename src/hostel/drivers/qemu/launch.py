@@ -42,6 +42,7 @@ from hostel.drivers.qemu import (
 from hostel.drivers.qemu.alias import assign_aliases
 from hostel.drivers.qemu.architecture import find_emulator
 from hostel.drivers.qemu.assignment import Assignment
+from hostel.drivers.qemu.block import switching
 from hostel.drivers.qemu.command import firmware, hostdev, memory, security
 from hostel.drivers.qemu.command.context import Context, Wire, alias_of
 from hostel.drivers.qemu.command.host import large_pages
@@ -144,6 +145,7 @@ class Launcher:
         Raises:
             VirtError: it does not run; nothing is left but the log.
         """
+        switching.check(self._machines, domain)
         settings = self.settings()
         if settings.refused:
             raise document.unsupported(settings.refused)

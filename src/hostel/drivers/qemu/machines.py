@@ -81,6 +81,7 @@ class Machines:
         self.definitions = Store(directories.config / "qemu")
         self.autostarts = Store(directories.config / "qemu" / "autostart", suffix="")
         self.renames = Store(directories.config / "qemu" / "renaming", suffix="")
+        self.switches = Store(directories.config / "qemu" / "switching", suffix=".json")
         self.statuses = Store(directories.state / "qemu")
         self.endings = Store(directories.state / "qemu" / "last", suffix=".json")
         self.agent_timeouts = Store(directories.state / "qemu" / "agent", suffix="")

@@ -16,9 +16,9 @@ from hostel.drivers.qemu.plug.medium import settle
 from hostel.drivers.qemu.plug.outward import gone, take_away
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.saving import SAVING, settle_save
-from hostel.drivers.qemu.snapshot.drop import MERGING
 from hostel.drivers.qemu.snapshot.overlay import settle_overlays
 from hostel.drivers.qemu.snapshot.revert import stop
+from hostel.drivers.qemu.status import MERGING
 from hostel.model.domain.devices.interface import Interface
 
 

@@ -14,6 +14,7 @@ from hostel.drivers.base import DomainRef
 from hostel.drivers.events import Defined, Event, Lifecycle, Subject, Undefined
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import savefile
+from hostel.drivers.qemu.block import switching
 from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.machines import Machines, invalid
 from hostel.errors import ErrorCode, ErrorDomain
@@ -49,6 +50,7 @@ class RenameCalls(Calls):
                 raise invalid(f"domain with name '{new_name}' already exists")
             if Catalog(machines, old).intent() is not None or Checkpoints(machines, old).pending() is not None:
                 raise invalid("a snapshot or checkpoint is half done; list them, which settles that")
+            switching.check(machines, definition)
             machines.renames.write(old, f"{definition.uuid} {new_name}")
             finish(machines, old, new_name, definition.uuid or "")
         uuid = definition.uuid or ""

@@ -16,6 +16,7 @@ from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.domain import Domain
 
 _I64 = 2**63 - 1
+MERGING: Final = "merging"  # the ending of one that runs only for that, and whose guest does not
 FAILED: Final = "failed"  # the ending of one that was coming, and is not let in
 DUMPED: Final = "whole"  # in the place of a dump's path, which begins with a slash
 _LISTS = ("jobs", "plugs", "deprecations", "overlays", "written", "ejected", "locks")

@@ -20,7 +20,7 @@ from hostel.drivers.qemu.command.disk import format_node, top_node
 from hostel.drivers.qemu.machines import failed, invalid
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import BlockJob
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import ImageFormat, Mirror
 from hostel.model.snapshot import Snapshot
@@ -303,7 +303,9 @@ def end(machine: Running, job: BlockJob, *, pivot: bool, wait_for_it: bool = Tru
             machine.ask("job-complete", id=job.name)
         else:
             machine.ask("block-job-cancel", device=job.name)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error.__cause__, QmpError) and error.__cause__.error_class == "Disconnected":
+            raise  # it may have done it before it ended
         job.intent = ""
         if disk is not None and disk.mirror is not None:
             disk.mirror.ready = "yes" if job.announced else None

@@ -28,6 +28,7 @@ from hostel.drivers.qemu.snapshot.catalog import Catalog, Intent
 from hostel.drivers.qemu.snapshot.overlay import remove
 from hostel.drivers.qemu.snapshot.revert import stop
 from hostel.drivers.qemu.snapshot.settle import spare, sweep
+from hostel.drivers.qemu.status import MERGING
 from hostel.drivers.snapshot_listing import is_external
 from hostel.model.domain.devices.disk import Disk
 from hostel.model.domain.devices.source import BackingStore
@@ -37,7 +38,6 @@ from hostel.model.snapshot import Snapshot
 if TYPE_CHECKING:
     from hostel.drivers.qemu.snapshot.calls import SnapshotCalls
 
-MERGING: Final = "merging"  # a state's ending while a machine runs only for that
 _SECONDS: Final = 3600.0
 
 

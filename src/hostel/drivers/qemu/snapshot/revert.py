@@ -249,7 +249,7 @@ def stop(machine: Running) -> None:
         VirtError: it does not end.
     """
     status = machine.status
-    machine.save(ending="from snapshot")
+    machine.save(ending=status.ending or "from snapshot")
     machine.close()
     if not process.end(status.pid, status.started):
         raise failed(f"QEMU, process {status.pid}, does not end")
