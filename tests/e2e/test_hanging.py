@@ -143,6 +143,37 @@ def test_a_qemu_that_hangs_and_has_a_job_is_destroyed(machine: Machine, connecti
     assert f"{machine.home}/disk.img" in machine.driver.domain_get_xml_desc(machine.ref)
 
 
+def test_a_qemu_that_hangs_as_what_was_left_of_it_is_put_right_is_destroyed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "ACT_SECONDS", 60.0)
+    execute = Monitor.execute
+
+    def execute_and_hang(self: Monitor, command: str, *files: Any, **arguments: Any) -> Any:
+        if command == "job-dismiss":
+            os.kill(machine.status.pid, signal.SIGSTOP)
+        return execute(self, command, *files, **arguments)
+
+    machine.copy()
+    wait_for_job(machine.driver, machine.ref, ready=True)
+    machine.pivot()
+    monkeypatch.setattr(Monitor, "execute", execute_and_hang)
+    begun = time.monotonic()
+    machine.driver.domain_destroy(machine.ref)
+    assert time.monotonic() - begun < ANSWER_SECONDS + GRACE_SECONDS + 5
+    assert machine.driver.domain_get_state(machine.ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.DESTROYED)
+    assert f"{machine.home}/copy.img" in machine.driver.domain_get_xml_desc(machine.ref, DomainXmlFlag.INACTIVE)
+
+
+def test_a_qemu_that_cannot_be_asked_is_destroyed_though_it_has_a_job(machine: Machine) -> None:
+    machine.copy()
+    pid = machine.status.pid
+    (Path(machine.status.run) / "monitor").unlink()
+    machine.driver.domain_destroy(machine.ref)
+    assert not Path(f"/proc/{pid}").exists()
+    assert machine.driver.domain_get_state(machine.ref)[:2] == (DomainState.SHUTOFF, ShutoffReason.DESTROYED)
+
+
 def test_a_qemu_that_hangs_is_destroyed_at_once_though_other_calls_wait_for_it(
     machine: Machine, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

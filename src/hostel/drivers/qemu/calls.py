@@ -124,7 +124,8 @@ class Calls:
                 usual for what is to be put right.
             asks: whether QEMU is to be asked. Else what is left is put right only where it says whether the machine, or
                 its definition, is to stay.
-            ends: whether it is to be ended, also where QEMU does not answer: what is left is then left as it is.
+            ends: whether it is to be ended, also where what is left cannot be put right, and stays as it is then. QEMU
+                has no longer for anything than for an answer.
         """
         status = self._machines.live(domain.name)
         self._check_is(domain)
@@ -133,18 +134,19 @@ class Calls:
             return
         if timeout is None or (ends and is_switching(status)):  # of which QEMU alone knows where it is
             timeout = ANSWER_SECONDS
-        machine = Running(self._machines, status, self._launcher, timeout=timeout)
+        machine = Running(self._machines, status, self._launcher, timeout=timeout, hurries=ends)
         try:
             if self._may_end(status) or (asks and _is_unsettled(status)):
                 from hostel.drivers.qemu.recovery import recover
 
-                machine.patient()
+                if not ends:
+                    machine.patient()
                 try:
                     recover(machine)
                 except VirtError as error:
                     if error.code == ErrorCode.OPERATION_INVALID and self._machines.live(domain.name) is None:
                         machine.is_gone = True  # QEMU has just ended
-                    elif ends and error.code == ErrorCode.OPERATION_TIMEOUT:
+                    elif ends and not machine.is_gone:
                         machine.reread()
                     else:
                         raise

@@ -39,21 +39,24 @@ class Monitor:
 
     Attributes:
         timeout: how many seconds QEMU has for each answer to a question; to act it has two minutes at least.
+        hurries: whether it has no longer to act.
         silence: what is to be said of such an answer that is still to come; empty while there is none.
         shuts_down: whether QEMU has said that it does.
     """
 
-    def __init__(self, path: Path, *, timeout: float = ANSWER_SECONDS) -> None:
+    def __init__(self, path: Path, *, timeout: float = ANSWER_SECONDS, hurries: bool = False) -> None:
         """Connect and negotiate.
 
         Args:
             path: QEMU's socket.
             timeout: see above.
+            hurries: likewise.
 
         Raises:
             QmpError: ``Disconnected`` when nobody answers there, ``Timeout`` when not in time.
         """
         self.timeout = timeout
+        self.hurries = hurries
         self._deadline = time.monotonic() + timeout
         # QEMU gives the answer to a client's last command to the client that comes after it.
         self._ours, self._asked = secrets.token_hex(4), itertools.count(1)
@@ -126,7 +129,8 @@ class Monitor:
         """
         if self.silence:
             raise QmpError("Timeout", self.silence)
-        limit = self.timeout if command.startswith(_LOOKING) else max(self.timeout, ACT_SECONDS)
+        is_short = self.hurries or command.startswith(_LOOKING)
+        limit = self.timeout if is_short else max(self.timeout, ACT_SECONDS)
         self._deadline = time.monotonic() + limit
         own = f"{self._ours}-{next(self._asked)}"
         request: dict[str, Any] = {"execute": command, "id": own}

@@ -37,9 +37,16 @@ class Running:
     """One running machine; its monitor is connected to when it is first needed, and let go by :meth:`close`."""
 
     def __init__(
-        self, machines: Machines, status: Status, launcher: Launcher | None = None, *, timeout: float = ANSWER_SECONDS
+        self,
+        machines: Machines,
+        status: Status,
+        launcher: Launcher | None = None,
+        *,
+        timeout: float = ANSWER_SECONDS,
+        hurries: bool = False,
     ) -> None:
         self._timeout = timeout
+        self._hurries = hurries
         self._is_patient = False
         self._machines = machines
         self._launcher = launcher
@@ -117,7 +124,7 @@ class Running:
             QmpError: nobody answers.
         """
         if self._monitor is None:
-            self._monitor = Monitor(process.ground(self.run) / "monitor", timeout=self._timeout)
+            self._monitor = Monitor(process.ground(self.run) / "monitor", timeout=self._timeout, hurries=self._hurries)
             if self._is_patient:
                 self._monitor.timeout = ANSWER_SECONDS
         return self._monitor
