@@ -61,7 +61,7 @@ REFUSED: dict[str, Refused] = {
         "unknown RNG backend model 'frob'. Write random",
     ),
     "host's input of no device": Refused(
-        "<input type='passthrough' bus='virtio'/>", "/domain/devices/input[1]/source",
+        "<input type='passthrough' bus='virtio'><source dev='/d'/></input>", "/domain/devices/input[1]/source",
         "Missing evdev path for input device", XML,
     ),
     "four certificates": Refused(

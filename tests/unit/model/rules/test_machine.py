@@ -66,6 +66,10 @@ REFUSED: dict[str, Refused] = {
         document(body=f"<iothreads>1</iothreads><cputune>{2 * PIN}</cputune>"),
         "/domain/cputune/iothreadpin", "duplicate iothreadpin for same iothread '1'", INTERNAL,
     ),
+    "I/O thread that is pinned and is not there": Refused(
+        document(body=f"<cputune>{2 * PIN}</cputune>"), "/domain/cputune/iothreadpin/@iothread",
+        "Cannot find 'iothread' : 1",
+    ),
     "name of traffic that is none": Refused(
         document(body="<resource><fibrechannel appid='ä'/></resource>"), "/domain/resource/fibrechannel/@appid",
         "Fibre Channel 'appid' is not a printable string", XML,
@@ -357,9 +361,23 @@ def test_document_is_defined_and_does_not_start(name: str) -> None:
     check_not_started(NOT_STARTED[name])
 
 
-def test_plain_document_starts() -> None:
+EMPTY = "<source address='' port='1'><local address='' port='2'/></source>"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"devices": disk() + card("user") + SPICE},
+        {"devices": f"<interface type='udp'>{EMPTY}</interface>"},
+        {"devices": "<interface type='client'><source address='' port='1'/></interface>"},
+        {"devices": "<interface type='network'><source network=''/></interface>"},
+        {"devices": "<input type='passthrough' bus='virtio'/><input type='evdev'/>"},
+        {"body": "<cputune><vcpupin vcpu='5' cpuset='0'/><vcpupin vcpu='5' cpuset='0'/></cputune>"},
+    ],
+)
+def test_what_libvirt_takes_starts(parts: dict[str, str]) -> None:
     for machine in ("pc", "q35"):
-        case = Refused(document(disk() + card("user") + SPICE, machine=machine), "", "")
+        case = Refused(document(**parts, machine=machine), "", "")
         domain = read(case)
         validate(domain, QEMU)
         check_start(domain, QEMU)

@@ -7,7 +7,7 @@ from typing import Final
 from hostel.errors import ErrorCode
 from hostel.model.domain.clock import Timer
 from hostel.model.domain.devices.address import UsbAddress
-from hostel.model.domain.devices.input import Input, InputSource
+from hostel.model.domain.devices.input import Input
 from hostel.model.domain.rules.rule import Rule
 
 _EVENTS: Final = {"passthrough": "evdev", "evdev": "dev"}  # which attribute of the source names the host's device
@@ -35,7 +35,9 @@ INPUT_RULES: Final[tuple[Rule[Input], ...]] = (
         below="/@model",
     ),
     Rule(
-        lambda item: item.type in _EVENTS and getattr(item.source or InputSource(), _EVENTS[item.type]) is None,
+        lambda item: (
+            item.type in _EVENTS and item.source is not None and getattr(item.source, _EVENTS[item.type]) is None
+        ),
         lambda _: "Missing evdev path for input device",
         ErrorCode.XML_ERROR,
         "/source",

@@ -53,14 +53,14 @@ def _named(interface: Interface) -> str:
 def _lacking(interface: Interface) -> str | None:
     """What the source must say and does not."""
     source = _source(interface)
-    return next((name for name in _NEEDED.get(interface.type, ()) if getattr(source, name) in (None, "")), None)
+    return next((name for name in _NEEDED.get(interface.type, ()) if getattr(source, name) is None), None)
 
 
 def _lacking_here(interface: Interface) -> str | None:
     """What the near end of a UDP tunnel must say and does not."""
     local = _source(interface).local if interface.type == InterfaceType.UDP else None
     names = ("address", "port") if local is not None else ()
-    return next((name for name in names if getattr(local, name) in (None, "")), None)
+    return next((name for name in names if getattr(local, name) is None), None)
 
 
 def _bridge(interface: Interface) -> str | None:

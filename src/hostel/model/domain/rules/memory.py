@@ -350,7 +350,7 @@ def check_shares(domain: Domain) -> None:
         _check_range(name, getattr(tune, name), *_PERIODS)
     for name in ("quota", "global_quota", "emulator_quota", "iothread_quota"):
         _check_range(name, getattr(tune, name), *_QUOTAS)
-    _check_pins(tune)
+    _check_pins(domain, tune)
     _check_schedulers(domain, tune)
     _check_caches(tune)
 
@@ -361,8 +361,15 @@ def _check_range(name: str, value: int | None, least: int, most: int) -> None:
         raise ModelError(f"/domain/cputune/{name}", reason, code=_UNSUPPORTED)
 
 
-def _check_pins(tune: Cputune) -> None:
-    vcpus, threads = [pin.vcpu for pin in tune.vcpupins], [pin.iothread for pin in tune.iothreadpins]
+def _check_pins(domain: Domain, tune: Cputune) -> None:
+    """Refuse what is pinned twice; pins of processors that there are not count for nothing, those of threads do."""
+    count = domain.vcpu.value if domain.vcpu is not None else 1
+    vcpus, threads = (
+        [pin.vcpu for pin in tune.vcpupins if pin.vcpu < count],
+        [pin.iothread for pin in tune.iothreadpins],
+    )
+    for thread in threads:
+        _check_thread(domain, str(thread), "iothreadpin/@iothread")
     for name, numbers, words in (("vcpupin", vcpus, "vcpu"), ("iothreadpin", threads, "same iothread")):
         again = next((number for place, number in enumerate(numbers) if number in numbers[:place]), None)
         if again is not None:
@@ -370,17 +377,19 @@ def _check_pins(tune: Cputune) -> None:
             raise ModelError(f"/domain/cputune/{name}", reason, code=ErrorCode.INTERNAL_ERROR)
 
 
+def _check_thread(domain: Domain, thread: str, below: str) -> None:
+    threads = {str(item.id) for item in domain.iothread_ids.iothreads} if domain.iothread_ids is not None else set()
+    if thread not in (threads or {str(number) for number in range(1, (domain.iothreads or 0) + 1)}):
+        raise ModelError(f"/domain/cputune/{below}", f"Cannot find 'iothread' : {thread}", code=_UNSUPPORTED)
+
+
 def _check_schedulers(domain: Domain, tune: Cputune) -> None:
     numbers = [item.vcpus for item in tune.vcpuscheds]
     if len(set(numbers)) < len(numbers):
         reason = "'vcpusched' attributes 'vcpus' must not overlap"
         raise ModelError("/domain/cputune/vcpusched/@vcpus", reason, code=_DETAIL)
-    threads = {str(item.id) for item in domain.iothread_ids.iothreads} if domain.iothread_ids is not None else set()
-    threads = threads or {str(number) for number in range(1, (domain.iothreads or 0) + 1)}
     for item in tune.iothreadscheds:
-        if item.iothreads not in threads:
-            reason = f"Cannot find 'iothread' : {item.iothreads}"
-            raise ModelError("/domain/cputune/iothreadsched/@iothreads", reason, code=_UNSUPPORTED)
+        _check_thread(domain, item.iothreads, "iothreadsched/@iothreads")
 
 
 def _check_caches(tune: Cputune) -> None:
