@@ -1,13 +1,15 @@
 """The end of a machine whose lock another call has, which may wait for a QEMU that hangs.
 
 QEMU is ended first then, without the lock, as libvirt does: whoever has it finds QEMU gone, as where it has died. That
-this was asked for is said before, by a file in the run's directory. One that goes over to another image is not: what it
-was on last has to be written down before.
+this was asked for is said before, in the run's directory, by a file for each who asks. One that goes over to another
+image is not: what it was on last has to be written down before.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -34,14 +36,33 @@ def end_held(machines: Machines, name: str, *, kill: bool) -> bool:
     status = _known(machines, name)
     if status is None:
         return False
-    with contextlib.suppress(OSError):  # a disk that is full keeps nobody from ending a machine
-        status.destruction.touch(mode=0o600)
+    announced = _announce(status)
     if not process.end(status.pid, status.started, kill=kill):
-        status.destruction.unlink(missing_ok=True)
+        _withdraw(announced)
         raise failed(f"QEMU, process {status.pid}, does not end")
     process.exit_status(Path(status.run), 2)
     with machines.locked(name):
         return machines.live(name) is None
+
+
+def _announce(status: Status) -> Path | None:
+    """Say that a machine is destroyed; gives the file by which that is said, None where it could not be."""
+    with contextlib.suppress(OSError):  # a disk that is full keeps nobody from ending a machine
+        while True:
+            status.destruction.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another one has just given up
+                file, path = tempfile.mkstemp(dir=status.destruction)
+                os.close(file)
+                return Path(path)
+    return None
+
+
+def _withdraw(announced: Path | None) -> None:
+    """Say so no longer, unless others do."""
+    if announced is not None:
+        announced.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            announced.parent.rmdir()
 
 
 def _known(machines: Machines, name: str) -> Status | None:

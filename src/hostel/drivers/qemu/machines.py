@@ -287,6 +287,9 @@ class Machines:
         ending = self._ending(name, status)
         if status.destruction.exists():
             self.publish(status.domain, "lifecycle", event=int(Lifecycle.SHUTDOWN), detail=2)
+            if not status.ending:  # for those who hear of it from QEMU once the run's directory is gone
+                with contextlib.suppress(VirtError):
+                    self.statuses.write(name, status._replace(ending="destroyed").format())
         self.forget(name, run, self.arrived(name, status, ending))
         return None
 

@@ -275,7 +275,7 @@ class Status(NamedTuple):
 
     @property
     def destruction(self) -> Path:
-        """The file by which somebody says that it is destroyed who does not have its lock (``destroying.py``)."""
+        """The directory that is there when somebody destroys it who does not have its lock (``destroying.py``)."""
         return Path(self.run) / f"destroyed.{self.pid}.{self.started}"  # another run has the same directory
 
     def format(self) -> str:
