@@ -268,6 +268,31 @@ def test_a_machine_whose_qemu_ends_as_it_is_told_to_go_over_is_not_started_from_
         machine.driver.domain_create(machine.ref)
 
 
+@pytest.mark.parametrize("is_held", [False, True])
+def test_logs_are_removed_before_the_machine_can_be_started_again(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, is_held: bool
+) -> None:
+    machines, was_held = machine.driver._machines, []
+    remove_logs = machines.remove_logs
+
+    def look_and_remove(name: str) -> None:
+        was_held.append(machines.is_held(name))
+        remove_logs(name)
+
+    monkeypatch.setattr(machines, "remove_logs", look_and_remove)
+    log, status = machines.log("guest"), machine.status
+    assert log.exists()
+    with ThreadPoolExecutor() as threads, contextlib.ExitStack() as other:
+        if is_held:
+            other.enter_context(machines.locked("guest"))
+        destroyed = threads.submit(machine.driver.domain_destroy, machine.ref, DestroyFlag.REMOVE_LOGS)
+        assert process.ended(status.pid, status.started, 20)
+        other.close()
+        destroyed.result(20)
+    assert was_held == [True]
+    assert not log.exists()
+
+
 def test_what_needs_no_qemu_is_done_at_once_while_one_hangs_and_has_a_job(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

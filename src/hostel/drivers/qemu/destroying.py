@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from hostel.drivers.base import DestroyFlag
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.block.switching import is_switching
 from hostel.drivers.qemu.machines import Machines, failed
@@ -21,28 +22,31 @@ from hostel.drivers.qemu.status import MERGING, Status
 HELD_SECONDS: Final = 2.0  # that another call has to end before
 
 
-def end_held(machines: Machines, name: str, *, kill: bool) -> bool:
+def end_held(machines: Machines, name: str, flags: DestroyFlag) -> bool:
     """End QEMU, and wait for whoever has the machine's lock; whether the machine is gone then.
 
     Args:
         machines: the session's.
         name: the machine's.
-        kill: whether QEMU is killed where it does not end by itself.
+        flags: whether QEMU is killed where it does not end by itself, and the logs go.
 
     Raises:
         DomainHeld: the lock stays held; the machine is gone for whoever looks next.
-        VirtError: ``OPERATION_FAILED``: QEMU does not end.
+        VirtError: ``OPERATION_FAILED``: QEMU does not end, or its logs cannot be removed.
     """
     status = _known(machines, name)
     if status is None:
         return False
     announced = _announce(status)
-    if not process.end(status.pid, status.started, kill=kill):
+    if not process.end(status.pid, status.started, kill=not flags & DestroyFlag.GRACEFUL):
         _withdraw(announced)
         raise failed(f"QEMU, process {status.pid}, does not end")
     process.exit_status(Path(status.run), 2)
     with machines.locked(name):
-        return machines.live(name) is None
+        is_gone = machines.live(name) is None
+        if is_gone and flags & DestroyFlag.REMOVE_LOGS:
+            machines.remove_logs(name)
+        return is_gone
 
 
 def _announce(status: Status) -> Path | None:

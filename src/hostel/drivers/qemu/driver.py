@@ -342,23 +342,20 @@ class QemuDriver(
         """End QEMU now, also one that hangs; what was left of it is then as where QEMU has died."""
         from hostel.drivers.qemu.destroying import HELD_SECONDS, end_held
 
-        kill = not flags & DestroyFlag.GRACEFUL
         try:
-            self._destroy(domain, kill=kill, wait=HELD_SECONDS)
+            self._destroy(domain, flags, wait=HELD_SECONDS)
         except DomainHeld:
             self._check_is(domain)
-            if not end_held(self._machines, domain.name, kill=kill):
-                self._destroy(domain, kill=kill)
-        if flags & DestroyFlag.REMOVE_LOGS:
-            self._machines.remove_logs(domain.name)
+            if not end_held(self._machines, domain.name, flags):
+                self._destroy(domain, flags)
 
-    def _destroy(self, domain: DomainRef, *, kill: bool, wait: float = LOCK_SECONDS) -> None:
+    def _destroy(self, domain: DomainRef, flags: DestroyFlag, *, wait: float = LOCK_SECONDS) -> None:
         """End QEMU, with the domain's lock; ``wait`` is how many seconds an operation has to end that has it."""
         with self._running(domain, moving=True, ends=True, wait=wait, patience=2 * GLANCE) as machine:
             status = machine.status
             with contextlib.suppress(VirtError):  # a disk that is full keeps nobody from ending a machine
                 machine.save(ending="destroyed")
-            if not process.end(status.pid, status.started, kill=kill):
+            if not process.end(status.pid, status.started, kill=not flags & DestroyFlag.GRACEFUL):
                 machine.save(ending=status.ending if status.ending.startswith(SAVING) else "")
                 raise failed(f"QEMU, process {status.pid}, does not end")
             process.exit_status(Path(status.run), 2)
@@ -366,6 +363,8 @@ class QemuDriver(
                 savefile.discard(file)
             machine.publish("lifecycle", event=int(Lifecycle.SHUTDOWN), detail=2)
             machine.forget(self._machines.arrived(domain.name, status, Ending(ShutoffReason.DESTROYED, "")))
+            if flags & DestroyFlag.REMOVE_LOGS:
+                self._machines.remove_logs(domain.name)
 
     def domain_undefine(self, domain: DomainRef, flags: UndefineFlag = UndefineFlag.NONE) -> None:
         """Drop the definition; a running domain becomes transient."""

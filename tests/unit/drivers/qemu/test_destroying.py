@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hostel.drivers import procstat
-from hostel.drivers.base import ShutoffReason
+from hostel.drivers.base import DestroyFlag, ShutoffReason
 from hostel.drivers.events import Lifecycle
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.destroying import end_held
@@ -63,7 +63,7 @@ def test_who_hears_of_its_end_while_it_is_put_away_does_not_tell_it_again(machin
 
     machines.release = look
     with running(machines, 'touch "$0"; exec sleep 60'):
-        assert end_held(machines, NAME, kill=True)
+        assert end_held(machines, NAME, DestroyFlag.DEFAULT)
     assert [detail["event"] for _, detail in told] == [Lifecycle.SHUTDOWN, Lifecycle.STOPPED]
     assert told_by_others == [[]]
 
@@ -74,10 +74,10 @@ def test_one_that_does_not_end_by_itself_was_destroyed_though_who_asked_it_to_en
     monkeypatch.setattr(process, "GRACE_SECONDS", 1.0)
     with ThreadPoolExecutor() as threads, running(machines, UNWILLING) as status:
         with machines.locked(NAME):
-            asked = threads.submit(end_held, machines, NAME, kill=False)
+            asked = threads.submit(end_held, machines, NAME, DestroyFlag.GRACEFUL)
             await_that(status.destruction.exists)
             time.sleep(0.5)
-            killed = threads.submit(end_held, machines, NAME, kill=True)
+            killed = threads.submit(end_held, machines, NAME, DestroyFlag.DEFAULT)
             with pytest.raises(VirtError, match=r"QEMU, process \d+, does not end"):
                 asked.result(20)
             await_that(lambda: machines.seen(NAME) is None)
