@@ -246,6 +246,29 @@ def test_a_machine_of_which_nobody_knows_what_it_has_gone_over_to_is_not_started
     driver.domain_create(ref)
 
 
+def test_a_machine_that_is_destroyed_while_it_goes_over_to_another_disk_starts_from_the_old_one(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU says that it has not gone over, and its guest writes nothing any more."""
+    execute, is_told = Monitor.execute, []
+
+    def execute_later(self: Monitor, command: str, *files: Any, **arguments: Any) -> Any:
+        if command == "job-complete":
+            return {}
+        is_told.append(command)
+        return execute(self, command, *files, **arguments)
+
+    machine.copy()
+    wait_for_job(machine.driver, machine.ref, ready=True)
+    machine.driver.domain_resume(machine.ref)
+    monkeypatch.setattr(Monitor, "execute", execute_later)
+    machine.driver.domain_block_job_abort(machine.ref, "vda", BlockJobAbortFlag.PIVOT | BlockJobAbortFlag.ASYNC)
+    machine.driver.domain_destroy(machine.ref)
+    assert is_told.index("stop") < max(at for at, command in enumerate(is_told) if command == "query-jobs")
+    machine.driver.domain_create(machine.ref)
+    assert f"{machine.home}/disk.img" in machine.driver.domain_get_xml_desc(machine.ref)
+
+
 def test_a_machine_whose_qemu_ends_as_it_is_told_to_go_over_is_not_started_from_the_old_disk(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -126,6 +126,21 @@ def settle_jobs(machine: Running) -> None:
         end(machine)
 
 
+def settle_switches(machine: Running) -> None:
+    """Find out which image a guest will have written to last that is to go over to another one; its CPUs stop.
+
+    Where QEMU has not gone over by then it may do so until it ends: both images are the same.
+
+    Raises:
+        VirtError: QEMU does not answer.
+    """
+    machine.ask("stop")
+    settle_jobs(machine)
+    for job in machine.status.jobs:
+        job.intent = ""
+    machine.save()
+
+
 def _finalize(machine: Running, job: BlockJob) -> dict[str, Any]:
     """End a job that waits for that, once what it wrote is synced, or give it up; how it is then."""
     disk = disk_of(machine, job)

@@ -37,6 +37,8 @@ from hostel.drivers.qemu.balloon import refresh
 from hostel.drivers.qemu.block.copy import CopyCalls
 from hostel.drivers.qemu.block.jobs import JobCalls
 from hostel.drivers.qemu.block.sizes import SizeCalls
+from hostel.drivers.qemu.block.switching import is_switching
+from hostel.drivers.qemu.blockjob import settle_switches
 from hostel.drivers.qemu.calls import no_domain
 from hostel.drivers.qemu.console import CharacterCalls
 from hostel.drivers.qemu.counting import CountingCalls
@@ -352,6 +354,11 @@ class QemuDriver(
     def _destroy(self, domain: DomainRef, flags: DestroyFlag, *, wait: float = LOCK_SECONDS) -> None:
         """End QEMU, with the domain's lock; ``wait`` is how many seconds an operation has to end that has it."""
         with self._running(domain, moving=True, ends=True, wait=wait, patience=2 * GLANCE) as machine:
+            if is_switching(machine.status) and not flags & DestroyFlag.GRACEFUL:
+                try:
+                    settle_switches(machine)
+                except VirtError:
+                    machine.reread()
             status = machine.status
             with contextlib.suppress(VirtError):  # a disk that is full keeps nobody from ending a machine
                 machine.save(ending="destroyed")
