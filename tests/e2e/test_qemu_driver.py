@@ -16,6 +16,7 @@ import pytest
 
 from hostel import guest
 from hostel.drivers.base import DomainRef, DomainState, DomainXmlFlag, PausedReason, ShutoffReason, StartFlag
+from hostel.drivers.base.domain import Affect
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.monitor import Monitor
@@ -102,6 +103,26 @@ def test_a_domain_lives_through_every_state(driver: QemuDriver, home: Path) -> N
     with pytest.raises(VirtError) as caught:
         driver.domain_lookup_by_name("g1")
     assert caught.value.code == ErrorCode.NO_DOMAIN
+
+
+def test_what_was_defined_before_it_was_refused_goes_on(driver: QemuDriver, home: Path) -> None:
+    ref, pin = driver.domain_define_xml(xml(home)), "<vcpupin vcpu='0' cpuset='0'/>"
+    document = Domain.parse(driver.domain_get_xml_desc(ref)).format()
+    document = document.replace("<os>", f"<cputune>{2 * pin}</cputune><os>")
+    document = document.replace("<devices>", "<devices><controller type='sata' index='0' model='ahci'/>")
+    Machines(Directories.under(home)).definitions.write("g1", document)
+    with pytest.raises(VirtError, match="duplicate vcpupin"):
+        driver.domain_define_xml(document)
+    ref = driver.domain_create(ref)
+    driver.domain_attach_device_flags(ref, "<controller type='scsi' model='virtio-scsi'/>", Affect.LIVE | Affect.CONFIG)
+    wrong = "<disk type='file'><source file='{}'/><target dev='sda' bus='scsi'/><address type='drive' bus='1'/></disk>"
+    for affect in (Affect.LIVE, Affect.CONFIG):
+        with pytest.raises(VirtError, match="SCSI controller only supports 1 bus"):
+            driver.domain_attach_device_flags(ref, wrong.format(home / "disk.img"), affect)
+    driver.domain_set_lifecycle_action(ref, 1, 0, Affect.LIVE | Affect.CONFIG)
+    driver.domain_managed_save(ref)
+    ref = driver.domain_create(ref)
+    driver.domain_destroy(ref)
 
 
 def test_transient_domain_is_gone_afterwards(driver: QemuDriver, home: Path) -> None:

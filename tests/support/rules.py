@@ -35,13 +35,14 @@ AUTH = "<auth username='u'><secret type='{}' usage='s'/></auth>"
 
 
 class Refused(NamedTuple):
-    """What a document is refused with."""
+    """What a document is refused with; ``only_given`` if one that was defined before is not."""
 
     xml: str
     path: str
     words: str
     code: ErrorCode = CONFIG
     platform: Platform = QEMU
+    only_given: bool = False
 
 
 def on(arch: str, machine: str, devices: str = "", **parts: str) -> str:
@@ -70,10 +71,12 @@ def read(case: Refused) -> Domain:
 
 
 def check_refused(case: Refused) -> None:
-    """The document is not even defined."""
+    """The document is not even defined; what was defined before it was refused goes on."""
     with pytest.raises(ModelError) as caught:
         validate(read(case), case.platform)
     assert_told(case, caught.value)
+    if case.only_given:
+        validate(read(case), case.platform, is_given=False)
 
 
 def check_not_started(case: Refused) -> None:

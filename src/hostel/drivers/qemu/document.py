@@ -28,19 +28,23 @@ def unsupported(message: str) -> VirtError:
     return VirtError(ErrorCode.CONFIG_UNSUPPORTED, f"unsupported configuration: {message}", domain=ErrorDomain.QEMU)
 
 
-def parse(xml: str, platform: Platform) -> Domain:
+def parse(xml: str, platform: Platform, *, is_given: bool = True) -> Domain:
     """Read a document that is to be defined or started: complete, and without what an earlier run left in it.
+
+    See :func:`finish` for ``is_given``.
 
     Raises:
         VirtError: in libvirt's words.
     """
     domain = parse_stored(xml)
-    finish(domain, platform)
+    finish(domain, platform, is_given=is_given)
     return domain
 
 
-def finish(domain: Domain, platform: Platform) -> None:
+def finish(domain: Domain, platform: Platform, *, is_given: bool = True) -> None:
     """Complete a document that was read, and hold it against the rules; one that is complete stays as it is.
+
+    Rules for what is given alone are for a document that ``is_given`` by a client, not for one that was taken before.
 
     Raises:
         VirtError: in libvirt's words.
@@ -63,7 +67,7 @@ def finish(domain: Domain, platform: Platform) -> None:
             raise unsupported(f"Emulator '{named}' does not support os type '{domain.os.type.value}'; write hvm")
         forget_run(domain)
         complete(domain, platform)
-        validate(domain, platform)
+        validate(domain, platform, is_given=is_given)
 
 
 def check_startable(domain: Domain, platform: Platform) -> None:

@@ -123,7 +123,7 @@ class Launcher:
             security_model=module.first_model(self._machines, settings), spice_tls=settings.spice.tls,
         )  # fmt: skip
 
-    def finish(self, domain: Domain) -> Platform:
+    def finish(self, domain: Domain, *, is_given: bool = True) -> Platform:
         """Complete a document that was read, and hold it against the rules and its emulator; what QEMU brought to it.
 
         Raises:
@@ -131,7 +131,7 @@ class Launcher:
         """
         emulator.check(domain, self._cache)
         platform = self.platform(domain)
-        document.finish(domain, platform)
+        document.finish(domain, platform, is_given=is_given)
         return platform
 
     def start(self, domain: Domain, *, paused: bool, origin: Origin = BOOT) -> Status:
@@ -152,7 +152,7 @@ class Launcher:
         cores.check(settings.cores)
         live = domain.copy()
         name_volumes(live)  # a snapshot's document has found them; its pool may have them elsewhere now
-        platform = self.finish(live)
+        platform = self.finish(live, is_given=False)
         document.check_startable(live, platform)
         self.choose_firmware(live, reset_nvram=origin.reset_nvram)
         program = find_emulator(live)

@@ -37,7 +37,7 @@ class LifecycleCalls(Calls):
                     changed = document.copy()
                     name_volumes(changed)
                     set_action(changed, type, action)
-                    finish(changed, self._launcher.platform(changed))
+                    finish(changed, self._launcher.platform(changed), is_given=False)
             if (machine := both.running) is not None:
                 changed = machine.domain.copy()
                 set_action(changed, type, action)

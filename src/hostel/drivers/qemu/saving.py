@@ -130,9 +130,9 @@ class SaveCalls(Calls):
         from hostel.drivers.qemu.migration.same import check_same
 
         platform = self._launcher.platform(held)
-        wanted, known = document.parse(xml, platform), held.copy()
+        wanted, known = document.parse(xml, platform, is_given=False), held.copy()
         name_volumes(known)
-        document.finish(known, platform)
+        document.finish(known, platform, is_given=False)
         check_same(known, wanted)
         return wanted.format()
 

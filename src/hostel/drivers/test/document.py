@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Final
 
+from hostel.codec.xml import Element
 from hostel.drivers.document import Words, reading
 from hostel.drivers.fault import fault
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
@@ -13,6 +14,8 @@ from hostel.model.domain.devices.interface import InterfaceTarget
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.platform import Platform
+from hostel.model.domain.rules.given import check_given_device
+from hostel.model.domain.rules.rule import Machine
 from hostel.model.domain.secure import hide_passwords
 from hostel.model.domain.validate import validate
 from hostel.units import KiB
@@ -72,8 +75,8 @@ class DomainDefinition:
         return shown.format()
 
 
-def parse_domain(xml: str) -> DomainDefinition:
-    """Parse a domain's document and complete it as the driver's defaults have it.
+def parse_domain(xml: str, *, is_given: bool = True) -> DomainDefinition:
+    """Parse a domain's document, that is given or was taken before, and complete it as the driver's defaults have it.
 
     Raises:
         VirtError: in libvirt's words.
@@ -81,7 +84,7 @@ def parse_domain(xml: str) -> DomainDefinition:
     with reading(ErrorDomain.DOMAIN, _WORDS):
         domain = Domain.parse(xml, "domain_definition")
         complete_kept(domain)
-        validate(domain, _PLATFORM)
+        validate(domain, _PLATFORM, is_given=is_given)
     _name_interfaces(domain)
     return DomainDefinition(domain)
 
@@ -121,14 +124,16 @@ def _choose_cards(domain: Domain) -> None:
             video.model.type, video.model.vram = card, video.model.vram or memory
 
 
-def recomplete(domain: Domain) -> None:
-    """Complete a document that was changed.
+def recomplete(domain: Domain, given: Element | None) -> None:
+    """Complete a document that was changed; ``given`` is what has come into it.
 
     Raises:
         ModelError: a rule is broken.
     """
     complete(domain, _PLATFORM)
-    validate(domain, _PLATFORM)
+    validate(domain, _PLATFORM, is_given=False)
+    if given is not None:
+        check_given_device(Machine(domain, _PLATFORM), given)
 
 
 def _check(domain: Domain) -> None:

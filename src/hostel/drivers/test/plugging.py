@@ -64,13 +64,12 @@ def update_device(host: Host, domain: DomainRef, xml: str, affect: Affect) -> No
         _change(host.domain(domain), affect, lambda document: update(document, given))
 
 
-def _change(found: TestDomain, affect: Affect, change: Callable[[Domain], None]) -> Affect:
+def _change(found: TestDomain, affect: Affect, change: Callable[[Domain], Element | None]) -> Affect:
     """Change the documents, and complete what follows; returns which were meant."""
 
     def complete(document: Domain) -> None:
         with reading(ErrorDomain.DOMAIN):
-            change(document)
-            recomplete(document)
+            recomplete(document, change(document))
 
     settled = settled_impact(found, affect)
     change_documents(found, settled, complete)

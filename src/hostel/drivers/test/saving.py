@@ -171,7 +171,7 @@ def _read(source: str) -> DomainDefinition:
     length = _LENGTH.unpack(size)[0]
     if not 1 <= length <= _MOST:
         raise refused(ErrorCode.INTERNAL_ERROR, "length of metadata out of range")
-    return parse_domain(text[:length].decode(errors="replace"))
+    return parse_domain(text[:length].decode(errors="replace"), is_given=False)
 
 
 def _cut_off(what: str) -> VirtError:

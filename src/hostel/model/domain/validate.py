@@ -45,6 +45,7 @@ from hostel.model.domain.rules.display import (
     VIDEO_OPTION_RULES,
     VIDEO_RULES,
 )
+from hostel.model.domain.rules.given import check_given
 from hostel.model.domain.rules.hostdev import check_hostdevs
 from hostel.model.domain.rules.interface import (
     INTERFACE_RULES,
@@ -101,8 +102,8 @@ def check_name(name: str) -> None:
         raise ModelError(path, f"the name is longer than {_MAX_NAME} bytes")
 
 
-def validate(domain: Domain, platform: Platform) -> None:
-    """Hold a document that has its defaults against every rule.
+def validate(domain: Domain, platform: Platform, *, is_given: bool = True) -> None:
+    """Hold a document that has its defaults against every rule; those for what is given alone only if it ``is_given``.
 
     Raises:
         ModelError: a rule is broken; the path says where, the words are libvirt's.
@@ -112,6 +113,8 @@ def validate(domain: Domain, platform: Platform) -> None:
     if domain.title is not None and "\n" in domain.title:
         raise ModelError("/domain/title", "Domain title can't contain newlines")
     _check_os(domain)
+    if is_given:
+        check_given(machine)
     if domain.resource is not None:
         check(domain.resource, "/domain/resource", RESOURCE_RULES)
     check_labels(domain)

@@ -42,7 +42,7 @@ REFUSED: dict[str, Refused] = {
     "port for TLS that the host does not do": Refused(
         "<graphics type='spice' autoport='no' port='5901' tlsPort='5902'/>", "/domain/devices/graphics[1]/@tlsPort",
         "spice TLS port set in XML configuration, but TLS is disabled in qemu.conf",
-        platform=QEMU._replace(spice_tls=False),
+        platform=QEMU._replace(spice_tls=False), only_given=True,
     ),
     "unknown bus of an input": Refused(
         "<input type='mouse' bus='frob'/>", "/domain/devices/input/@bus",
@@ -62,11 +62,12 @@ REFUSED: dict[str, Refused] = {
     ),
     "host's input of no device": Refused(
         "<input type='passthrough' bus='virtio'><source dev='/d'/></input>", "/domain/devices/input[1]/source",
-        "Missing evdev path for input device", XML,
+        "Missing evdev path for input device", XML, only_given=True,
     ),
     "four certificates": Refused(
         f"<smartcard mode='host-certificates'>{'<certificate>c</certificate>' * 4}</smartcard>",
         "/domain/devices/smartcard[1]/certificate", "host-certificates mode needs exactly three certificates", XML,
+        only_given=True,
     ),
     "packed ring of a VGA": Refused(
         document("<video><driver packed='on'/><model type='vga'/></video>"), "/domain/devices/video[1]/driver/@packed",

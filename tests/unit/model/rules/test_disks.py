@@ -42,11 +42,11 @@ def lun(more: str) -> str:
 REFUSED: dict[str, Refused] = {
     "CD-ROM without a name of a disk": Refused(
         document(disk("cdrom1", "sata", DRIVE, device="cdrom")), "/domain/devices/disk[1]/target/@dev",
-        "invalid disk target 'cdrom1'",
+        "invalid disk target 'cdrom1'", only_given=True,
     ),
     "second bus of a SCSI controller": Refused(
         document(disk("sda", "scsi", "<address type='drive' bus='1'/>")), "/domain/devices/disk[1]/address/@bus",
-        "SCSI controller only supports 1 bus", INTERNAL,
+        "SCSI controller only supports 1 bus", INTERNAL, only_given=True,
     ),
     "target of an IDE disk": Refused(
         document(disk("hda", "ide", "<address type='drive' target='1'/>")),
@@ -58,7 +58,7 @@ REFUSED: dict[str, Refused] = {
     ),
     "model of a controller that has none": Refused(
         "<controller type='fdc' index='0' model='pci-root'/>", "/domain/devices/controller[1]/@model",
-        "Unknown model type 'pci-root'",
+        "Unknown model type 'pci-root'", only_given=True,
     ),
     "source without a name": Refused(
         net("protocol='rbd'><host name='h'/>"), "/domain/devices/disk[1]/source/@name",

@@ -11,26 +11,31 @@ REFUSED: dict[str, Refused] = {
     "server without a port": Refused(
         "<interface type='server'><source address='127.0.0.1'/></interface>",
         "/domain/devices/interface[1]/source", "Missing required attribute 'port' in element 'source'", XML,
+        only_given=True,
     ),
     "client without a port": Refused(
         "<interface type='client'><source address='127.0.0.1'/></interface>",
         "/domain/devices/interface[1]/source", "Missing required attribute 'port' in element 'source'", XML,
+        only_given=True,
     ),
     "vhost-user without a mode": Refused(
         "<interface type='vhostuser'><source type='unix' path='/s'/><model type='virtio'/></interface>",
         "/domain/devices/interface[1]/source", "Missing required attribute 'mode' in element 'source'", XML,
+        only_given=True,
     ),
     "tunnel without a near end": Refused(
         "<interface type='udp'><source address='127.0.0.1' port='1'/></interface>",
         "/domain/devices/interface[1]/source/local", "'<local>' element missing for 'udp' socket interface", XML,
+        only_given=True,
     ),
     "tunnel without a near port": Refused(
         "<interface type='udp'><source address='127.0.0.1' port='1'><local address='127.0.0.1'/></source></interface>",
         "/domain/devices/interface[1]/source/local", "Missing required attribute 'port' in element 'local'", XML,
+        only_given=True,
     ),
     "model that is a path": Refused(
         "<interface type='user'><model type='../x'/></interface>", "/domain/devices/interface[1]/model/@type",
-        "Model name contains invalid characters", ARGUMENT,
+        "Model name contains invalid characters", ARGUMENT, only_given=True,
     ),
     "pages of an e1000": Refused(
         document("<interface type='user'><model type='e1000'/><driver page_per_vq='on'/></interface>"),

@@ -60,15 +60,15 @@ REFUSED: dict[str, Refused] = {
     ),
     "processor that is pinned twice": Refused(
         document(body="<cputune><vcpupin vcpu='0' cpuset='0'/><vcpupin vcpu='0' cpuset='0'/></cputune>"),
-        "/domain/cputune/vcpupin", "duplicate vcpupin for vcpu '0'", INTERNAL,
+        "/domain/cputune/vcpupin", "duplicate vcpupin for vcpu '0'", INTERNAL, only_given=True,
     ),
     "I/O thread that is pinned twice": Refused(
         document(body=f"<iothreads>1</iothreads><cputune>{2 * PIN}</cputune>"),
-        "/domain/cputune/iothreadpin", "duplicate iothreadpin for same iothread '1'", INTERNAL,
+        "/domain/cputune/iothreadpin", "duplicate iothreadpin for same iothread '1'", INTERNAL, only_given=True,
     ),
     "I/O thread that is pinned and is not there": Refused(
         document(body=f"<cputune>{2 * PIN}</cputune>"), "/domain/cputune/iothreadpin/@iothread",
-        "Cannot find 'iothread' : 1",
+        "Cannot find 'iothread' : 1", only_given=True,
     ),
     "name of traffic that is none": Refused(
         document(body="<resource><fibrechannel appid='ä'/></resource>"), "/domain/resource/fibrechannel/@appid",

@@ -144,7 +144,7 @@ class Incoming:
 
     def _check_offline(self) -> None:
         wanted = self.domain.copy()
-        self._launcher.finish(wanted)
+        self._launcher.finish(wanted, is_given=False)
 
     def _make_images(self, mark: Migration) -> None:
         """Make the files of disks that are copied, where they are not there."""
@@ -404,7 +404,7 @@ def _define(machine: Running, launcher: Launcher, mark: Migration, wanted: Domai
     name_volumes(definition)
     forget_run(definition)
     definition.name, definition.uuid = machine.name, machine.domain.uuid
-    document.finish(definition, launcher.platform(definition))
+    document.finish(definition, launcher.platform(definition), is_given=False)
     with machines.definitions.locked():
         before = machines.definitions.read(machine.name)
         mark.definition = before or ""
@@ -424,7 +424,7 @@ def finish_offline(machines: Machines, launcher: Launcher, name: str) -> tuple[D
     if found is None:
         raise fault(ErrorCode.NO_DOMAIN, f"no domain with matching name '{name}'", ErrorDomain.QEMU)
     domain = found.domain
-    document.finish(domain, launcher.platform(domain))
+    document.finish(domain, launcher.platform(domain), is_given=False)
     with machines.definitions.locked():
         is_new = not machines.definitions.has(name)
         machines.definitions.write(name, domain.format())

@@ -159,9 +159,9 @@ def _wanted(machines: Machines, held: Domain, platform: Platform, params: Parame
     xml = text(params, DEST_XML)
     if xml is None:
         return _movable(held, machines).format()
-    wanted, known = document.parse(xml, platform), held.copy()
+    wanted, known = document.parse(xml, platform, is_given=False), held.copy()
     name_volumes(known)
-    document.finish(known, platform)
+    document.finish(known, platform, is_given=False)
     check_same(known, wanted, name=text(params, DEST_NAME))
     return wanted.format()
 

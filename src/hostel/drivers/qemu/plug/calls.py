@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hostel.codec.xml import Element
 from hostel.drivers.base import DomainRef
 from hostel.drivers.base.device import DeviceModify
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.document import reading
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.calls import Calls
 from hostel.errors import ErrorCode, ErrorDomain
@@ -91,13 +93,24 @@ class DeviceCalls(Calls):
             if changed is not None:
                 self._define(changed)
 
-    def _changed(self, definition: Domain | None, change: Callable[[Domain], None]) -> Domain | None:
-        """The definition as it will be; None where it is not to be changed."""
+    def _changed(self, definition: Domain | None, change: Callable[[Domain], Element | None]) -> Domain | None:
+        """The definition as it will be; None where it is not to be changed.
+
+        Args:
+            definition: as it is.
+            change: changes it, and returns the device that came into it.
+        """
+        from hostel.model.domain.rules.given import check_given_device
+        from hostel.model.domain.rules.rule import Machine
+
         if definition is None:
             return None
         changed = definition.copy()
-        change(changed)
-        self._launcher.finish(changed)
+        given = change(changed)
+        platform = self._launcher.finish(changed, is_given=False)
+        if given is not None:
+            with reading(ErrorDomain.DOMAIN):
+                check_given_device(Machine(changed, platform), given)
         return changed
 
 

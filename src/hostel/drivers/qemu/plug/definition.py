@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hostel.codec.xml import Element
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.plug.element import LASTING, Given, find, insert, not_done, remove
 from hostel.drivers.qemu.plug.leases import define_lease, undefine_lease
@@ -20,8 +21,8 @@ from hostel.model.domain.devices.platform import Lease, MemoryDevice, Watchdog
 from hostel.model.domain.domain import Domain
 
 
-def attach(domain: Domain, given: Given) -> None:
-    """Add a device.
+def attach(domain: Domain, given: Given) -> Element | None:
+    """Add a device; returns what has come into the document, of which a lease is nothing that rules are for.
 
     Raises:
         VirtError: there is one already in its place, or one of its kind does not come and go.
@@ -34,7 +35,7 @@ def attach(domain: Domain, given: Given) -> None:
     match device:
         case Lease():
             define_lease(domain, device)
-            return
+            return None
         case Disk() if any(item.target.dev == device.target.dev for item in devices.disks):
             what = f"target {device.target.dev} already exists"
         case Controller() if device.index is not None and matching(domain, given):
@@ -52,8 +53,7 @@ def attach(domain: Domain, given: Given) -> None:
         case Vsock() if devices.vsock is not None:
             what = "domain already has a vsock device"
         case _:
-            insert(domain, given)
-            return
+            return insert(domain, given)
     raise fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.QEMU)
 
 
@@ -97,8 +97,10 @@ def is_console_of(console: Console, serial: Serial) -> bool:
     return target is not None and target.type == "serial" and target.port == port
 
 
-def update(domain: Domain, given: Given) -> None:
+def update(domain: Domain, given: Given) -> Element | None:
     """Replace a device by what is given; alias, address and place in the boot order stay where nothing else is said.
+
+    Returns what has come into the document; None where something that was there has changed.
 
     Raises:
         VirtError: there is no such device, or none of its kind can be replaced.
@@ -119,7 +121,7 @@ def update(domain: Domain, given: Given) -> None:
         case MemoryDevice():
             module = find_memory(domain, wanted)
             module.target.requested = checked_request(module, wanted)
-            return
+            return None
         case _:
             raise not_done("persistent update", given)
     place = getattr(domain.devices, given.place)
@@ -127,6 +129,7 @@ def update(domain: Domain, given: Given) -> None:
     if isinstance(wanted, Disk | Interface) and isinstance(old, Disk | Interface):
         wanted.alias = wanted.alias or old.alias
     place[next(index for index, item in enumerate(place) if item is old)] = wanted
+    return wanted
 
 
 def _held(domain: Domain, given: Given) -> Interface | Graphics:

@@ -61,6 +61,8 @@ from hostel.model.domain.devices.paravirtual import SharedMemory, Vsock
 from hostel.model.domain.devices.platform import MemoryDevice, Watchdog
 from hostel.model.domain.devices.redirection import Redirdev
 from hostel.model.domain.domain import Domain
+from hostel.model.domain.rules.given import check_given_device
+from hostel.model.domain.rules.rule import Machine
 from hostel.model.domain.validate import validate
 
 # Whether IDE takes disks while a guest runs is QEMU's to say.
@@ -223,7 +225,8 @@ def _with_device(machine: Running, given: Given, launcher: Launcher) -> tuple[Do
     with reading(ErrorDomain.DOMAIN):
         complete(after, launcher.platform(after), is_live=True)
         _check_place(after, device)
-        validate(after, launcher.platform(after))
+        validate(after, platform := launcher.platform(after), is_given=False)
+        check_given_device(Machine(after, platform), device)
     if isinstance(device, Disk):
         launcher.prepare(device)
         disks = after.devices.disks

@@ -53,7 +53,8 @@ _OPTIONS: Final = {
 
 
 def _is_model_wrong(controller: Controller) -> bool:
-    return controller.model is not None and controller.model not in MODELS.get(controller.type, ())
+    known = MODELS.get(controller.type)
+    return controller.model is not None and known is not None and controller.model not in known
 
 
 def _target(controller: Controller) -> ControllerTarget:

@@ -10,7 +10,6 @@ from hostel.model.domain.devices.address import UsbAddress
 from hostel.model.domain.devices.input import Input
 from hostel.model.domain.rules.rule import Rule
 
-_EVENTS: Final = {"passthrough": "evdev", "evdev": "dev"}  # which attribute of the source names the host's device
 INPUT_RULES: Final[tuple[Rule[Input], ...]] = (
     Rule(
         lambda item: item.bus == "usb" and not isinstance(item.address, UsbAddress | None),
@@ -33,14 +32,6 @@ INPUT_RULES: Final[tuple[Rule[Input], ...]] = (
         lambda item: item.model is not None and item.bus != "virtio",
         lambda item: f"only bus 'virtio' is supported for input model '{item.model}'",
         below="/@model",
-    ),
-    Rule(
-        lambda item: (
-            item.type in _EVENTS and item.source is not None and getattr(item.source, _EVENTS[item.type]) is None
-        ),
-        lambda _: "Missing evdev path for input device",
-        ErrorCode.XML_ERROR,
-        "/source",
     ),
 )
 

@@ -277,11 +277,6 @@ QEMU_DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
         below="/driver/@name",
     ),
     Rule(
-        lambda disk: disk.target.prefix is None,
-        lambda disk: f"invalid disk target '{disk.target.dev}'; write sda, vda, hda or fda, or a later letter",
-        below="/target/@dev",
-    ),
-    Rule(
         lambda disk: disk.geometry is not None and disk.target.bus in (DiskBus.USB, DiskBus.SD),
         lambda disk: f"CHS geometry can not be set for '{disk.target.bus}' bus",
         below="/geometry",
@@ -403,12 +398,6 @@ QEMU_DISK_RULES: Final[tuple[Rule[Disk], ...]] = (
     Rule(
         lambda disk: disk.target.bus == DiskBus.FDC and _place(disk).bus,
         lambda _: "Only 1 fdc bus is supported",
-        ErrorCode.INTERNAL_ERROR,
-        "/address/@bus",
-    ),
-    Rule(
-        lambda disk: disk.target.bus == DiskBus.SCSI and _place(disk).bus,
-        lambda _: "SCSI controller only supports 1 bus",
         ErrorCode.INTERNAL_ERROR,
         "/address/@bus",
     ),

@@ -170,16 +170,6 @@ QEMU_GRAPHICS_RULES: Final[tuple[MachineRule[Graphics], ...]] = (
         "/@passwd",
     ),
     MachineRule(
-        lambda item, machine: (
-            item.type == GraphicsType.SPICE
-            and (item.tls_port or 0) > 0
-            and not machine.platform.spice_tls
-            and all(listen.type in ("address", "network") for listen in item.listens[:1])
-        ),
-        "spice TLS port set in XML configuration, but TLS is disabled in qemu.conf",
-        "/@tlsPort",
-    ),
-    MachineRule(
         lambda item, _: item.type == GraphicsType.DBUS and item.p2p and item.address,
         "D-Bus p2p with an address is not supported",
         "/@address",

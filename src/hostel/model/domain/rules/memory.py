@@ -350,7 +350,6 @@ def check_shares(domain: Domain) -> None:
         _check_range(name, getattr(tune, name), *_PERIODS)
     for name in ("quota", "global_quota", "emulator_quota", "iothread_quota"):
         _check_range(name, getattr(tune, name), *_QUOTAS)
-    _check_pins(domain, tune)
     _check_schedulers(domain, tune)
     _check_caches(tune)
 
@@ -361,8 +360,13 @@ def _check_range(name: str, value: int | None, least: int, most: int) -> None:
         raise ModelError(f"/domain/cputune/{name}", reason, code=_UNSUPPORTED)
 
 
-def _check_pins(domain: Domain, tune: Cputune) -> None:
-    """Refuse what is pinned twice; pins of processors that there are not count for nothing, those of threads do."""
+def check_pins(domain: Domain) -> None:
+    """Refuse what is pinned twice; pins of processors that there are not count for nothing, those of threads do.
+
+    Raises:
+        ModelError: there is such a pin.
+    """
+    tune = domain.cputune or Cputune()
     count = domain.vcpu.value if domain.vcpu is not None else 1
     vcpus, threads = (
         [pin.vcpu for pin in tune.vcpupins if pin.vcpu < count],

@@ -68,12 +68,6 @@ _SMARTCARD_RULES: Final[tuple[Rule[Smartcard], ...]] = (
         "/@type",
     ),
     Rule(
-        lambda item: item.mode == "host-certificates" and len(item.certificates) != 3,
-        lambda _: "host-certificates mode needs exactly three certificates",
-        _XML,
-        "/certificate",
-    ),
-    Rule(
         lambda item: item.database is not None and not item.database.startswith("/"),
         lambda item: f"expecting absolute path: {item.database}",
         _XML,
