@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hostel.block import graph
-from hostel.drivers.base import DomainState, StartFlag
+from hostel.drivers.base import DomainState, DomainXmlFlag, StartFlag
 from hostel.drivers.base.block import (
     BlockCommitFlag,
     BlockCopyFlag,
@@ -20,15 +20,18 @@ from hostel.drivers.base.block import (
     BlockResizeFlag,
 )
 from hostel.drivers.base.domain import Affect
+from hostel.drivers.base.snapshot import SnapshotCreateFlag
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.block import copy
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
-from support.chains import Chain
+from hostel.model.domain.domain import Domain
+from support.chains import Chain, wait_for_job
 from support.image import real_qemu_img
 from support.kill_step import MAX_STEPS, killed_at
+from support.process import started
 from support.session import disk, domain_xml, held, session
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
@@ -185,6 +188,35 @@ def test_machine_that_ends_before_anybody_has_seen_its_pivot_does_not_start_from
     driver.domain_define_xml(domain_xml(tmp_path, disk(tmp_path / other, "qcow2")))
     driver.domain_create(chain.ref, StartFlag.PAUSED)
     chain.check(other, [])
+
+
+@pytest.mark.requires_tool("qemu-nbd")
+@pytest.mark.parametrize("name", ["disk", ""])
+@pytest.mark.parametrize("kind", ["copy", "snapshot"])
+def test_definition_follows_from_a_disk_on_a_server(tmp_path: Path, driver: QemuDriver, kind: str, name: str) -> None:
+    (tmp_path / "disk.img").write_bytes(bytes(MIB))
+    socket, new = tmp_path / "nbd.sock", tmp_path / "new.qcow2"
+    source = f"<source protocol='nbd' name='{name}'><host transport='unix' socket='{socket}'/></source>"
+    xml = f"<disk type='network'><driver type='raw'/>{source}<target dev='vda' bus='virtio'/></disk>"
+    with started(["qemu-nbd", "-t", "-e", "8", "-f", "raw", "-x", name, "-k", str(socket), str(tmp_path / "disk.img")]):
+        deadline = time.monotonic() + 20
+        while not socket.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        ref = driver.domain_define_xml(domain_xml(tmp_path, xml))
+        driver.domain_create(ref, StartFlag.PAUSED)
+        to = f"<driver type='qcow2'/><source file='{new}'/>"
+        if kind == "copy":
+            driver.domain_block_copy(ref, "vda", f"<disk type='file'>{to}</disk>", flags=BlockCopyFlag.TRANSIENT_JOB)
+            wait_for_job(driver, ref, ready=True)
+            driver.domain_block_job_abort(ref, "vda", BlockJobAbortFlag.PIVOT)
+        else:
+            disks = f"<disks><disk name='vda' snapshot='external' type='file'>{to}</disk></disks>"
+            xml = f"<domainsnapshot>{disks}</domainsnapshot>"
+            driver.domain_snapshot_create_xml(ref, xml, SnapshotCreateFlag.DISK_ONLY)
+        definition = Domain.parse(driver.domain_get_xml_desc(ref, DomainXmlFlag.INACTIVE)).devices.disks[0]
+        assert definition.source is not None and definition.source.file == str(new)
+        driver.domain_destroy(ref)
 
 
 @pytest.mark.parametrize("fmt", ["qcow2", "raw"])

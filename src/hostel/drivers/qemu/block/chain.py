@@ -27,7 +27,7 @@ class Place(NamedTuple):
         """Whether a source of a definition names it; its volume may be out of reach by now."""
         if source.pool is not None and source.volume is not None and self.pool:
             return (self.pool, self.volume) == (source.pool, source.volume)
-        return self.path in (source.file, source.dev)
+        return self.path == _path(source)
 
 
 class Image(NamedTuple):
@@ -50,7 +50,7 @@ class Image(NamedTuple):
     @property
     def path(self) -> str:
         """The file, device, or name on a server."""
-        return self.source.file or self.source.dev or self.source.name or ""
+        return _path(self.source)
 
     @property
     def place(self) -> Place:
@@ -73,6 +73,10 @@ def images(disk: Disk) -> Iterator[Image]:
         fmt = below.image_format.type if below.image_format is not None else "raw"
         yield Image(below.index or below.source.index or 0, below.type, below.source, fmt, below.backing_store)
         below = below.backing_store
+
+
+def _path(source: DiskSource) -> str:
+    return source.file or source.dev or source.name or ""
 
 
 def disk_of(image: Image, disk: Disk) -> Disk:
