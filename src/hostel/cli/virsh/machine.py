@@ -185,10 +185,12 @@ def _memory(session: Session, args: Args) -> None:
 
 def _statistics(session: Session, args: Args) -> None:
     stats = args.flags(StatsFlag.ALL, _STATS)
-    domains = _listed(session, args)
     if args.rest:
-        named = [session.domain(Args({"domain": word})) for word in args.rest]
-        domains = [domain for domain in named if domain in domains]
+        domains = [session.domain(Args({"domain": word})) for word in args.rest]
+    else:
+        domains = session.hypervisor.connect_list_all_domains()
+        domains.sort(key=lambda ref: (ref.id == -1, ref.id, ref.name))
+    domains = _let_through(session, args, domains)
     if not domains:
         return
     machines = _machines(session, "virConnectGetAllDomainStats")
@@ -203,10 +205,9 @@ def _statistics(session: Session, args: Args) -> None:
             session.output.line(f"  {name}={amount}")
 
 
-def _listed(session: Session, args: Args) -> list[DomainRef]:
+def _let_through(session: Session, args: Args, domains: list[DomainRef]) -> list[DomainRef]:
     """The domains that the ``--list-`` options let through."""
     hypervisor = session.hypervisor
-    domains = sorted(hypervisor.connect_list_all_domains(), key=lambda ref: (ref.id == -1, ref.id, ref.name))
     for one, other, test in (
         ("list-active", "list-inactive", lambda ref: ref.id != -1),
         ("list-persistent", "list-transient", hypervisor.domain_is_persistent),

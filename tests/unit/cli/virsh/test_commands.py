@@ -13,7 +13,9 @@ from hostel.cli.virsh.aliases import ALIASES
 from hostel.cli.virsh.main import main, open_uri
 from hostel.cli.virsh.registry import COMMANDS, GROUPS, commands_of, find
 from hostel.cli.virsh.session import Connection
+from hostel.drivers.base import DomainRef
 from hostel.drivers.store import Directories
+from hostel.drivers.test.hypervisor import TestDriver
 from hostel.errors import UsageError
 from hostel.units import MiB
 from support.virsh import run_lines
@@ -71,6 +73,24 @@ def test_what_is_not_there_is_refused_by_name(test_virsh: Virsh) -> None:
     assert test_virsh("list --nosuch") == 1
     assert test_virsh.err.startswith("error: command '")
     assert test_virsh.err.count("\n") == 1
+
+
+def test_domain_that_starts_again_while_it_is_looked_up_has_numbers(
+    test_virsh: Virsh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up = TestDriver.domain_lookup_by_name
+
+    def restart(driver: TestDriver, name: str) -> DomainRef:
+        ref = look_up(driver, name)
+        driver.domain_destroy(ref)
+        return driver.domain_create(ref)
+
+    monkeypatch.setattr(TestDriver, "domain_lookup_by_name", restart)
+    for options in ("", "--list-active", "--list-running --list-persistent"):
+        assert test_virsh(f"domstats test --state {options}") == 0
+        assert test_virsh.out.startswith("Domain: 'test'\n  state.state=1\n")
+    assert test_virsh("domstats test --list-inactive") == 0
+    assert test_virsh.out.strip() == ""
 
 
 def test_test_domains_can_be_started_paused_which_libvirts_cannot(test_virsh: Virsh) -> None:
