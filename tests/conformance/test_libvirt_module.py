@@ -199,7 +199,8 @@ m = '<domain type="test"><name>test</name><uuid>%s</uuid>' % d.UUIDString()
 m += '<memory>4096</memory><os><type>hvm</type></os>'
 m += '<devices><interface type="user"><mac address="52:54:00:00:00:01"/></interface><video/></devices></domain>'
 c1 = d.checkpointCreateXML('<domaincheckpoint><name>a</name>%s</domaincheckpoint>' % m, 1); c1.getXMLDesc(); c1.delete()
-s = '<domainsnapshot><name>a</name><state>running</state><creationTime>9</creationTime>%s</domainsnapshot>' % m
+s = '<domainsnapshot><name>a</name><state>running</state><creationTime>9</creationTime>%s</domainsnapshot>'
+s = s % (m + m.replace('domain type', 'inactiveDomain type').replace('</domain>', '</inactiveDomain>'))
 s = d.snapshotCreateXML(s, 3); s.getXMLDesc(); s.getXMLDesc(2); d.snapshotCreateXML('<x/>', 3)
 d.checkpointCreateXML('<domaincheckpoint/>'); d.revertToSnapshot(s); d.XMLDesc(2)
 c.createXML(m.replace('<os>', '<bootloader>/x</bootloader><os>').replace('test<', 'b<').replace('-4', '-5')).XMLDesc()

@@ -14,12 +14,11 @@ from hostel.drivers.document import reading
 from hostel.drivers.fault import fault, system_fault
 from hostel.drivers.network.document import parse_network
 from hostel.drivers.storage.document import parse_pool
-from hostel.drivers.test.document import complete_kept, parse_domain
+from hostel.drivers.test.document import complete_snapshot, parse_domain
 from hostel.drivers.test.host import Host, InterfaceEntry, TestDomain, TestNetwork, TestPool
 from hostel.drivers.test.nodeinfo import INFO
 from hostel.drivers.test.storage import add_volume
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
-from hostel.model.domain.domain import Domain
 from hostel.model.interface import read_interface
 from hostel.model.node_device import read_node_device
 from hostel.model.snapshot import read_snapshot
@@ -103,8 +102,7 @@ def _add_snapshots(domain: TestDomain, nodes: list[Any]) -> None:
     for node in nodes:
         with reading(ErrorDomain.DOMAIN_SNAPSHOT):
             snapshot = read_snapshot(_written(node), now=None, redefine=True)
-            if isinstance(snapshot.domain, Domain):
-                complete_kept(snapshot.domain)
+            complete_snapshot(snapshot)
         name = snapshot.name or ""
         if name in known.documents:
             raise fault(ErrorCode.OPERATION_FAILED, f"domain moment {name} already exists", ErrorDomain.DOMAIN)

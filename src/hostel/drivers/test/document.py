@@ -18,6 +18,7 @@ from hostel.model.domain.rules.given import check_given_device
 from hostel.model.domain.rules.rule import Machine
 from hostel.model.domain.secure import hide_passwords
 from hostel.model.domain.validate import validate
+from hostel.model.snapshot import Snapshot
 from hostel.units import KiB
 
 _PLATFORM: Final = Platform(arch="i686")
@@ -100,6 +101,18 @@ def complete_kept(domain: Domain) -> None:
     forget_run(domain)
     complete(domain, _PLATFORM)
     _choose_cards(domain)
+
+
+def complete_snapshot(snapshot: Snapshot) -> None:
+    """Complete the documents that a snapshot keeps: of the domain as it ran, and as it was defined.
+
+    Raises:
+        ModelError: one cannot be completed.
+        VirtError: something that every document has is missing.
+    """
+    for kept in (snapshot.domain, snapshot.inactive_domain):
+        if isinstance(kept, Domain):
+            complete_kept(kept)
 
 
 def _name_interfaces(domain: Domain) -> None:

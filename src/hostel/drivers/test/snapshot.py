@@ -20,7 +20,7 @@ from hostel.drivers.events import Lifecycle, Started, Stopped, Suspended
 from hostel.drivers.moment import check_parent
 from hostel.drivers.snapshot_alignment import align, prepare_again
 from hostel.drivers.snapshot_listing import select
-from hostel.drivers.test.document import DomainDefinition, complete_kept
+from hostel.drivers.test.document import DomainDefinition, complete_snapshot
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.lifecycle import end, refused, tell
 from hostel.drivers.together import check_together
@@ -71,9 +71,8 @@ class SnapshotCalls:
             with reading(ErrorDomain.DOMAIN_SNAPSHOT):
                 snapshot = read_snapshot(xml, now=int(time.time()), redefine=redefine)
             if redefine:
-                if isinstance(snapshot.domain, Domain):
-                    with reading(ErrorDomain.DOMAIN):
-                        complete_kept(snapshot.domain)
+                with reading(ErrorDomain.DOMAIN):
+                    complete_snapshot(snapshot)
                 self._redefine(found, snapshot, current=bool(flags & SnapshotCreateFlag.CURRENT))
             else:
                 _complete(found, snapshot)

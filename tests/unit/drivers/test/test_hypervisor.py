@@ -18,6 +18,7 @@ from hostel.drivers.base import (
     StartFlag,
     VolumeType,
 )
+from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotDriver
 from hostel.drivers.registry import Drivers, open_drivers
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
@@ -276,3 +277,15 @@ def test_a_volume_is_what_its_document_says(host: Drivers) -> None:
         assert part in shown
     with refused(ErrorCode.OVERFLOW, "numerical overflow: value too large: 9EiB"):
         host.storage.storage_vol_create_xml(pool, xml.replace("<capacity>1", "<capacity unit='EiB'>9"))
+
+
+def test_both_documents_of_a_snapshot_that_is_defined_again_are_completed(host: Drivers, guest: DomainRef) -> None:
+    assert isinstance(host.hypervisor, SnapshotDriver)
+    kept = GUEST.replace("<name>", f"<uuid>{guest.uuid}</uuid><name>", 1)
+    other = kept.replace("<domain", "<inactiveDomain").replace("</domain>", "</inactiveDomain>")
+    head = "<name>s</name><state>running</state><creationTime>1</creationTime>"
+    snapshot = host.hypervisor.domain_snapshot_create_xml(
+        guest, f"<domainsnapshot>{head}{kept}{other}</domainsnapshot>", SnapshotCreateFlag.REDEFINE
+    )
+    told = host.hypervisor.domain_snapshot_get_xml_desc(snapshot)
+    assert told.count("<on_crash>destroy</on_crash>") == 2
