@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,26 @@ def test_a_pipe_is_refused_whether_or_not_its_other_end_is_open(pipe: Path, flag
     assert len(os.listdir("/proc/self/fd")) == before
     for descriptor in held:
         os.close(descriptor)
+
+
+def test_whoever_is_given_a_device_waits_for_it() -> None:
+    descriptor = open_named("/dev/zero", os.O_RDWR)
+    assert os.get_blocking(descriptor)
+    os.close(descriptor)
+
+
+def test_who_has_a_lease_is_waited_for(tmp_path: Path) -> None:
+    """So has a file server, for its clients."""
+    path = tmp_path / "file"
+    path.touch()
+    with path.open("rb") as leased:
+        fcntl.fcntl(leased, fcntl.F_SETSIG, signal.SIGURG)  # which nobody minds, unlike SIGIO
+        fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        let_go = threading.Timer(0.2, fcntl.fcntl, (leased, fcntl.F_SETLEASE, fcntl.F_UNLCK))
+        let_go.start()
+        os.close(open_named(path, os.O_WRONLY))
+        assert fcntl.fcntl(leased, fcntl.F_GETLEASE) != fcntl.F_RDLCK
+        let_go.join()
 
 
 def test_saved_memory_is_not_waited_for_at_a_pipe(pipe: Path) -> None:
