@@ -24,6 +24,7 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.dumping import DumpFlag, DumpFormat
 from hostel.drivers.events import BlockJobStatus, Lifecycle
 from hostel.drivers.qemu import calls, dumping, launch, monitor, process, running
+from hostel.drivers.qemu.block import sizes
 from hostel.drivers.qemu.destroying import HELD_SECONDS
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.machines import GLANCE
@@ -34,6 +35,8 @@ from hostel.model.domain.metadata import MetadataType
 from hostel.objects import Connection
 from hostel.objects.event import EventStream
 from support.chains import wait_for_job
+from support.daemon import daemon
+from support.guest_exports import exported
 from support.session import copy_disk, disk, domain_xml, held
 
 pytestmark = pytest.mark.qemu
@@ -349,6 +352,30 @@ def test_what_needs_no_qemu_is_done_at_once_while_one_hangs_and_has_a_job(
     assert [job.disk for job in machine.status.jobs] == ["vda"]
     definition = driver.domain_get_xml_desc(ref, DomainXmlFlag.INACTIVE)
     assert "vdb" in definition and "<currentMemory unit='KiB'>16384<" in definition
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fuse") or os.geteuid() != 0, reason="needs /dev/fuse, and root")
+def test_a_file_system_that_hangs_with_qemu_is_not_waited_for(
+    tmp_path: Path, connection: Connection, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "_LOOK_SECONDS", 0.5)
+    (tmp_path / "disk.img").write_bytes(bytes(MIB))
+    arguments = exported("fuse", tmp_path, f"driver=file,node-name=disk,filename={tmp_path / 'disk.img'}")
+    with daemon(tmp_path, *arguments) as server, ThreadPoolExecutor() as threads:
+        connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "mount"))).start(paused=True)
+        machine = Machine(driver, driver.domain_lookup_by_name("guest"), tmp_path)
+        with machine.hanging():
+            assert driver.domain_get_block_info(machine.ref, "vda").capacity == MIB
+            os.kill(server.process.pid, signal.SIGSTOP)
+            try:
+                asked = threads.submit(driver.domain_get_block_info, machine.ref, "vda")
+                with pytest.raises(VirtError, match="QEMU does not answer, and neither does the file system of") as why:
+                    asked.result(10)
+                assert why.value.code is ErrorCode.OPERATION_TIMEOUT
+            finally:
+                os.kill(server.process.pid, signal.SIGCONT)
+            assert driver.domain_get_block_info(machine.ref, "vda").capacity == MIB
+        driver.domain_destroy(machine.ref)
 
 
 def test_a_save_by_a_qemu_that_hangs_is_given_up_when_its_machine_is_destroyed(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -34,6 +36,8 @@ _COUNTERS: Final = {
 }  # fmt: skip
 LIMITS: Final = tuple(field.name for field in IoTune.FIELDS)
 _NUMBERS: Final = tuple(name for name in LIMITS if name != "group_name")
+_LOOK_SECONDS: Final = 5.0  # that an image may take where QEMU does not answer
+_LOOKS: Final = threading.BoundedSemaphore(8)  # that go on at once; one at a server that is gone may never end
 _MOST: Final = 10**15  # QEMU's own bound for a limit
 
 
@@ -81,9 +85,8 @@ class SizeCalls(Calls):
                 return self._stored_info(domain, disk)
             top = next(images(_disk(known.domain, disk)))
             if not (top.source.file or top.source.dev):
-                what = f"QEMU does not answer, and disk '{disk}' is no file or device of this host's"
-                raise fault(ErrorCode.OPERATION_TIMEOUT, what, ErrorDomain.QEMU)
-            return stored_info(top)
+                raise _unanswered(f"disk '{disk}' is no file or device of this host's")
+            return _soon(top)
 
         return self._look(domain, look, recorded)
 
@@ -203,6 +206,39 @@ def stored_info(image: Image) -> BlockInfo:
     if facts is None:
         raise failed(f"'{image.path}' is no file or device")
     return BlockInfo(facts.capacity if image.format != "raw" else facts.physical, facts.allocation, facts.physical)
+
+
+def _soon(image: Image) -> BlockInfo:
+    """What the file of an image says, where QEMU does not answer: it may wait for the same file system as we then.
+
+    Raises:
+        VirtError: as :func:`stored_info`; ``OPERATION_TIMEOUT``: it cannot be looked at now.
+    """
+    from concurrent.futures import Future
+
+    found: Future[BlockInfo] = Future()
+
+    def look() -> None:
+        try:
+            found.set_result(stored_info(image))
+        except Exception as error:
+            found.set_exception(error)
+        finally:
+            _LOOKS.release()
+
+    if _LOOKS.acquire(timeout=_LOOK_SECONDS):
+        try:
+            threading.Thread(target=look, name=f"look at {image.path}", daemon=True).start()
+        except RuntimeError:  # the host has no thread left for us
+            _LOOKS.release()
+            raise
+        with contextlib.suppress(TimeoutError):
+            return found.result(_LOOK_SECONDS)
+    raise _unanswered(f"neither does the file system of '{image.path}'")
+
+
+def _unanswered(what: str) -> VirtError:
+    return fault(ErrorCode.OPERATION_TIMEOUT, f"QEMU does not answer, and {what}", ErrorDomain.QEMU)
 
 
 def counters(machine: Running) -> dict[str, dict[str, int]]:
