@@ -60,7 +60,10 @@ def complete_document(domain: Domain, platform: Platform) -> Domain:
     Raises:
         ModelError: it does not go together.
     """
+    boot = list(domain.os.boot) if domain.os is not None else []
     forget_run(domain)
     give_addresses(domain, platform)
     complete(domain, platform, is_new=False)
+    if domain.os is not None and domain.bootloader is not None:
+        domain.os.boot = boot  # which no document says beside a bootloader, and configurations do
     return domain

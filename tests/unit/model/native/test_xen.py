@@ -183,6 +183,12 @@ def test_refusal_names_the_element(xml: str, path: str) -> None:
     assert refusal.value.path == path
 
 
+def test_guest_of_a_bootloader_has_the_devices_to_boot_from_that_its_document_says() -> None:
+    xml = xen("<bootloader>/b</bootloader>", "hvm").replace("</os>", "<boot dev='network'/></os>")
+    assert 'boot = "n"\n' in write_xl(xml)
+    assert 'boot = "c"\n' in write_xl(xml.replace("<boot dev='network'/>", ""))
+
+
 def test_no_text_of_a_document_becomes_an_entry_of_its_own() -> None:
     text = write_xl(xen("<description/>", "linux").replace("<name>m", "<name>m&quot;&#10;kernel = 'x"))
     assert read_xl(text).name == "m\"\nkernel = 'x"
