@@ -53,6 +53,11 @@ def test_what_another_clock_has_is_left_out(offset: str, kept: str) -> None:
     assert f"<clock offset='{offset}'{kept}/>" in defined(document(body=clock)).format()
 
 
+@pytest.mark.parametrize("name", ["utc", "localtime"])
+def test_an_adjustment_of_a_clock_that_is_empty_is_none(name: str) -> None:
+    assert f"<clock offset='{name}'/>" in defined(document(body=f"<clock offset='{name}' adjustment=''/>")).format()
+
+
 def test_a_kind_of_device_to_boot_from_that_has_an_order_is_kept_without_another() -> None:
     text = defined(document(os="<boot dev='network' order='1'/>")).format()
     assert text.count("<boot ") == 1 and "dev='network' order='1'" in text.replace('"', "'")

@@ -27,6 +27,7 @@ def complete_clock(clock: Clock) -> None:
     for name in ("adjustment", "basis", "timezone", "start"):
         if name not in _SAID[clock.offset]:
             setattr(clock, name, None)
+    clock.adjustment = clock.adjustment or None  # empty is as not written
     if clock.offset in ("utc", "localtime") and clock.adjustment not in (None, "reset"):
         try:
             read_integer(clock.adjustment or "")
