@@ -20,15 +20,7 @@ from hostel.codec.xml import (
     text,
     texts,
 )
-from hostel.errors import ErrorCode
 from hostel.model.domain.devices.source import FORMATS, DiskSource, SourceType
-
-_MENU_TIMEOUT = integer(
-    0,
-    65535,
-    code=ErrorCode.CONFIG_UNSUPPORTED,
-    words="invalid value for boot menu timeout, must be in range [0,65535]",
-)
 
 
 class BootDevice(enum.StrEnum):
@@ -106,7 +98,7 @@ class BootMenu(Element, tag="bootmenu"):
     """Whether firmware asks what to boot, and for how many milliseconds."""
 
     enable: bool = attr(YES_NO)
-    timeout: int | None = attr(_MENU_TIMEOUT, default=None)
+    timeout: int | None = attr(integer(), default=None)
 
 
 class Bios(Element, tag="bios", drop_empty=True):

@@ -171,8 +171,9 @@ REFUSED: dict[str, Refused] = {
         document(body="<idmap><uid start='0' target='1000' count='1'/></idmap>"), "/domain/idmap",
         "uid and gid should be mapped both",
     ),
-    "long menu": Refused(
-        document(os="<bootmenu enable='yes' timeout='65536'/>"), "/domain/os/bootmenu/@timeout", "The most is 65535",
+    "menu of no time": Refused(
+        document(os="<bootmenu enable='yes' timeout='x'/>"), "/domain/os/bootmenu/@timeout",
+        "Invalid value for attribute 'timeout' in element 'bootmenu': 'x'. Expected non-negative integer value", XML,
     ),
     "module without room": Refused(
         document(dimm("<node>0</node>"), body=CELL), "/domain/devices/memory[1]",

@@ -37,7 +37,13 @@ def has_uefi(os: Os | None) -> bool:
 
 
 # virDomainDefOSValidate; what is found by itself cannot be named, and what is named is not found by itself.
+_LONGEST_MENU: Final = 65535  # ms
 OS_RULES: Final[tuple[Rule[Os], ...]] = (
+    Rule(
+        lambda os: os.bootmenu is not None and (os.bootmenu.timeout or 0) > _LONGEST_MENU,
+        lambda _: f"invalid value for boot menu timeout, must be in range [0,{_LONGEST_MENU}]",
+        below="/bootmenu/@timeout",
+    ),
     *(
         Rule(
             lambda os, name=name: os.firmware is not None and getattr(_loader(os), name) is not None,  # type: ignore[misc]
