@@ -22,7 +22,7 @@ from hostel.drivers.base.block import (
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.snapshot import SnapshotCreateFlag
 from hostel.drivers.qemu import process
-from hostel.drivers.qemu.block import copy
+from hostel.drivers.qemu.block import copy, jobs
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.store import Directories
@@ -165,8 +165,9 @@ def test_machine_that_ends_before_its_definition_has_followed_a_pivot_starts_fro
 
 @pytest.mark.parametrize("kind", ["copy", "active commit"])
 def test_machine_that_ends_before_anybody_has_seen_its_pivot_does_not_start_from_what_it_may_have_left(
-    tmp_path: Path, driver: QemuDriver, kind: str
+    tmp_path: Path, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
+    monkeypatch.setattr(jobs, "wait", lambda *_: None)
     chain, other = Chain(tmp_path, driver, boots=False), "copy.qcow2" if kind == "copy" else "base.qcow2"
     if kind == "copy":
         xml = f"<disk type='file'><driver type='qcow2'/><source file='{tmp_path}/{other}'/></disk>"

@@ -24,7 +24,7 @@ from hostel.drivers.base.domain import Affect
 from hostel.drivers.base.dumping import DumpFlag, DumpFormat
 from hostel.drivers.events import BlockJobStatus, Lifecycle
 from hostel.drivers.qemu import calls, dumping, launch, monitor, process, running
-from hostel.drivers.qemu.block import sizes
+from hostel.drivers.qemu.block import jobs, sizes
 from hostel.drivers.qemu.destroying import HELD_SECONDS
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.qemu.machines import GLANCE
@@ -71,7 +71,9 @@ class Machine(NamedTuple):
 
     def pivot(self) -> None:
         """Have QEMU go over to the copy, which nobody has written down then."""
-        self.driver.domain_block_job_abort(self.ref, "vda", BlockJobAbortFlag.PIVOT | BlockJobAbortFlag.ASYNC)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(jobs, "wait", lambda *_: None)
+            self.driver.domain_block_job_abort(self.ref, "vda", BlockJobAbortFlag.PIVOT | BlockJobAbortFlag.ASYNC)
         with connect(Path(self.status.run) / "monitor") as qmp:
             await_pivot(qmp)
 
@@ -247,6 +249,17 @@ def test_a_machine_of_which_nobody_knows_what_it_has_gone_over_to_is_not_started
         driver.domain_create(ref)
     note.unlink()
     driver.domain_create(ref)
+
+
+def test_what_a_machine_has_gone_over_to_is_written_down_though_nobody_waits_for_it(machine: Machine) -> None:
+    machine.copy()
+    wait_for_job(machine.driver, machine.ref, ready=True)
+    status = machine.status
+    machine.driver.domain_block_job_abort(machine.ref, "vda", BlockJobAbortFlag.PIVOT | BlockJobAbortFlag.ASYNC)
+    os.kill(status.pid, signal.SIGKILL)
+    assert process.ended(status.pid, status.started, 20)
+    machine.driver.domain_create(machine.ref)
+    assert f"{machine.home}/copy.img" in machine.driver.domain_get_xml_desc(machine.ref)
 
 
 def test_a_machine_that_is_destroyed_while_it_goes_over_to_another_disk_starts_from_the_old_one(

@@ -17,7 +17,7 @@ from hostel.drivers.qemu.block.naming import backing_name
 from hostel.drivers.qemu.blockjob import TYPES, job_of, start, target_of, wait
 from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.command.disk import format_node, top_node
-from hostel.drivers.qemu.machines import failed, invalid
+from hostel.drivers.qemu.machines import GLANCE, failed, invalid
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.status import BlockJob
 from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
@@ -312,6 +312,8 @@ def end(machine: Running, job: BlockJob, *, pivot: bool, wait_for_it: bool = Tru
         machine.save()
         raise
     if not wait_for_it:
+        if pivot:  # perhaps nobody looks any more while the machine runs
+            wait(machine, job.name, GLANCE)
         return
     last = wait(machine, job.name, _END_SECONDS)
     if last is None:
