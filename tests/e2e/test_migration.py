@@ -26,7 +26,7 @@ from hostel.drivers.secret.driver import VaultSecretDriver
 from hostel.drivers.secret.vault import DiskVault
 from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
-from support import image
+from support import image, machines
 from support.machines import machine
 from support.moving import MIB, Two, eventually, state_of, two
 from support.pki import Authority, lock
@@ -99,6 +99,8 @@ def test_overlay_moves_without_what_it_stands_on_and_a_raw_disk_whole(both: Two)
 @pytest.mark.parametrize("name", ["pc", "q35 with bridges"])
 def test_machine_with_nearly_every_device_moves_and_has_its_own_sockets_there(both: Two, name: str) -> None:
     xml = machine(name, both.home).replace("<sound model='usb'/>", "")  # which QEMU cannot
+    # QEMU 7.2 reads from nowhere, and dies, where the firmware was reading from a USB disk when the guest came.
+    xml = xml.replace(machines.disk(both.home / "d.img", "sdb", "usb"), "")
     ref = both.one.domain_create(both.one.domain_define_xml(xml))
     flags = LIVE | MigrateFlag.PERSIST_DEST
     (before,) = SOCKET.findall(both.one.domain_get_xml_desc(ref))
