@@ -423,8 +423,7 @@ def test_a_filter_is_shown_under_the_name_that_it_was_given(tmp_path: Path, driv
         (name, {**arguments, "filter-node-name": "flt", "speed": 1}),
         ("query-named-block-nodes", {"flat": True}),
         ("job-cancel", {"id": "j"}),
-        "JOB_STATUS_CHANGE",
-        0.3,
+        "BLOCK_JOB_CANCELLED",  # told when the job has left the graph
         ("query-named-block-nodes", {"flat": True}),
     ]
     found = []
