@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support import key_timing
 from support.scene import compare, run
 from support.twins import Twins
 
@@ -97,7 +98,7 @@ def test_a_key_of_the_kernel_opens_an_image(tmp_path: Path, text: bytes, format:
     given = f"secret_keyring,id=k,serial={serial},format={format}"
     create = ["create", "-q", "-f", "luks", "--object", "secret,id=k,data=secret"]
     options = ["-o", "key-secret=k,iter-time=10", "disk", "1M"]
-    subprocess.run(["qemu-img", *create, *options], cwd=tmp_path, check=True, timeout=120)
+    key_timing.run(["qemu-img", *create, *options], cwd=tmp_path, timeout=120).check_returncode()
     image = "driver=luks,key-secret=k,file.filename=disk"
     for tool in (["qemu-io"], [sys.executable, "-m", "hostel", "qemu-io"]):
         command = [*tool, "--object", given, "--image-opts", "-c", "read 0 64k", image]
