@@ -40,6 +40,17 @@ DRIVER = Path(__file__).parents[2] / "src/hostel/drivers/qemu"
 STEPS = (DRIVER / "blockjob.py", *(DRIVER / "block").glob("*.py"), DRIVER / "plug/graph.py", DRIVER / "recovery.py")
 
 
+def make_ready_to_pivot(chain: Chain, kind: str) -> str:
+    """Begin a copy, or an active commit to the base, and wait until it is ready; the file that a pivot takes it to."""
+    if kind == "copy":
+        xml = f"<disk type='file'><driver type='qcow2'/><source file='{chain.home}/copy.qcow2'/></disk>"
+        chain.driver.domain_block_copy(chain.ref, "vda", xml, flags=BlockCopyFlag.TRANSIENT_JOB)
+    else:
+        chain.driver.domain_block_commit(chain.ref, "vda", flags=BlockCommitFlag.ACTIVE)
+    chain.wait(ready=True)
+    return "copy.qcow2" if kind == "copy" else "base.qcow2"
+
+
 def test_pull_makes_the_top_stand_alone(tmp_path: Path, driver: QemuDriver) -> None:
     chain = Chain(tmp_path, driver)
     assert chain.chain() == ["over2.qcow2", "over1.qcow2", "base.qcow2"]
@@ -142,12 +153,7 @@ def test_machine_that_ends_before_its_definition_has_followed_a_pivot_starts_fro
     tmp_path: Path, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     chain = Chain(tmp_path, driver)
-    if kind == "copy":
-        xml = f"<disk type='file'><driver type='qcow2'/><source file='{tmp_path}/copy.qcow2'/></disk>"
-        driver.domain_block_copy(chain.ref, "vda", xml, flags=BlockCopyFlag.TRANSIENT_JOB)
-    else:
-        driver.domain_block_commit(chain.ref, "vda", flags=BlockCommitFlag.ACTIVE)
-    chain.wait(ready=True)
+    other = make_ready_to_pivot(chain, kind)
     with monkeypatch.context() as patched:
 
         def refuse(*_: object) -> None:
@@ -160,7 +166,7 @@ def test_machine_that_ends_before_its_definition_has_followed_a_pivot_starts_fro
         os.kill(machine.status.pid, signal.SIGKILL)
         assert process.ended(machine.status.pid, machine.status.started, 20)
     assert driver.domain_get_state(chain.ref).state is DomainState.SHUTOFF
-    assert chain.defined() == ("copy.qcow2" if kind == "copy" else "base.qcow2")
+    assert chain.defined() == other
 
 
 @pytest.mark.parametrize("kind", ["copy", "active commit"])
@@ -168,13 +174,8 @@ def test_machine_that_ends_before_anybody_has_seen_its_pivot_does_not_start_from
     tmp_path: Path, driver: QemuDriver, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(jobs, "wait", lambda *_: None)
-    chain, other = Chain(tmp_path, driver, boots=False), "copy.qcow2" if kind == "copy" else "base.qcow2"
-    if kind == "copy":
-        xml = f"<disk type='file'><driver type='qcow2'/><source file='{tmp_path}/{other}'/></disk>"
-        driver.domain_block_copy(chain.ref, "vda", xml, flags=BlockCopyFlag.TRANSIENT_JOB)
-    else:
-        driver.domain_block_commit(chain.ref, "vda", flags=BlockCommitFlag.ACTIVE)
-    chain.wait(ready=True)
+    chain = Chain(tmp_path, driver, boots=False)
+    other = make_ready_to_pivot(chain, kind)
     driver.domain_block_job_abort(chain.ref, "vda", BlockJobAbortFlag.PIVOT | BlockJobAbortFlag.ASYNC)
     with held(tmp_path) as machine:
         deadline = time.monotonic() + 20
@@ -304,12 +305,7 @@ def run_job(chain: Chain, job: str) -> None:
         driver.domain_block_commit(chain.ref, "vda", top=str(home / "over1.qcow2"))
         chain.wait()
     else:
-        if job == "copy":
-            xml = f"<disk type='file'><driver type='qcow2'/><source file='{home}/copy.qcow2'/></disk>"
-            driver.domain_block_copy(chain.ref, "vda", xml, flags=BlockCopyFlag.TRANSIENT_JOB)
-        else:
-            driver.domain_block_commit(chain.ref, "vda", flags=BlockCommitFlag.ACTIVE)
-        chain.wait(ready=True)
+        make_ready_to_pivot(chain, job)
         driver.domain_block_job_abort(chain.ref, "vda", BlockJobAbortFlag.PIVOT)
 
 
