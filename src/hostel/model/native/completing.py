@@ -60,10 +60,19 @@ def complete_document(domain: Domain, platform: Platform) -> Domain:
     Raises:
         ModelError: it does not go together.
     """
-    boot = list(domain.os.boot) if domain.os is not None else []
     forget_run(domain)
     give_addresses(domain, platform)
+    complete_written(domain, platform)
+    return domain
+
+
+def complete_written(domain: Domain, platform: Platform) -> None:
+    """Complete what is to be written as a configuration, which says the order of booting beside a bootloader too.
+
+    Raises:
+        ModelError: it does not go together.
+    """
+    boot = list(domain.os.boot) if domain.os is not None else []
     complete(domain, platform, is_new=False)
     if domain.os is not None and domain.bootloader is not None:
-        domain.os.boot = boot  # which no document says beside a bootloader, and configurations do
-    return domain
+        domain.os.boot = boot

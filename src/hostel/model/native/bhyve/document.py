@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from hostel.errors import ErrorCode, ModelError
-from hostel.model.domain.defaults import complete
 from hostel.model.domain.devices.address import DriveAddress, PciAddress
 from hostel.model.domain.devices.character import CharacterSource, CharacterType, Console, Serial
 from hostel.model.domain.devices.controller import Controller, ControllerType
@@ -15,6 +14,7 @@ from hostel.model.domain.devices.disk import DiskBus
 from hostel.model.domain.domain import Domain, DomainType
 from hostel.model.domain.inactive import forget_run
 from hostel.model.domain.platform import Platform
+from hostel.model.native.completing import complete_written
 
 PLATFORM: Final = Platform(arch="x86_64")
 FIRMWARE: Final = "/usr/local/share/uefi-firmware/BHYVE_UEFI.fd"
@@ -58,10 +58,7 @@ def parse_document(xml: str, platform: Platform = PLATFORM, *, ports: int = PORT
         if end.type == CharacterType.NMDM and (end.source is None or end.source.master is None):
             name = f"/dev/nmdm{domain.uuid}"
             end.sources = [CharacterSource(master=f"{name}A", slave=f"{name}B")]
-    given = list(domain.os.boot) if domain.os is not None else []
-    complete(domain, platform, is_new=False)
-    if domain.os is not None and domain.bootloader is not None:
-        domain.os.boot = given  # the loader decides
+    complete_written(domain, platform)
     for video in devices.videos:
         if video.model is not None and video.model.type == "default":
             video.model.type = "gop"
