@@ -35,7 +35,7 @@ from hostel.drivers.test.host import TestPool, TestVolume
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.devices.source import Host
 from hostel.model.pool_sources import PoolSources
-from hostel.model.storage import PoolDevice, PoolSource, Volume
+from hostel.model.storage import Adapter, PoolDevice, PoolSource, Volume
 
 if TYPE_CHECKING:
     from hostel.drivers.test.nodedev import TestNodeDeviceDriver
@@ -138,7 +138,7 @@ class TestStorageDriver:
         with self._host.lock:
             found = self._active(pool.name)
             found.active = False
-            if _is_on_virtual_port(found.definition):
+            if _virtual_port(found.definition) is not None:
                 _devices(self._host).remove_adapter()
             found.definition = found.next or found.definition
             found.next = None
@@ -364,15 +364,16 @@ class TestStorageDriver:
         return None
 
 
-def _is_on_virtual_port(definition: PoolDefinition) -> bool:
+def _virtual_port(definition: PoolDefinition) -> Adapter | None:
+    """The virtual Fibre Channel adapter that a pool is on, where it is on one."""
     adapter = definition.source.adapter
-    return adapter is not None and adapter.type == "fc_host"
+    return adapter if adapter is not None and adapter.type == "fc_host" else None
 
 
 def _add_adapter(host: TestHost, definition: PoolDefinition) -> None:
     """Invent the virtual Fibre Channel adapter that a pool is on (``testCreateVport``)."""
-    adapter = definition.source.adapter
-    if adapter is not None and _is_on_virtual_port(definition):
+    adapter = _virtual_port(definition)
+    if adapter is not None:
         from hostel.drivers.nodedev.vport import WorldWideNames
 
         _devices(host).add_adapter(WorldWideNames(adapter.wwnn or "", adapter.wwpn or ""))

@@ -12,8 +12,9 @@ from hostel.model.domain.devices.controller import MODELS, Controller
 from hostel.model.domain.devices.disk import Disk, DiskBus
 from hostel.model.domain.devices.graphics import Graphics, GraphicsType
 from hostel.model.domain.devices.input import Input
-from hostel.model.domain.devices.interface import Interface, InterfaceSource, InterfaceType
+from hostel.model.domain.devices.interface import Interface, InterfaceType
 from hostel.model.domain.devices.redirection import Smartcard
+from hostel.model.domain.rules.interface import source_of
 from hostel.model.domain.rules.memory import check_pins
 from hostel.model.domain.rules.rule import Machine, MachineRule, Rule, check, check_on
 
@@ -31,13 +32,13 @@ _NEEDED: Final = {
 
 def _lacking(interface: Interface) -> str | None:
     """What the source must say and does not."""
-    source = interface.source or InterfaceSource()
-    return next((name for name in _NEEDED.get(interface.type, ()) if getattr(source, name) is None), None)
+    source, needed = source_of(interface), _NEEDED.get(interface.type, ())
+    return next((name for name in needed if getattr(source, name) is None), None)
 
 
 def _lacking_here(interface: Interface) -> str | None:
     """What the near end of a UDP tunnel must say and does not."""
-    local = interface.source.local if interface.source is not None else None
+    local = source_of(interface).local
     if interface.type != InterfaceType.UDP or local is None:
         return None
     return next((name for name in ("address", "port") if getattr(local, name) is None), None)
@@ -51,7 +52,7 @@ _INTERFACE_RULES: Final[tuple[Rule[Interface], ...]] = (
         "/source",
     ),
     Rule(
-        lambda item: item.type == InterfaceType.UDP and (item.source is None or item.source.local is None),
+        lambda item: item.type == InterfaceType.UDP and source_of(item).local is None,
         lambda _: "'<local>' element missing for 'udp' socket interface",
         _XML,
         "/source/local",

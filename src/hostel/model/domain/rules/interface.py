@@ -24,7 +24,8 @@ _NEEDED: Final = {
 _IFNAME: Final = re.compile(r"[^/:\s]{1,15}")
 
 
-def _source(interface: Interface) -> InterfaceSource:
+def source_of(interface: Interface) -> InterfaceSource:
+    """Where an interface's other end is; nothing is said of it where the document does not."""
     return interface.source or InterfaceSource()
 
 
@@ -38,7 +39,7 @@ def _is_virtio(interface: Interface) -> bool:
 
 def _is_pci_host(interface: Interface) -> bool:
     """Whether it is a PCI function of the host, as all are that are not said to be USB devices."""
-    address = _source(interface).host_address
+    address = source_of(interface).host_address
     return interface.type == InterfaceType.HOSTDEV and (address is None or address.type != "usb")
 
 
@@ -48,11 +49,11 @@ def _named(interface: Interface) -> str:
 
 def _lacks_source(interface: Interface) -> bool:
     needed = _NEEDED.get(interface.type)
-    return needed is not None and getattr(_source(interface), needed) is None
+    return needed is not None and getattr(source_of(interface), needed) is None
 
 
 def _bridge(interface: Interface) -> str | None:
-    return _source(interface).bridge if interface.type == InterfaceType.BRIDGE else None
+    return source_of(interface).bridge if interface.type == InterfaceType.BRIDGE else None
 
 
 _VIRTIO_CARDS: Final = ("virtio", "virtio-transitional", "virtio-non-transitional")
@@ -174,7 +175,7 @@ def check_shared_parts(interface: Interface, path: str) -> None:
 def _can_have_vlans(interface: Interface) -> bool:
     """Whether a card of the host or a switch separates VLANs for the guest; a bridge of Linux's does not here."""
     switched = interface.virtualport is not None and interface.virtualport.type == "openvswitch"
-    direct = interface.type == InterfaceType.DIRECT and _source(interface).mode == "passthrough"
+    direct = interface.type == InterfaceType.DIRECT and source_of(interface).mode == "passthrough"
     return interface.type == InterfaceType.HOSTDEV or direct or (interface.type == InterfaceType.BRIDGE and switched)
 
 

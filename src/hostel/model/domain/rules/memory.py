@@ -368,10 +368,8 @@ def check_pins(domain: Domain) -> None:
     """
     tune = domain.cputune or Cputune()
     count = domain.vcpu.value if domain.vcpu is not None else 1
-    vcpus, threads = (
-        [pin.vcpu for pin in tune.vcpupins if pin.vcpu < count],
-        [pin.iothread for pin in tune.iothreadpins],
-    )
+    vcpus = [pin.vcpu for pin in tune.vcpupins if pin.vcpu < count]
+    threads = [pin.iothread for pin in tune.iothreadpins]
     for thread in threads:
         _check_thread(domain, str(thread), "iothreadpin/@iothread")
     for name, numbers, words in (("vcpupin", vcpus, "vcpu"), ("iothreadpin", threads, "same iothread")):
