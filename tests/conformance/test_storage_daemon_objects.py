@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hostel.cli.storage_daemon.monitor.object_types import TYPES
+from hostel.cli.qemu.object_types import TYPES
 from support.daemon import OURS, THEIRS, daemon
 from support.scene import Command, compare, run
 

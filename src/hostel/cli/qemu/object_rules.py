@@ -1,4 +1,4 @@
-"""What objects are told that no image here needs, read as QEMU reads it: what is wrong for QEMU is wrong here too."""
+"""What objects are told, read as QEMU reads it: what is wrong for QEMU is wrong here, even where no image needs it."""
 
 from __future__ import annotations
 
@@ -9,61 +9,68 @@ import socket
 from collections.abc import Mapping
 from typing import Any, Final
 
-from hostel.block.options import SWITCH
+from hostel.block.options import SWITCH as SWITCHES
 from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.object_types import INT, SWITCH, TEXT, WORDS, Property, properties
 from hostel.codec.xmlvalue import read_integer
 from hostel.units import INT64_MAX
 
-_INT: Final = "integer"
-_SWITCH: Final = "boolean"
-_TEXT: Final = "string"
 _INT32_MAX: Final = 2**31 - 1
-_LOOP: Final = dict.fromkeys(("aio-max-batch", "thread-pool-min", "thread-pool-max"), _INT)
-# The properties of types by QEMU's schema, in its order; those that must be there.
-FIELDS: Final[Mapping[str, Mapping[str, str]]] = {
-    "iothread": {**_LOOP, **dict.fromkeys(("poll-max-ns", "poll-grow", "poll-shrink"), _INT)},
-    "main-loop": _LOOP,
-    "pr-manager-helper": {"path": _TEXT},
-    "secret_keyring": {"loaded": _SWITCH, **dict.fromkeys(("format", "keyid", "iv"), _TEXT), "serial": _INT},
-    "tls-cipher-suites": {"verify-peer": _SWITCH, **dict.fromkeys(("dir", "endpoint", "priority"), _TEXT)},
-}
-_REQUIRED: Final = ("path", "serial")
-_CHOICES: Final = {"format": ("raw", "base64"), "endpoint": ("client", "server")}
+_INTEGERS: Final = (INT, "int32_t")
+_JSON: Final = {INT: "integer", "int32_t": "integer", SWITCH: "boolean"}
 _CONNECT_SECONDS: Final = 5.0
 _KEYCTL: Final = {"x86_64": 250, "aarch64": 219}  # the number of keyctl(2)
 _KEYCTL_READ: Final = 11
 _MAX_KEY: Final = 1 << 20  # bytes; the kernel's keys are smaller
 
 
-def read_fields(kind: str, given: dict[str, Any], *, text: bool) -> None:
-    """Turn a type's properties into values of their own types; those of a command line are ``text``.
+def read_properties(kind: str, given: dict[str, Any], *, text: bool) -> None:
+    """Turn an object's properties into values of their own types; those of a command line are ``text``.
+
+    Properties that have a form of their own are left to whoever makes the object.
 
     Raises:
         Failure: one is missing, or of another type; the text is QEMU's.
     """
-    for name, expected in FIELDS.get(kind, {}).items():
+    for name, declared in properties(kind).items():
+        if declared.told:
+            continue
         if name in given:
-            given[name] = _read(name, expected, given[name], text=text)
-        elif name in _REQUIRED:
+            given[name] = _read(declared, given[name], text=text)
+        elif declared.needed:
             raise Failure(f"Parameter '{name}' is missing")
 
 
-def _read(name: str, expected: str, value: Any, *, text: bool) -> Any:
-    if text and expected == _SWITCH:
-        if value not in SWITCH:
+def _read(declared: Property, value: Any, *, text: bool) -> Any:
+    name, type = declared.name, declared.type
+    if declared.many:
+        if not isinstance(value, list):
+            raise Failure(f"Invalid parameter type for '{name}', expected: array")
+        return value
+    if type not in (TEXT, *_JSON, *WORDS):
+        return value
+    if text and type == SWITCH:
+        if value not in SWITCHES:
             raise Failure(f"Parameter '{name}' expects 'on' or 'off'")
-        return SWITCH[value]
-    if text and expected == _INT:
+        return SWITCHES[value]
+    if text and type in _INTEGERS:
         with contextlib.suppress(ValueError):
             if _is_int64(number := read_integer(value, 0)):
                 return number
         raise Failure(f"Parameter '{name}' expects integer")
-    wanted = {_INT: int, _SWITCH: bool, _TEXT: str}[expected]
-    if type(value) is not wanted or (isinstance(value, int) and not _is_int64(value)):
+    expected = _JSON.get(type, "string")
+    if not _is_json(value, expected):
         raise Failure(f"Invalid parameter type for '{name}', expected: {expected}")
-    if name in _CHOICES and value not in _CHOICES[name]:
+    if type in WORDS and value not in WORDS[type]:
         raise Failure(f"Parameter '{name}' does not accept value '{value}'")
     return value
+
+
+def _is_json(value: Any, expected: str) -> bool:
+    """Whether JSON's value is of this type; a number is one of 64 bits."""
+    if expected == "integer":
+        return type(value) is int and _is_int64(value)
+    return isinstance(value, bool if expected == "boolean" else str)
 
 
 def _is_int64(number: int) -> bool:
@@ -76,7 +83,7 @@ def check_loop(given: Mapping[str, Any]) -> None:
     Raises:
         Failure: with QEMU's text.
     """
-    for name in FIELDS["iothread"]:
+    for name in properties("iothread").keys() - {"type"}:
         if not 0 <= int(given.get(name, 0)) <= INT64_MAX:
             raise Failure(f"{name} value must be in range [0, {INT64_MAX}]")
     low, high = int(given.get("thread-pool-min", 0)), int(given.get("thread-pool-max", 64))

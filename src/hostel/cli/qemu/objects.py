@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from hostel.block import objects
-from hostel.block.options import SWITCH, split_commas
+from hostel.block.options import split_commas
 from hostel.cli.qemu.failure import Failure
 from hostel.cli.qemu.keyval import parse
-from hostel.cli.qemu.object_rules import FIELDS, check_helper, check_loop, check_suites, read_fields, read_key
+from hostel.cli.qemu.object_rules import check_helper, check_loop, check_suites, read_key, read_properties
+from hostel.cli.qemu.object_types import OF_DAEMONS, OF_MACHINES, OF_TOOLS, properties
 from hostel.codec.qobject import parse_json
 from hostel.errors import BlockError, NetworkError
 
@@ -19,49 +20,15 @@ if TYPE_CHECKING:
     from hostel.net.authorization import ListAuthorization
 
 Maker = Callable[[Mapping[str, Any]], object]
-_SECRET: Final = ("data", "file", "format", "iv", "keyid", "loaded")
-_LIMITS: Final = tuple(f"{unit}-{direction}" for unit in ("bps", "iops") for direction in ("total", "read", "write"))
-_THROTTLE: Final = (
-    *(f"x-{name}{suffix}" for name in _LIMITS for suffix in ("", "-max", "-max-length")),
-    "x-iops-size",
-)
-_TLS: Final = ("dir", "endpoint", "verify-peer", "priority", "passwordid", "sanity-check", "loaded")
-# The types that QEMU's tools can create, and their properties; some are accepted for scripts that name them and do not
-# need them.
-_OF_DAEMONS: Final = ("iothread",)
-# Types of the machine emulator: known by name, and made by no tool.
-_OF_MACHINES: Final = (
-    "authz-pam", "can-bus", "can-host-socketcan", "colo-compare", "cryptodev-backend", "cryptodev-backend-builtin",
-    "cryptodev-backend-lkcf", "cryptodev-vhost-user", "dbus-vmstate", "filter-buffer", "filter-dump", "filter-mirror",
-    "filter-redirector", "filter-replay", "filter-rewriter", "input-barrier", "input-linux", "iothread",
-    "memory-backend-epc", "memory-backend-file", "memory-backend-memfd", "memory-backend-ram", "pef-guest", "qtest",
-    "rng-builtin", "rng-egd", "rng-random", "s390-pv-guest", "sev-guest", "x-remote-object", "x-vfio-user-server",
-)  # fmt: skip
 _IDENTIFIERS: Final = "Identifiers consist of letters, digits, '-', '.', '_', starting with a letter."
-TYPES: Final[Mapping[str, tuple[str, ...]]] = {
-    "authz-list": ("policy", "rules"),
-    "authz-listfile": ("filename", "refresh"),
-    "authz-simple": ("identity",),
-    "iothread": tuple(FIELDS["iothread"]),
-    "main-loop": tuple(FIELDS["main-loop"]),
-    "pr-manager-helper": tuple(FIELDS["pr-manager-helper"]),
-    "secret": _SECRET,
-    "secret_keyring": tuple(FIELDS["secret_keyring"]),
-    "thread-context": ("cpu-affinity", "node-affinity"),
-    "throttle-group": ("limits", *_THROTTLE),
-    "tls-cipher-suites": tuple(FIELDS["tls-cipher-suites"]),
-    "tls-creds-anon": _TLS[:4],
-    "tls-creds-psk": (*_TLS[:4], "username"),
-    "tls-creds-x509": _TLS,
-}
 # What GnuTLS is told where nothing special is wanted.
 _PRIORITIES: Final = ("NORMAL", "SYSTEM", "@SYSTEM")
 _BASE64: Final = re.compile(rb"[A-Za-z0-9+/=\n]*")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*", re.ASCII)
 
 
-def create_object(text: str, also: Sequence[str] = ()) -> str | None:
-    """Make what a definition says; ``also`` are types beside those of all tools.
+def create_object(text: str, types: Sequence[str] = OF_TOOLS) -> str | None:
+    """Make what a definition says, an object of one of ``types``.
 
     Returns:
         What it asks for, by ``help``: nothing is made then.
@@ -73,26 +40,25 @@ def create_object(text: str, also: Sequence[str] = ()) -> str | None:
         from hostel.cli.qemu.object_help import object_help
 
         first = split_commas(text)[0]
-        types = [name for name in TYPES if name not in _OF_DAEMONS or name in also]
         return object_help(first.removeprefix("qom-type="), types)
     tree, is_text = parse(text, "qom-type")
-    make_object(tree, also, text=is_text)
+    make_object(tree, types, text=is_text)
     return None
 
 
-def make_object(tree: Mapping[str, Any], also: Sequence[str] = (), *, text: bool = False) -> None:
+def make_object(tree: Mapping[str, Any], types: Sequence[str] = OF_TOOLS, *, text: bool = False) -> None:
     """Make one object for :mod:`hostel.block.objects`.
 
     Args:
         tree: its properties, ``qom-type`` and ``id`` among them.
-        also: types beside those of all tools; an object of theirs is its type's name.
+        types: of which one is made.
         text: the properties are text, as on a command line, of whatever type they are.
 
     Raises:
         Failure: a property is wrong; the text is QEMU's.
     """
     given = dict(tree)
-    kind = _check(given, also, text=text)
+    kind = _check(given, types, text=text)
     made = _MAKERS[kind](given)
     try:
         objects.add(str(given.pop("id")), made, objects.Made(kind, given))
@@ -100,38 +66,38 @@ def make_object(tree: Mapping[str, Any], also: Sequence[str] = (), *, text: bool
         raise Failure(error.message) from None
 
 
-def _check(given: dict[str, Any], also: Sequence[str], *, text: bool) -> str:
+def _check(given: dict[str, Any], types: Sequence[str], *, text: bool) -> str:
     kind = str(given.pop("qom-type", ""))
     if not kind:
         raise Failure("Parameter 'qom-type' is missing")
-    if kind not in TYPES and kind not in _OF_MACHINES:
+    if kind not in OF_DAEMONS and kind not in OF_MACHINES:
         raise Failure(f"Parameter 'qom-type' does not accept value '{kind}'")
     if "id" not in given:
         raise Failure("Parameter 'id' is missing")
-    read_fields(kind, given, text=text)
-    for name in given if kind in TYPES else ():
-        if name != "id" and name.partition(".")[0] not in TYPES[kind]:
-            raise Failure(f"Parameter '{name}' is unexpected")
-    if kind not in TYPES or (kind in _OF_DAEMONS and kind not in also):
+    if not isinstance(given["id"], str):
+        raise Failure("Invalid parameter type for 'id', expected: string")
+    if kind in OF_DAEMONS:
+        _check_properties(kind, given, text=text)
+    if kind not in types:
         raise Failure(f"invalid object type: {kind}")
-    _check_text(kind, given)
-    if not _IDENTIFIER.fullmatch(str(given["id"])):
+    if not _IDENTIFIER.fullmatch(given["id"]):
         raise Failure("Parameter 'id' expects an identifier", hint=_IDENTIFIERS)
-    if "loaded" in given:
-        raise Failure(f"Property '{kind}.loaded' is not writable")
+    for name in given:
+        if name != "id" and properties(kind)[name.partition(".")[0]].fixed:
+            raise Failure(f"Property '{kind}.{name}' is not writable")
     return kind
 
 
-def _check_text(kind: str, given: Mapping[str, Any]) -> None:
-    """JSON gives values of other types, which a text is not made of."""
-    for name, value in given.items():
-        if not isinstance(value, str) and (name == "id" or (kind == "secret" and name != "loaded")):
-            raise Failure(f"Invalid parameter type for '{name}', expected: string")
+def _check_properties(kind: str, given: dict[str, Any], *, text: bool) -> None:
+    read_properties(kind, given, text=text)
+    known = {name for name, declared in properties(kind).items() if not declared.told}
+    for name in given:
+        if name != "id" and name.partition(".")[0] not in known:
+            raise Failure(f"Parameter '{name}' is unexpected")
 
 
 def _secret(given: Mapping[str, Any]) -> objects.Secret:
     data, file = given.get("data"), given.get("file")
-    format = _choice(given, "format", ("raw", "base64"))
     if data is not None and file is not None:
         raise Failure("'file' and 'data' are mutually exclusive")
     if data is None and file is None:
@@ -144,15 +110,15 @@ def _secret(given: Mapping[str, Any]) -> objects.Secret:
             raise Failure(f"Unable to read {file}: Failed to open file “{file}”: {error.strerror}") from None
     else:
         content = str(data).encode("utf-8", "surrogateescape")
-    return _secret_of(content, format, given)
+    return _secret_of(content, given)
 
 
 def _key(given: Mapping[str, Any]) -> objects.Secret:
-    return _secret_of(read_key(given), str(given.get("format", "raw")), given)
+    return _secret_of(read_key(given), given)
 
 
-def _secret_of(content: bytes, format: str, given: Mapping[str, Any]) -> objects.Secret:
-    if format == "base64":
+def _secret_of(content: bytes, given: Mapping[str, Any]) -> objects.Secret:
+    if given.get("format") == "base64":
         content = _from_base64(content)
     if "keyid" in given:
         content = _decrypted(content, str(given["keyid"]), given.get("iv"))
@@ -202,15 +168,15 @@ def _decrypted(content: bytes, key_name: str, vector: Any) -> bytes:
 def _tls_credentials(given: Mapping[str, Any]) -> object:
     from hostel.net.tls import TlsCredentials
 
-    endpoint = _choice(given, "endpoint", ("client", "server"))
-    verify_peer = _flag(given, "verify-peer", default=True)
-    _flag(given, "sanity-check", default=True)
     if "dir" not in given:
         raise Failure("Missing 'dir' property value")
     try:
         password = objects.secret(str(given["passwordid"])).data if "passwordid" in given else None
         made = TlsCredentials(
-            str(given["dir"]), server=endpoint == "server", verify_peer=verify_peer, password=password
+            given["dir"],
+            server=given.get("endpoint") == "server",
+            verify_peer=given.get("verify-peer", True),
+            password=password,
         )
     except (BlockError, NetworkError) as error:
         raise Failure(error.message) from None
@@ -223,9 +189,7 @@ def _tls_credentials(given: Mapping[str, Any]) -> object:
 def _authorize_one(given: Mapping[str, Any]) -> object:
     from hostel.net.authorization import SimpleAuthorization
 
-    if "identity" not in given:
-        raise Failure("Parameter 'identity' is missing")
-    return SimpleAuthorization(str(given["identity"]))
+    return SimpleAuthorization(given["identity"])
 
 
 def _authorize_list(given: Mapping[str, Any]) -> ListAuthorization:
@@ -254,10 +218,7 @@ def _authorize_file(given: Mapping[str, Any]) -> object:
     """Rules in a JSON file, which is read again for each client, whether it was to be watched or not."""
     from hostel.net.authorization import FileAuthorization
 
-    _flag(given, "refresh", default=True)
-    if "filename" not in given:
-        raise Failure("Parameter 'filename' is missing")
-    filename = str(given["filename"])
+    filename = given["filename"]
 
     def load() -> ListAuthorization:
         with open(filename, encoding="utf-8") as stream:
@@ -339,12 +300,3 @@ def _choice(given: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> st
     if value not in allowed:
         raise Failure(f"Parameter '{name}' does not accept value '{value}'")
     return value
-
-
-def _flag(given: Mapping[str, Any], name: str, *, default: bool) -> bool:
-    value = given.get(name, default)
-    if isinstance(value, bool):
-        return value
-    if value in SWITCH:
-        return SWITCH[value]
-    raise Failure(f"Parameter '{name}' expects 'on' or 'off'")

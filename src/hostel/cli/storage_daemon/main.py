@@ -179,10 +179,10 @@ def _nbd_server(daemon: Daemon, value: str, output: Output) -> None:
 
 
 def _object(daemon: Daemon, value: str, output: Output) -> None:
+    from hostel.cli.qemu.object_types import OF_DAEMONS
     from hostel.cli.qemu.objects import create_object
-    from hostel.cli.storage_daemon.monitor.object import OWN_TYPES
 
-    told = create_object(value, also=OWN_TYPES)
+    told = create_object(value, OF_DAEMONS)
     if told is not None:
         output.text(told)
         raise _Done

@@ -9,6 +9,7 @@ from hostel.block import objects
 from hostel.block.filters.throttle import ThrottleDriver
 from hostel.block.rewiring import unfiltered
 from hostel.cli.qemu.failure import Failure
+from hostel.cli.qemu.object_types import OF_DAEMONS
 from hostel.cli.qemu.objects import make_object
 from hostel.cli.storage_daemon.monitor.command import Command
 from hostel.cli.storage_daemon.monitor.parameter import generic, needed
@@ -17,12 +18,11 @@ if TYPE_CHECKING:
     from hostel.cli.storage_daemon.daemon import Daemon
 
 # The types that only a daemon has, beside those of the tools.
-OWN_TYPES: Final = ("iothread",)
 
 
 def _add(daemon: Daemon, given: Mapping[str, Any]) -> None:
     try:
-        make_object(given, also=OWN_TYPES)
+        make_object(given, OF_DAEMONS)
     except Failure as error:
         raise generic(error.message) from None
 

@@ -9,10 +9,10 @@ from hostel.block import objects
 from hostel.block.filters.throttle import PROPERTIES, ThrottleGroup
 from hostel.cli.qemu.failure import Failure
 from hostel.cli.qemu.object_rules import check_loop
+from hostel.cli.qemu.object_types import INT, SPELLED, TYPES, is_a, properties
 from hostel.cli.qemu.objects import make_again
 from hostel.cli.storage_daemon.chardev import CharacterDevice
 from hostel.cli.storage_daemon.monitor.command import Command
-from hostel.cli.storage_daemon.monitor.object_types import SPELLED, TYPES, is_a, properties
 from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
 from hostel.errors import QmpError
 
@@ -47,7 +47,6 @@ def _objects(daemon: Daemon) -> dict[str, _Found]:
     return {
         name: _Found(SPELLED.get(made.type, made.type), name, objects.find(name), made.given)
         for name, made in objects.known().items()
-        if SPELLED.get(made.type, made.type) in TYPES
     }
 
 
@@ -128,11 +127,7 @@ def _get(daemon: Daemon, given: Mapping[str, Any]) -> Any:
         return found.value.properties if name == "limits" else found.value.properties[name.removeprefix("x-")]
     if isinstance(found.value, CharacterDevice):
         return found.value.address if name == "addr" else found.value.connected
-    value = found.given.get(name, declared.default)
-    # What came from a command line is text.
-    if declared.type == "int":
-        return int(value)
-    return value in (True, "on", "yes", "true", "y") if declared.type == "bool" else value
+    return found.given.get(name, declared.default)
 
 
 def _set(daemon: Daemon, given: Mapping[str, Any]) -> None:
@@ -149,11 +144,11 @@ def _set(daemon: Daemon, given: Mapping[str, Any]) -> None:
     if not declared.settable:
         raise generic(f"Property '{found.type}.{name}' is not writable")
     made = objects.known()[found.name]
-    if declared.type == "int":
+    if declared.type == INT:
         value = check((Parameter(name, Kind.INT),), {name: value})[name]
     changed = {**made.given, name: value}
     try:
-        if declared.type == "int":
+        if declared.type == INT:
             check_loop(changed)
         if found.type in _REMADE:
             objects.replace(found.name, make_again(found.type, changed))

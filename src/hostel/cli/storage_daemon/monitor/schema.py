@@ -15,7 +15,7 @@ from hostel.block.driver import Supports
 from hostel.block.options import Kind as OptionKind
 from hostel.block.options import Options
 from hostel.block.schema import NEEDED
-from hostel.cli.qemu.objects import TYPES as OBJECT_TYPES
+from hostel.cli.qemu.object_types import INT, OF_DAEMONS, SWITCH, TEXT, WORDS, Property, properties
 from hostel.cli.storage_daemon import exports, place
 from hostel.cli.storage_daemon.monitor import creation, export
 from hostel.cli.storage_daemon.monitor.command import Command
@@ -77,6 +77,21 @@ _NODE: Final = (
     Parameter("force-share", Kind.BOOL),
     Parameter("detect-zeroes", values=("off", "on", "unmap")),
 )
+
+
+_OBJECT_KINDS: Final = {TEXT: Kind.STRING, SWITCH: Kind.BOOL, INT: Kind.INT, "int32_t": Kind.INT}
+
+
+def _of_object(kind: str) -> tuple[Parameter, ...]:
+    """What can be said of an object of a type."""
+    return tuple(_said(each) for each in properties(kind).values() if not each.told)
+
+
+def _said(declared: Property) -> Parameter:
+    kind = Kind.ARRAY if declared.many else _OBJECT_KINDS.get(declared.type, Kind.ANY)
+    if declared.type in WORDS:
+        kind = Kind.STRING
+    return Parameter(declared.name, kind, declared.needed, WORDS.get(declared.type, ()))
 
 
 class _Schema:
@@ -219,7 +234,7 @@ def _arguments(schema: _Schema, command: Command) -> str:
         tag = tag._replace(values=tuple(exports.KINDS))
         return schema.union(tag, common, {name: row.parameters for name, row in exports.KINDS.items()})
     if command.name == "object-add":
-        kinds = {name: tuple(map(Parameter, names or ())) for name, names in OBJECT_TYPES.items()}
+        kinds = {kind: _of_object(kind) for kind in OF_DAEMONS}
         return schema.union(needed("qom-type", values=tuple(kinds)), (needed("id"),), kinds)
     if command.name == "nbd-server-start":
         data = {kind: (needed("data", Kind.OBJECT)._replace(members=parts),) for kind, parts in place.PARTS.items()}
