@@ -247,6 +247,10 @@ def test_a_machine_of_which_nobody_knows_what_it_has_gone_over_to_is_not_started
     driver.domain_define_xml(definition)
     with pytest.raises(VirtError, match=re.escape(asked)):
         driver.domain_create(ref)
+    for damaged in ("[", "{}x", "[1]", '[["one"]]', "3"):
+        note.write_text(damaged)
+        with pytest.raises(VirtError, match=f"'{re.escape(str(note))}' .* is damaged: .*, and remove it"):
+            driver.domain_create(ref)
     note.unlink()
     driver.domain_create(ref)
 

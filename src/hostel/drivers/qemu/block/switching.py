@@ -76,9 +76,20 @@ def check(machines: Machines, domain: Domain) -> None:
     Raises:
         VirtError: ``OPERATION_INVALID``.
     """
-    for fields in json.loads(machines.switches.read(domain.name) or "[]"):
-        switch = Switch(*fields)
+    for switch in _kept(machines, domain.name):
         if switch.is_of(domain):
             note = machines.switches.path(domain.name)
             what = f"{switch}; look at both, and define the domain with '{switch.new}' or remove '{note}'"
             raise invalid(what)
+
+
+def _kept(machines: Machines, name: str) -> list[Switch]:
+    text = machines.switches.read(name)
+    try:
+        return [Switch(*fields) for fields in json.loads(text or "[]")]
+    except (ValueError, TypeError) as error:
+        note = machines.switches.path(name)
+        what = (
+            f"'{note}' says which disks of domain '{name}' may have gone over to another image, and is damaged: {error}"
+        )
+        raise invalid(f"{what}; see that the domain has the right images, and remove it") from None
