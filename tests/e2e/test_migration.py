@@ -31,6 +31,7 @@ from support.machines import machine
 from support.moving import MIB, Two, eventually, state_of, two
 from support.pki import Authority, lock
 from support.session import disk, domain_xml, held, reports, session, wait_for_report
+from support.small_disk import small_disk
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 LIVE = MigrateFlag.LIVE | MigrateFlag.UNSAFE
@@ -374,6 +375,36 @@ def test_what_ends_as_it_comes_is_taken_back_unless_it_may_have_run(both: Two, e
         with pytest.raises(VirtError, match="nobody knows whether the guest runs at the destination"):
             both.one.domain_migrate_confirm3_params(ref, params, b"", flags, True)
         assert both.one.domain_get_state(ref)[:2] == (DomainState.PAUSED, PausedReason.MIGRATION)
+
+
+def test_guest_that_an_error_stopped_at_its_destination_is_not_dropped_with_the_process_that_let_it_run(
+    tmp_path: Path, both: Two
+) -> None:
+    with small_disk(tmp_path / "small", 2 * MIB) as small:
+        path = tmp_path / "small" / "disk"
+        work = guest.Operation(guest.OperationCode.FILL, 1024, 8)
+        path.write_bytes(guest.image(label="moving", mode=guest.Mode.REBOOT, operations=[work], size=MIB))
+        ref = both.one.domain_create(both.one.domain_define_xml(domain_xml(both.home, disk(path, "raw"))))
+        wait_for_report(both.home, 1)
+        cookie, xml = both.one.domain_migrate_begin3_params(ref, {}, LIVE)
+        params = {"destination_xml": xml, "migrate_uri": f"unix://{both.home}/memory"}
+        cookie, _ = both.other.domain_migrate_prepare3_params(params, cookie, LIVE)
+        both.one.domain_migrate_perform3_params(ref, None, params, cookie, LIVE)
+        with small.full_at(path, work.lba * guest.SECTOR), held(both.home / "other") as coming:
+            mark = coming.status.migration
+            assert mark is not None
+            mark.phase = "finish"
+            coming.save(migration=mark)
+            assert eventually(lambda: coming.ask("query-migrate")["status"] == "completed")
+            coming.ask("cont")
+            assert eventually(lambda: coming.ask("query-status")["status"] == "io-error")
+        lease.let_go(both.other._machines.lease("guest"))  # as if its daemon was killed
+        both.one.domain_migrate_confirm3_params(ref, params, b"", LIVE, True)
+        there = both.other.domain_lookup_by_name("guest")
+        assert both.other.domain_get_state(there)[:2] == (DomainState.PAUSED, PausedReason.IOERROR)
+        assert state_of(both.one) is DomainState.SHUTOFF
+        both.other.domain_resume(there)
+        wait_for_report(both.home, len(reports(both.home)) + 2)
 
 
 @pytest.mark.parametrize("is_defined", [False, True])

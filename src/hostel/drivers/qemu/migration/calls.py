@@ -399,12 +399,14 @@ class MigrationCalls(Calls):
 
 def _is_coming(machine: Running, *, cancelled: bool) -> bool:
     """Whether a machine waits for Finish; one that shall not come any more does also while a Finish has failed."""
+    from hostel.drivers.qemu.migration.settling import has_run
+
     mark = machine.status.migration
     if mark is None or mark.way != "in":
         return False
     if mark.phase == "prepare":
         return True
-    return cancelled and not machine.ask("query-status").get("running")
+    return cancelled and not has_run(machine.ask("query-status"))
 
 
 def _finished() -> VirtError:

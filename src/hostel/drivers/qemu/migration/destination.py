@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from hostel.cause.holder import find_holders
-from hostel.drivers import procstat
 from hostel.drivers.base import DomainRef, PausedReason, RunningReason
 from hostel.drivers.base.migration import (
     COPIES_DISKS,
@@ -38,7 +37,7 @@ from hostel.drivers.qemu.machines import Machines, failed, invalid
 from hostel.drivers.qemu.migration import cookie as cookies
 from hostel.drivers.qemu.migration import copying, encryption, statistics
 from hostel.drivers.qemu.migration.rules import check_encrypted, check_flags, copied_disks
-from hostel.drivers.qemu.migration.settling import arrive, drop, pending
+from hostel.drivers.qemu.migration.settling import arrive, drop, has_run, pending
 from hostel.drivers.qemu.migration.source import now, where_from
 from hostel.drivers.qemu.migration.tuning import Tuning, apply, number, text, texts, tuning
 from hostel.drivers.qemu.origin import Origin
@@ -380,8 +379,13 @@ def _wait(machine: Running) -> bool:
 
 
 def _has_not_run(machine: Running, mark: Migration) -> bool:
-    """Whether a guest that does not run has not done so before; of a QEMU that is gone nobody knows."""
-    return mark.phase == "prepare" or procstat.runs(machine.status.pid, machine.status.started)
+    """Whether a guest has not run here before; of a QEMU that is gone, or says nothing, nobody knows."""
+    if mark.phase == "prepare":
+        return True
+    with contextlib.suppress(VirtError):
+        status = machine.attempt("query-status")
+        return status is not None and not has_run(status)
+    return False
 
 
 def _let_run(machine: Running) -> None:
@@ -393,7 +397,8 @@ def _let_run(machine: Running) -> None:
     try:
         holding.run(machine)
     except VirtError:
-        if not (machine.attempt("query-status") or {}).get("running"):
+        status = machine.attempt("query-status")
+        if status is None or not has_run(status):
             raise
 
 

@@ -9,8 +9,8 @@ out        performed   the destination is asked, and what it has not let run yet
                        asked the guest stays paused, and its owner decides: ``resume`` or ``destroy``
 out        confirm     it runs there: what is left here ends
 in         prepare     it has not run here yet: it is dropped, with the files that were made for it
-in         finish      where its CPUs run it has come, else as above; where QEMU has ended it stays so, and the
-                       source pauses, for it may have run
+in         finish      where its CPUs run, or something stopped them since, it has come, else as above; where QEMU
+                       has ended it stays so, and the source pauses, for it may have run
 ========== =========== =====================================================================================
 """
 
@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from hostel.drivers.base import DomainState, PausedReason, RunningReason, ShutoffReason
 from hostel.drivers.base.migration import DEST_NAME, MigrateFlag, MigrationDriver
@@ -39,6 +40,7 @@ _CANCEL_SECONDS: Final = 20.0
 _POLL: Final = 0.02  # seconds
 _ASK_AGAIN: Final = 30  # seconds after which a destination that did not answer is asked again
 _MOVING: Final = ("setup", "active", "cancelling", "device", "pre-switchover", "wait-unplug")
+_NOT_YET: Final = ("inmigrate", "paused", "prelaunch")  # QEMU's states before a guest that has come was let run
 # How what may never have run ends, too; or nobody wrote down how it did.
 _MAYBE_CAME: Final = (ShutoffReason.UNKNOWN, ShutoffReason.DESTROYED, ShutoffReason.CRASHED)
 POSTCOPY: Final = ("postcopy-active", "postcopy-paused", "postcopy-recover")
@@ -63,7 +65,7 @@ def settle_migration(machine: Running) -> None:
             _settle_performed(machine, mark)
         case "out", _:
             leave(machine)
-        case _, "finish" if machine.ask("query-status").get("running"):
+        case _, "finish" if has_run(machine.ask("query-status")):
             arrive(machine)
         case _:
             drop(machine, "the process that let it in died")
@@ -146,6 +148,11 @@ def _ask(driver: object, machine: Running, mark: Migration) -> bool | None:
         case DomainState.PAUSED, PausedReason.MIGRATION:
             return None  # it has not been let run, and may be dropped
     return True
+
+
+def has_run(status: Mapping[str, Any]) -> bool:
+    """Whether QEMU's status is one of a guest that was let run since it came; an error may have stopped it again."""
+    return status["status"] not in _NOT_YET
 
 
 def take_back(machine: Running) -> None:
