@@ -119,6 +119,25 @@ def test_a_document_differs_on_purpose(command: str, theirs: str, is_ours: str) 
     assert ours(words, MACHINE)[1] == expected.replace(theirs, is_ours)
 
 
+@pytest.mark.parametrize(
+    ("xpath", "said"),
+    [
+        ("./a/@1=c", "'1' is no name of an attribute"),
+        ("./@xmlns:a=b", "'xmlns:a' is no name of an attribute"),
+        ("./devices/graphics/@port=5,xpath.delete=./os", "'port=5,xpath.delete' is no name of an attribute"),
+        ("./name/text()=z", "it names no element or attribute"),
+        ("./devices/comment()/@x=z", "it names no element or attribute"),
+        ("xpath.delete=./name/text()", "it names no element or attribute"),
+        ("xpath.delete=/domain", "the whole document cannot be deleted"),
+        ("./@/c=d", "Invalid expression"),
+    ],
+)
+def test_an_xpath_that_no_document_can_follow_is_refused(xpath: str, said: str) -> None:
+    code, out, err = ours(["--edit", "--xml", xpath], MACHINE)
+    assert (code, out) == (1, "")
+    assert err.endswith(said)
+
+
 def test_every_option_of_the_help_is_taken() -> None:
     theirs = set(re.findall(r"(?<![\w-])(--[a-zA-Z][\w-]*)", real(["--help"], None)[1])) - {"--print"}
     known = {flag for action in parser()._actions for flag in action.option_strings}

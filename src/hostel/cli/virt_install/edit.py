@@ -12,7 +12,10 @@ from hostel.cli.virt_install.tree import Node
 from hostel.codec.xmltext import checked
 from hostel.errors import UsageError
 
-_STEP: Final = re.compile(r"([\w.-]+)(?:\[(?:@([\w.-]+)=['\"]([^'\"]*)['\"]|\d+)\])?")
+_ATTRIBUTE: Final = re.compile(r"(?:(.*)/)?@([^/\[\]]*)")
+_STEPS: Final = re.compile(r"(?:[^/\[]|\[[^\]]*\])+")
+_STEP: Final = re.compile(r"((?:(?:libosinfo|qemu):)?[^\W\d][\w.-]*)(?:\[(?:@([\w.-]+)=(['\"]?)([^'\"]*)\3|\d+)\])?")
+_NAME: Final = re.compile(r"[^\W\d][\w.-]*")
 
 
 class Edit(NamedTuple):
@@ -69,10 +72,18 @@ def apply(root: Node, edits: list[Edit]) -> None:
 
 def _find(node: Node, xpath: str) -> list[Any]:
     try:
-        found = node.xpath(xpath)
+        found = node.xpath(xpath, namespaces=tree.NAMESPACES)
     except etree.XPathError as error:
         raise UsageError(f"--xml {xpath}: {error}") from None
     if not isinstance(found, list):
+        raise UsageError(f"--xml {xpath}: it names no element or attribute")
+    return found
+
+
+def _element(node: Node, xpath: str) -> Node | None:
+    """The first element that an XPath finds; None where it finds nothing."""
+    found = next(iter(_find(node, xpath)), None)
+    if found is not None and not (isinstance(found, etree._Element) and isinstance(found.tag, str)):
         raise UsageError(f"--xml {xpath}: it names no element or attribute")
     return found
 
@@ -83,39 +94,47 @@ def _delete(root: Node, xpath: str) -> None:
             if found is root:
                 raise UsageError(f"--xml {xpath}: the whole document cannot be deleted")
             tree.remove(found)
-            continue
-        node = found.getparent()
-        del node.attrib[found.attrname]
-        while node is not root and not len(node) and not node.attrib and not (node.text or "").strip():
-            parent = node.getparent()
-            tree.remove(node)
-            node = parent
+        elif getattr(found, "is_attribute", False):
+            tree.take_value(root, found.getparent(), found.attrname)
+        else:
+            raise UsageError(f"--xml {xpath}: it names no element or attribute")
 
 
 def _set(root: Node, edit: Edit) -> None:
-    steps = edit.xpath.removeprefix("./").removeprefix("/domain/").split("/")
-    attribute = steps.pop()[1:] if steps[-1].startswith("@") else None
-    node = root
-    for step in steps:
-        found = _find(node, step)
-        node = found[0] if found else _make(node, step, edit.xpath)
+    match = _ATTRIBUTE.fullmatch(edit.xpath)
+    where, attribute = (match[1] or ".", match[2]) if match else (edit.xpath, None)
+    if attribute is not None and not _NAME.fullmatch(attribute):
+        raise UsageError(f"--xml {edit.xpath}: '{attribute}' is no name of an attribute")
+    value = checked(edit.value, edit.xpath)
+    node = _element(root, where)
+    if edit.verb == "set" and not value:
+        if node is not None:
+            tree.take_value(root, node, attribute)
+        return
+    if node is None:
+        node = _make(root, where, edit.xpath)
     if edit.verb == "create":
         return
-    value = checked(edit.value, edit.xpath)
     if attribute is None:
-        node.text = value or None
-    elif value:
+        tree.set_text(node, value)
+    else:
         node.set(attribute, value)
-    elif attribute in node.attrib:
-        del node.attrib[attribute]
 
 
-def _make(node: Node, step: str, xpath: str) -> Node:
+def _make(root: Node, where: str, xpath: str) -> Node:
+    """The element at an XPath, with what is missing on the way to it."""
+    node = root
+    for step in _STEPS.findall(where.removeprefix("/domain/")):
+        found = _element(node, step)
+        node = found if found is not None else _made(node, step, xpath)
+    return node
+
+
+def _made(node: Node, step: str, xpath: str) -> Node:
     match = _STEP.fullmatch(step)
     if match is None:
         raise UsageError(f"--xml {xpath}: '{step}' is not there and cannot be made; write a plain name")
-    made = etree.Element(match[1])
-    tree.append(node, made)
+    made = tree.new(node, match[1])
     if match[2]:
-        made.set(match[2], match[3])
+        made.set(match[2], match[4])
     return made

@@ -48,7 +48,7 @@ def make(node: Node, steps: list[str], fillers: list[Node] | None = None) -> Nod
         assert match is not None, step
         found = _matching(node, match)
         while len(found) <= int(match["index"] or 0):
-            found.append(_new(node, match["name"]))
+            found.append(new(node, match["name"]))
             if match["key"]:
                 found[-1].set(match["key"], match["value"])
             elif fillers is not None and len(found) <= int(match["index"] or 0):
@@ -65,7 +65,8 @@ def _matching(node: Node, match: re.Match[str]) -> list[Node]:
     return found
 
 
-def _new(node: Node, name: str) -> Node:
+def new(node: Node, name: str) -> Node:
+    """Make an element last in another."""
     prefix, colon, _ = name.partition(":")
     made = etree.Element(_qualified(name), nsmap={prefix: NAMESPACES[prefix]} if colon else None)
     append(node, made)
@@ -127,19 +128,28 @@ def unset(root: Node, path: str) -> None:
     if not last.startswith("@"):
         steps.append(last)
     node = find(root, steps)
-    if node is None:
-        return
-    if last.startswith("@"):
-        node.attrib.pop(last[1:], "")
+    if node is not None:
+        take_value(root, node, last[1:] if last.startswith("@") else None)
+
+
+def take_value(root: Node, node: Node, attribute: str | None) -> None:
+    """Take an attribute out of an element, or what is in it, and the elements around that are left with nothing."""
+    if attribute is None:
+        set_text(node, None)
     else:
-        node.text = None
-        for child in list(node):
-            node.remove(child)
+        node.attrib.pop(attribute, "")
     while node is not root and is_empty(node):
         parent = node.getparent()
         assert parent is not None
         remove(node)
         node = parent
+
+
+def set_text(node: Node, text: str | None) -> None:
+    """Put a text into an element in place of all that is in it."""
+    for child in list(node):
+        node.remove(child)
+    node.text = text
 
 
 def is_empty(node: Node) -> bool:
@@ -165,9 +175,7 @@ def set_value(root: Node, path: str, value: str, fillers: list[Node] | None = No
         return
     node = make(root, [*steps, last], fillers)
     if value:
-        for child in list(node):
-            node.remove(child)
-        node.text = value
+        set_text(node, value)
 
 
 def write(root: Node) -> str:
