@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import random
@@ -150,3 +151,11 @@ def write_text(path: Path, length: int) -> None:
     with path.open("wb") as stream:
         for _ in range(0, length, MIB):
             stream.write(b" ".join(rng.choices(words, k=MIB // 8))[:MIB].ljust(MIB, b"\n"))
+
+
+@functools.cache
+def asynchronous(path: Path) -> tuple[str, ...]:
+    """The ways in which QEMU reads and writes a file through the page cache on this host; the better one counts."""
+    options = f"driver=file,aio=io_uring,filename={path}"
+    tried = subprocess.run(["qemu-io", "--image-opts", "-c", "length", options], capture_output=True, timeout=60)
+    return ("threads",) if tried.returncode else ("threads", "io_uring")

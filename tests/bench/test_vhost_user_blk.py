@@ -1,7 +1,8 @@
 """vhost-user-blk back ends side by side: ours and qemu-storage-daemon's, with one driver of our own.
 
 Rates and ratios are reported, never judged here. ``asleep`` is a driver that sleeps as soon as nothing is there for it,
-``polling`` one that looks for a moment before it does, as a guest with halt polling.
+``polling`` one that looks for a moment before it does, as a guest with halt polling. QEMU's is the better rate of its
+ways to read a file that is in the page cache.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 import pytest
 
-from bench.rivals import MIB, fast_folder, write_random
+from bench.rivals import MIB, asynchronous, fast_folder, write_random
 from bench.vhost_load import rate
 from support.daemon import OURS, THEIRS
 
@@ -53,7 +54,7 @@ def rows() -> Iterator[list[Row]]:
 
 @pytest.fixture(scope="module")
 def sockets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
-    """The sockets of both daemons, each with an image of its own."""
+    """The sockets of our daemon and of QEMU's, in each of its ways; each has an image of its own."""
     work = tmp_path_factory.mktemp("vhost")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = str(work / "bytecode")
@@ -61,13 +62,17 @@ def sockets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
     with tempfile.TemporaryDirectory(dir=fast_folder(work)) as name:
         folder = Path(name)
         write_random(folder / "ours", LENGTH)
-        shutil.copyfile(folder / "ours", folder / "qemu")
         found = {}
-        for who, tool in (("ours", OURS), ("qemu", THEIRS)):
+        for who, tool in (("ours", OURS), *((way, THEIRS) for way in asynchronous(folder / "ours"))):
+            if tool == THEIRS:
+                shutil.copyfile(folder / "ours", folder / who)
             found[who] = work / f"{who}.sock"
             words = [
                 *tool,
-                *("--blockdev", f"driver=file,node-name=file,filename={folder / who}"),
+                *(
+                    "--blockdev",
+                    f"driver=file,node-name=file,filename={folder / who}" + f",aio={who}" * (tool == THEIRS),
+                ),
                 *("--blockdev", "driver=raw,node-name=disk,file=file"),
                 "--export",
                 f"vhost-user-blk,id=e,node-name=disk,writable=on,addr.type=unix,addr.path={found[who]}",
@@ -94,4 +99,5 @@ def test_random_requests(rows: list[Row], sockets: dict[str, Path], spin: bool, 
         for who, path in sockets.items():
             found[who].append(rate(path, write=write, depth=depth, spin=spin))
     name = f"4 KiB {'write' if write else 'read'}, depth {depth}, {'polling' if spin else 'asleep'}"
-    rows.append(Row(name, statistics.median(found["ours"]), statistics.median(found["qemu"])))
+    middle = {who: statistics.median(rates) for who, rates in found.items()}
+    rows.append(Row(name, middle.pop("ours"), max(middle.values())))
