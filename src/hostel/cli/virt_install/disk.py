@@ -220,7 +220,8 @@ def _fill_disk(guest: Guest, part: Part, given: Given) -> None:
     DISK.apply(given, part, {"boot.order": set_boot_order}, guest)
     _find_content(guest, part, request)
     needs_content = part.device not in _MAY_BE_EMPTY and part.get("@type") in (None, *_SOURCES, "volume", "network")
-    if part.base is None and needs_content and part.medium is None and not part.has("source"):
+    is_remote = part.get("@type") == "network" and part.has("source")
+    if part.base is None and needs_content and not is_remote and part.source_path(guest.storage) is None:
         raise UsageError(f"Device type '{part.device}' requires a path")
 
 

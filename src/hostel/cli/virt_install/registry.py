@@ -30,11 +30,11 @@ _TABLES: Final = (
 EARLY: Final = ("boot", "metadata")
 # As virt-install has them: a device may depend on one that was read before.
 _ORDER: Final = (
-    "disk", "network", "graphics", "memory", "cpu", "vcpus", "iothreads", "seclabel", "keywrap", "cputune", "numatune",
-    "memtune", "blkiotune", "memorybacking", "features", "clock", "pm", "events", "resource", "sysinfo",
-    "qemu-commandline", "launchSecurity", "idmap", "controller", "input", "serial", "parallel", "channel", "console",
-    "hostdev", "filesystem", "sound", "audio", "watchdog", "video", "smartcard", "redirdev", "memballoon", "tpm", "rng",
-    "panic", "shmem", "memdev", "vsock", "iommu",
+    "disk", "network", "graphics", "metadata", "memory", "cpu", "vcpus", "iothreads", "seclabel", "keywrap", "cputune",
+    "numatune", "memtune", "blkiotune", "memorybacking", "features", "clock", "pm", "events", "resource", "sysinfo",
+    "qemu-commandline", "launchSecurity", "boot", "idmap", "controller", "input", "serial", "parallel", "channel",
+    "console", "hostdev", "filesystem", "sound", "audio", "watchdog", "video", "smartcard", "redirdev", "memballoon",
+    "tpm", "rng", "panic", "shmem", "memdev", "vsock", "iommu",
 )  # fmt: skip
 
 
@@ -42,13 +42,14 @@ def options(guest: Guest) -> dict[str, Option]:
     """The options by name, for a guest."""
     bound = (disk.option(guest.storage), hostdev.option(guest.host))
     named = {option.name: option for option in (*_TABLES, *bound)}
-    return {name: named[name] for name in (*EARLY, *_ORDER)}
+    return {name: named[name] for name in (*EARLY, *(name for name in _ORDER if name not in EARLY))}
 
 
 def tables() -> dict[str, SubOptions]:
     """What each option can be asked to list, by its name."""
     found = [option.table for option in _TABLES] + [disk.DISK, hostdev.HOSTDEV, XML]
-    return {table.flag.removeprefix("--"): table for table in found}
+    named = {table.flag.removeprefix("--"): table for table in found}
+    return {name: named[name] for name in (*_ORDER, "xml")}
 
 
 def read_xml(text: str) -> edit.Edit:
