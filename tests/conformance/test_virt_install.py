@@ -101,6 +101,14 @@ OUR_ERRORS = [
         "ERROR    Host does not support domain type test with machine 'foo' for virtualization type 'hvm' "
         "with architecture 'i686'",
     ),
+    (
+        "--name x --memory 64 --osinfo generic --disk none --install kernel=/nosuch/k",
+        "ERROR    Couldn't acquire file /nosuch/k: there is no such file",
+    ),
+    (
+        "* --disk none --xml xpath.value=3",
+        "ERROR    xpath.value=3: xpath.set=XPATH says which element or attribute gets it",
+    ),
     ("* --disk none --uuid zz", "ERROR    malformed uuid 'zz'; write it as 8-4-4-4-12 hexadecimal digits"),
     (
         "* --disk none --network foo",

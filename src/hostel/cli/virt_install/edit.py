@@ -41,6 +41,8 @@ def choose(given: dict[str, str | None]) -> Edit:
         if where := given.get(f"xpath.{verb}"):
             return Edit(verb, where)
     where, value = given.get("xpath.set") or "", given.get("xpath.value")
+    if value and not where:
+        raise UsageError(f"xpath.value={value}: xpath.set=XPATH says which element or attribute gets it")
     return Edit("set", where, value) if value else setting(where)
 
 

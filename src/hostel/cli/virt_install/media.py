@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from hostel.cli.output import Output
-from hostel.cli.virt_install import location
+from hostel.cli.virt_install import location, osinfo
 from hostel.cli.virt_install.console import warn
 from hostel.cli.virt_install.database import Database, TreeNote, name_of
 from hostel.cli.virt_install.seed import Seed, write_disc
@@ -103,6 +103,8 @@ class Media:
         Raises:
             UsageError: that is not known.
         """
+        if not osinfo.find(name).is_known:
+            raise UsageError(f"Unknown OS name '{name}'. See `--osinfo list` for valid values.")
         system = self._database.system(name)
         if system is None or not system.has_trees:
             raise UsageError(f"OS '{name}' does not have a URL location: name its tree with --location URL")
@@ -197,6 +199,8 @@ class Media:
             if not path:
                 paths.append(None)
                 continue
+            if not is_url(path) and not os.path.isfile(path):
+                raise UsageError(f"Couldn't acquire file {path}: there is no such file")
             directory, base = os.path.split(path if is_url(path) else os.path.abspath(path))
             tree = location.UrlTree(directory) if is_url(path) else location.DirectoryTree(directory)
             paths.append(str(self._fetch(tree, base)))
