@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from hostel.drivers.base import DomainRef, DomainState, NetworkDriver, PausedReason, StateInfo, StorageDriver
+from hostel.drivers.base import DomainRef, DomainState, NetworkDriver, StateInfo, StorageDriver
 from hostel.drivers.base.domain import Affect
 from hostel.drivers.events import EventBus
 from hostel.drivers.fault import fault
@@ -25,7 +25,7 @@ from hostel.drivers.qemu.machines import (
     not_stored,
 )
 from hostel.drivers.qemu.monitor import ANSWER_SECONDS
-from hostel.drivers.qemu.running import Running
+from hostel.drivers.qemu.running import STOPPED_BY_ITSELF, Running
 from hostel.drivers.qemu.status import MERGING, Status, read_ending
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _SILENT_SECONDS: Final = 15.0  # for which a QEMU that did not answer who only looked is not asked again
-_PAUSED = {"io-error": PausedReason.IOERROR, "watchdog": PausedReason.WATCHDOG, "shutdown": PausedReason.SHUTTING_DOWN}
 
 
 class Both(NamedTuple):
@@ -338,7 +337,7 @@ class Calls:
             return StateInfo(DomainState.PMSUSPENDED, 0)
         if said == "guest-panicked":
             return StateInfo(DomainState.CRASHED, 1)
-        return StateInfo(DomainState.PAUSED, int(_PAUSED.get(said, machine.status.paused)))
+        return StateInfo(DomainState.PAUSED, int(STOPPED_BY_ITSELF.get(said, machine.status.paused)))
 
     def _define(self, definition: Domain) -> None:
         """Replace a definition; the caller holds the domain's lock."""

@@ -66,7 +66,7 @@ class DumpCalls(Calls):
 
     def _dump(self, machine: Running, path: Path, format: str, flags: DumpFlag, progress: Progress | None) -> None:
         savefile.refuse_image(path)
-        was_running = bool(machine.ask("query-status").get("running"))
+        was_running = machine.runs()
         machine.save(dump=str(path), resumes=was_running)
         try:
             if was_running and not flags & DumpFlag.LIVE:
@@ -203,7 +203,8 @@ def _go_on(machine: Running) -> None:
     if not machine.status.resumes:
         machine.save(dump="")
         return
+    machine.save(running=int(RunningReason.UNPAUSED))  # which those who watch it tell as it runs
     if not holding.go_on(machine):
         machine.save(dump="")
         return
-    machine.save(dump="", paused=0, running=int(RunningReason.UNPAUSED))
+    machine.save(dump="", paused=0)

@@ -11,8 +11,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from hostel.drivers.base import PausedReason
 from hostel.drivers.events import Event, Subject
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import failure, process
@@ -31,6 +32,11 @@ from hostel.model.domain.domain import Domain
 
 if TYPE_CHECKING:
     from hostel.drivers.qemu.launch import Launcher
+
+# QEMU's states in which it has stopped its guest by itself.
+STOPPED_BY_ITSELF: Final = {
+    "io-error": PausedReason.IOERROR, "watchdog": PausedReason.WATCHDOG, "shutdown": PausedReason.SHUTTING_DOWN,
+}  # fmt: skip
 
 
 class Running:
@@ -173,6 +179,14 @@ class Running:
             if error.error_class == "Timeout":
                 raise self.translated(error, command, arguments) from error
             return None
+
+    def runs(self) -> bool:
+        """Whether the guest runs, before its memory is written: by that QEMU forgets why it had stopped it itself."""
+        said = self.ask("query-status")
+        reason = STOPPED_BY_ITSELF.get(said.get("status"))
+        if reason is not None and self.status.paused != reason:
+            self.save(paused=int(reason))
+        return bool(said.get("running"))
 
     def check_disks_held(self) -> None:
         """Refuse what QEMU does not do for a guest that is paused since its memory was written.

@@ -84,7 +84,7 @@ class SaveCalls(Calls):
             raise invalid("domain has active block job; end it with blockjob --abort or --pivot")
         check_can_be_saved(machine.domain)
         check_movable(machine.domain)
-        was_running = bool(machine.ask("query-status").get("running"))
+        was_running = machine.runs()
         refresh(machine)
         text = self._checked(machine.domain, xml) if xml is not None else lasting(machine.domain)
         runs = was_running
@@ -117,7 +117,8 @@ class SaveCalls(Calls):
         before = machine.status
         with contextlib.ExitStack() as stack:
             there = stack.enter_context(savefile.opened(path, is_there=True)) if path.exists() else None
-            machine.save(ending=f"{SAVING}{path}", paused=int(PausedReason.SAVE), resumes=resumes)
+            paused = int(PausedReason.SAVE) if resumes else before.paused
+            machine.save(ending=f"{SAVING}{path}", paused=paused, resumes=resumes)
             try:
                 file = there or stack.enter_context(savefile.opened(path))
             except VirtError:
@@ -377,7 +378,11 @@ def settle_save(machine: Running) -> None:
     machine.attempt("migrate_cancel")
     wait_for_migration(machine)
     savefile.discard(path)
-    runs = machine.status.resumes and holding.go_on(machine)
+    if not machine.status.resumes:
+        machine.save(ending="")
+        return
+    machine.save(running=int(RunningReason.SAVE_CANCELED))  # which those who watch it tell as it runs
+    runs = holding.go_on(machine)
     machine.save(ending="", paused=0 if runs else int(PausedReason.USER))
 
 

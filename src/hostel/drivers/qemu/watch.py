@@ -174,14 +174,20 @@ class Watch:
         """Tell what QEMU says, and have the machine's state follow: later where that cannot be now."""
         looks_at, rest = 0.0, math.inf  # at once: QEMU may have said something before
         is_settled = True
+        cause: Suspended | None = None
         while not self._stopping.is_set():
             if time.monotonic() >= looks_at:
                 is_settled = self._settles(ref, GLANCE if is_settled else 0)  # what QEMU says waits meanwhile
                 looks_at = time.monotonic() + (rest if is_settled else _AGAIN_SECONDS)
             event = monitor.wait(0.5)
-            if event is not None and self._told(ref, event) and is_settled:
+            if event is None:
+                continue
+            cause = cause_of_stop(event) or cause
+            if self._told(ref, event, cause) and is_settled:
                 looks_at = 0.0
-            if event is not None and event["event"] == "SHUTDOWN" and not restarts:
+            if event["event"] == "RESUME":
+                cause = None
+            if event["event"] == "SHUTDOWN" and not restarts:
                 rest = _END_SECONDS  # it may hang (hostel.drivers.qemu.hanging)
                 looks_at = min(looks_at, time.monotonic() + rest)
 
@@ -196,8 +202,8 @@ class Watch:
             return self._settle(ref, wait)
         return True
 
-    def _told(self, ref: DomainRef, event: Mapping[str, Any]) -> bool:
-        """Tell an event; whether the machine's state has to follow."""
+    def _told(self, ref: DomainRef, event: Mapping[str, Any], cause: Suspended | None) -> bool:
+        """Tell an event; whether the machine's state has to follow. ``cause`` is of a stop that it is to be."""
         name, data = str(event["event"]), event.get("data", {})
         stamp = event.get("timestamp", {})
         said = {
@@ -211,7 +217,7 @@ class Watch:
         status = self._status(ref.name)
         if status is None:
             return False
-        for kind, detail in translate(name, data, status):
+        for kind, detail in translate(name, data, status, cause):
             self._machines.bus.publish(Event(Subject.DOMAIN, kind, ref.name, ref.uuid, ref.id, detail))
         return name in _ENDED and (needs_keeper(status.domain) or bool(status.locks))
 
@@ -235,12 +241,28 @@ def _hold(run: Path) -> int | None:
         return None
 
 
-def translate(name: str, data: Mapping[str, Any], status: Status) -> list[tuple[str, dict[str, Any]]]:
-    """QEMU's event in libvirt's words: kinds with their details; none for what is of no interest."""
+def cause_of_stop(event: Mapping[str, Any]) -> Suspended | None:
+    """Why QEMU stops its guest by itself, as it says just before it does; None for all else that it says."""
+    match event["event"], event.get("data", {}).get("action"):
+        case "BLOCK_IO_ERROR", "stop":
+            return Suspended.IOERROR
+        case "WATCHDOG", "pause":
+            return Suspended.WATCHDOG
+        case _:
+            return None
+
+
+def translate(
+    name: str, data: Mapping[str, Any], status: Status, cause: Suspended | None = None
+) -> list[tuple[str, dict[str, Any]]]:
+    """QEMU's event in libvirt's words: kinds with their details; none for what is of no interest.
+
+    Where QEMU has stopped the guest by itself, ``cause`` is why.
+    """
     match name:
         case "STOP":
             reason = PausedReason(status.paused) if status.paused in set(PausedReason) else PausedReason.UNKNOWN
-            return [_lifecycle(Lifecycle.SUSPENDED, _SUSPENDED.get(reason, Suspended.PAUSED))]
+            return [_lifecycle(Lifecycle.SUSPENDED, cause or _SUSPENDED.get(reason, Suspended.PAUSED))]
         case "RESUME":
             return [_lifecycle(Lifecycle.RESUMED, int(status.running in _MOVED))]
         case "SHUTDOWN":

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from hostel.drivers.events import Lifecycle, Suspended
 from hostel.drivers.qemu import watch
 from hostel.drivers.qemu.machines import Machines
 from hostel.drivers.qemu.status import Status
-from hostel.drivers.qemu.watch import WatchedBus, translate
+from hostel.drivers.qemu.watch import WatchedBus, cause_of_stop, translate
 from hostel.drivers.store import Directories
 from hostel.model.domain.domain import Domain
 
@@ -45,6 +46,21 @@ def status(actions: str = "") -> Status:
 )
 def test_an_event_is_told_by_libvirts_numbers(name: str, data: dict[str, Any], told: list[Any]) -> None:
     assert translate(name, data, status()) == told
+
+
+@pytest.mark.parametrize(
+    ("event", "detail"),
+    [
+        ({"event": "BLOCK_IO_ERROR", "data": {"action": "stop"}}, Suspended.IOERROR),
+        ({"event": "BLOCK_IO_ERROR", "data": {"action": "report"}}, Suspended.PAUSED),
+        ({"event": "WATCHDOG", "data": {"action": "pause"}}, Suspended.WATCHDOG),
+        ({"event": "WATCHDOG", "data": {"action": "reset"}}, Suspended.PAUSED),
+        ({"event": "STOP"}, Suspended.PAUSED),
+    ],
+)
+def test_a_guest_that_qemu_stops_is_told_with_the_reason(event: dict[str, Any], detail: Suspended) -> None:
+    told = {"event": Lifecycle.SUSPENDED, "detail": detail}
+    assert translate("STOP", {}, status(), cause_of_stop(event)) == [("lifecycle", told)]
 
 
 def test_a_guest_that_powers_off_and_starts_again_is_not_told_to_shut_down() -> None:

@@ -299,7 +299,7 @@ class Outgoing:
         check_encrypted(self._flags, machine.settings.migration)
         told = tuning(self._params, self._flags, is_source=True)
         encryption.check_names(self._flags, self._params, self._where.uri, text(self._params, DISKS_URI))
-        runs = bool(machine.ask("query-status").get("running"))
+        runs = machine.runs()
         mark = Migration(way="out", phase="perform", flags=int(self._flags), resumes=runs, began=self._began)
         mark.peer, mark.place = self._peer, cookies.known_place(self._said)
         mark.name = text(self._params, DEST_NAME) or machine.name

@@ -291,7 +291,7 @@ class SnapshotCalls(Calls):
         from hostel.drivers.qemu.snapshot.overlay import take
 
         memory = snapshot.memory.file if snapshot.memory is not None else None
-        runs = bool(machine.ask("query-status").get("running"))
+        runs = machine.runs()
         waits = runs and bool(plan.of("manual")) and not flags & SnapshotCreateFlag.LIVE
         if plan.of("internal"):
             inside.save(machine, self.kept(machine.domain, plan.disks_of("internal")), snapshot.name or "")
@@ -300,7 +300,8 @@ class SnapshotCalls(Calls):
             way = savefile.packing(machine.settings.formats.snapshot, "snapshot")
             machine.check_disks_held()
             with savefile.opened(Path(memory)) as file:
-                machine.save(paused=int(PausedReason.SNAPSHOT), resumes=runs)
+                if runs:
+                    machine.save(paused=int(PausedReason.SNAPSHOT), resumes=True)
                 write_memory(machine, file, lasting(machine.domain), runs=runs, way=way, operation=SNAPSHOT)
         elif waits:
             machine.save(paused=int(PausedReason.SNAPSHOT), resumes=True)

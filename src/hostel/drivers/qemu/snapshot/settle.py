@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hostel.drivers.base import PausedReason
+from hostel.drivers.base import PausedReason, RunningReason
 from hostel.drivers.qemu.agent import thaw
 from hostel.drivers.qemu.block.chain import Image, go_over, images, over, untold
 from hostel.drivers.qemu.lockmanager import holding
@@ -129,6 +129,7 @@ def resume(machine: Running) -> None:
     """Let a guest run on that was stopped for a snapshot, and take away the marks of overlays."""
     drop_marks(machine)
     if machine.status.paused == PausedReason.SNAPSHOT:
+        machine.save(running=int(RunningReason.UNPAUSED))  # which those who watch it tell as it runs
         runs = machine.status.resumes and holding.go_on(machine)
         machine.save(paused=0 if runs else int(PausedReason.USER), resumes=False)
 

@@ -1,0 +1,142 @@
+"""Guests whose disks find no room: they are stopped, all hear why, and with room they go on as if nothing was."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from hostel import guest
+from hostel.drivers.base import DomainState, PausedReason, RunningReason
+from hostel.drivers.base.block import DiskError
+from hostel.drivers.base.dumping import DumpFlag, DumpFormat
+from hostel.drivers.events import Lifecycle, Suspended
+from hostel.drivers.qemu.driver import QemuDriver
+from hostel.drivers.store import Directories
+from hostel.errors import VirtError
+from hostel.objects import Connection, Domain
+from hostel.objects.event import EventStream
+from support import image
+from support.moving import eventually
+from support.session import disk, domain_xml, reports, wait_for_report
+from support.small_disk import SmallDisk, small_disk
+
+pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
+KIB: Final = 1 << 10
+MIB: Final = 1 << 20
+PLACE: Final = (1024, 8, 7)  # LBA, sectors and seed of what the guest writes, and finds then
+WORK: Final = [guest.Operation(code, *PLACE) for code in (guest.OperationCode.FILL, guest.OperationCode.VERIFY)]
+STOPPED: Final = (DomainState.PAUSED, PausedReason.IOERROR)
+SUSPENDED: Final = ("lifecycle", {"event": Lifecycle.SUSPENDED, "detail": Suspended.IOERROR})
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path / "small", 2 * MIB) as mounted:
+        yield mounted
+
+
+@contextlib.contextmanager
+def full(small: SmallDisk) -> Iterator[None]:
+    """Have no room on a small disk."""
+    path = small.folder / "rest"
+    path.write_bytes(b"x")
+    with small.full_at(path, 0):
+        yield
+
+
+def define(small: SmallDisk, connection: Connection, fmt: str = "raw", words: str = "") -> Domain:
+    """A guest whose disk has nothing yet at the place that it writes to; then it switches itself off."""
+    path = small.folder / "disk"
+    image.qemu_img("create", "-q", "-f", fmt, path, MIB)
+    image.write(path, fmt, (0, guest.image(label="full", operations=WORK)))
+    return connection.define_domain(domain_xml(small.folder.parent, disk(path, fmt, words=words)))
+
+
+def is_stopped(domain: Domain) -> bool:
+    """Whether an I/O error has stopped it."""
+    return domain.state_info()[:2] == STOPPED
+
+
+def goes_on(small: SmallDisk, domain: Domain, fmt: str = "raw") -> None:
+    """Let it go on: it writes what it was stopped at, and knows nothing of that."""
+    domain.resume()
+    domain.wait(DomainState.SHUTOFF, 30)
+    (said,) = reports(small.folder.parent)
+    assert (said.ok, said.boot) == (True, 1)
+    image.assert_clean(small.folder / "disk", fmt)
+
+
+def until(events: EventStream, last: tuple[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """What is told, with what it ends with."""
+    told: list[tuple[str, dict[str, Any]]] = []
+    while not told or told[-1] != last:
+        event = events.wait(20)
+        assert event is not None, told
+        told.append((event.kind, dict(event.detail)))
+    return told
+
+
+@pytest.mark.parametrize(("fmt", "words"), [("raw", ""), ("qcow2", " error_policy='stop'")])
+def test_guest_that_finds_no_room_is_stopped_and_goes_on_once_there_is(
+    connection: Connection, small: SmallDisk, fmt: str, words: str
+) -> None:
+    domain = define(small, connection, fmt, words)
+    error = {"srcPath": str(small.folder / "disk"), "devAlias": "virtio-disk0", "action": 1}
+    errors = [("io-error", error), ("io-error-reason", {**error, "reason": "enospc"})]
+    with connection.listen(kinds=["lifecycle", "io-error", "io-error-reason"]) as events, full(small):
+        domain.start()
+        assert until(events, SUSPENDED)[-3:] == [*errors, SUSPENDED]
+        again = QemuDriver(Directories.under(small.folder.parent))  # as a daemon that is started again
+        ref = again.domain_lookup_by_name("guest")
+        assert again.domain_get_state(ref)[:2] == STOPPED
+        assert again.domain_get_disk_errors(ref) == [DiskError("vda", 2)]
+        domain.resume()
+        assert until(events, SUSPENDED)[-3:] == [*errors, SUSPENDED]
+    goes_on(small, domain, fmt)
+
+
+def test_guest_that_is_told_of_an_error_runs_on(connection: Connection, small: SmallDisk) -> None:
+    domain = define(small, connection, words=" error_policy='report'")
+    with full(small):
+        domain.start()
+        domain.wait(DomainState.SHUTOFF, 30)
+    (said,) = reports(small.folder.parent)
+    assert [outcome.result for outcome in said.outcomes] != ["ok", "ok"]
+    assert said.failures
+
+
+def test_why_a_guest_is_stopped_is_known_after_its_memory_was_written(
+    connection: Connection, driver: QemuDriver, small: SmallDisk
+) -> None:
+    domain = define(small, connection)
+    to = small.folder.parent / "dump"
+    with full(small):
+        domain.start()
+        assert eventually(lambda: is_stopped(domain))
+        with pytest.raises(VirtError, match="No space left on device"):
+            driver.domain_save_flags(domain._ref, str(small.folder / "save"))
+        assert not (small.folder / "save").exists()
+        assert is_stopped(domain)
+        driver.domain_core_dump_with_format(domain._ref, str(to), DumpFormat.RAW, DumpFlag.NONE)
+        assert is_stopped(domain)
+    goes_on(small, domain)
+
+
+def test_guest_whose_memory_finds_no_room_runs_on(
+    tmp_path: Path, connection: Connection, driver: QemuDriver, small: SmallDisk
+) -> None:
+    """It is said why it runs, and nothing is left of the file."""
+    (tmp_path / "disk").write_bytes(guest.image(label="full", mode=guest.Mode.REBOOT, size=MIB))
+    domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk")))
+    domain.start()
+    wait_for_report(tmp_path, 1)
+    (small.folder / "rest").write_bytes(bytes(2 * MIB - 256 * KIB))
+    with pytest.raises(VirtError, match=r"No space left on device; .* of which 0 B are free"):
+        driver.domain_save_flags(domain._ref, str(small.folder / "save"))
+    assert [path.name for path in small.folder.iterdir()] == ["rest"]
+    assert domain.state_info()[:2] == (DomainState.RUNNING, RunningReason.SAVE_CANCELED)
+    wait_for_report(tmp_path, len(reports(tmp_path)) + 2)
