@@ -106,6 +106,15 @@ def test_a_machine_is_changed_as_virt_xml_changes_it(command: str, capsys: pytes
     assert _shown(got) == _shown(expected)
 
 
+@pytest.mark.parametrize("option", ["--cpu qemu64", "--features smm.state=1", "--clock offset=localtime"])
+def test_what_is_no_device_is_not_updated_in_a_machine_that_runs(option: str) -> None:
+    words = shlex.split(f"test --edit {option} --update")
+    expected, got = real(words, None), ours(words, None)
+    assert (got[0], got[1]) == (expected[0], expected[1]) == (1, "")
+    start = "ERROR    Error attempting device update: "
+    assert got[2].startswith(start) and expected[2].startswith(start)
+
+
 def _shown(ended: tuple[int, str, str]) -> list[str]:
     """What was said, without the lines of the machine that the two hypervisors write differently."""
     return [line for line in (ended[1] + "\n" + ended[2]).splitlines() if line[:1] in ("+", "-") or line[:1].isupper()]

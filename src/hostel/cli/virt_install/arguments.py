@@ -9,6 +9,7 @@ VERSION: Final = "4.1.0"  # the virt-install whose command line this is
 USAGE: Final = "%(prog)s --name NAME --memory MB STORAGE INSTALL [options]"
 DESCRIPTION: Final = "Make a virtual machine, and install a system in it or boot the one it has."
 EPILOG: Final = "'--option=?' or '--option help' lists what an option takes in turn."
+BARE: Final = True  # what an option is that stands without its value
 
 
 class _Option(NamedTuple):
@@ -51,9 +52,9 @@ _INSTALLATION: Final = (
     _many("-x", "--extra-args", help="what the kernel of --location is told"),
     _many("--initrd-inject", help="a file to put into its initial RAM disk"),
     _one("--install", help="how it is installed: --install kernel=,initrd=,kernel_args=, --install bootdev=network"),
-    _one("--cloud-init", nargs="?", const="", help="what cloud-init does at the first boot: --cloud-init ssh-key=FILE"),
+    _one("--cloud-init", nargs="?", const=BARE, help="what cloud-init does at first boot: --cloud-init ssh-key=FILE"),
     _one("--reinstall", metavar="DOMAIN", help="install into this machine again, which keeps its disks and devices"),
-    _one("--unattended", nargs="?", const="", help=argparse.SUPPRESS),
+    _one("--unattended", nargs="?", const=BARE, help=argparse.SUPPRESS),
     _flag("--import", help="there is a system on the disk already", dest="import_install"),
     _many("--boot", help="what is booted: --boot hd,cdrom,menu=on, --boot kernel=/vmlinuz,cmdline='console=ttyS0'"),
 )

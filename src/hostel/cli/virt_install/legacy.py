@@ -64,12 +64,12 @@ def _networks(options: Namespace) -> None:
     networks += [None] * (max(len(addresses), 1) - len(networks))
     options.network = []
     for index, network in enumerate(networks):
-        text = network or "default"
-        if index < len(addresses):
+        text = "default" if network is None else network
+        if index < len(addresses) and addresses[index]:
             text += f",mac={addresses[index]}"
         for kind in ("network", "bridge"):
             text = text.replace(f"{kind}:", f"{kind}=", 1) if text.startswith(f"{kind}:") else text
-        options.network.append(text)
+        options.network.append(text or "none")  # an empty one, too, is instead of the default
 
 
 def _graphics(options: Namespace) -> None:

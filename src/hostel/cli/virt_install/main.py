@@ -12,7 +12,7 @@ from typing import Final
 import hostel
 from hostel.cli.output import Output
 from hostel.cli.virt_install import disk, existing, general, network, oshardware, osinfo, registry, storage
-from hostel.cli.virt_install.arguments import parser
+from hostel.cli.virt_install.arguments import BARE, parser
 from hostel.cli.virt_install.console import warn
 from hostel.cli.virt_install.database import Database, name_of
 from hostel.cli.virt_install.guest import Guest
@@ -95,7 +95,7 @@ def explained(options: Namespace, listings: Mapping[str, SubOptions], output: Ou
     found = False
     for name, table in listings.items():
         given = getattr(options, name.replace("-", "_"))
-        for text in [given] if isinstance(given, str) else given or []:
+        for text in given if isinstance(given, list) else [given]:
             if text in ("?", "help"):
                 output.line(table.listing())
                 found = True
@@ -134,8 +134,9 @@ class _Command:
         self.storage = Storage(connection, images(self.host))
         scratch = Directories.from_environment(os.environ).cache / "boot"
         self._database = Database.of_host(os.environ)
-        wants_answers = options.unattended is not None and options.unattended != "none"
-        self._unattended = Unattended(options.unattended, self._database) if wants_answers else None
+        wants_answers = bool(options.unattended) and options.unattended != "none"
+        given = "" if options.unattended is BARE else options.unattended
+        self._unattended = Unattended(given, self._database) if wants_answers else None
         self.media = Media(
             scratch, self.storage, options, self._database, self._unattended, output, is_remote=self.host.is_remote
         )
@@ -161,7 +162,7 @@ class _Command:
         for name, option in self._readers.items():
             if name not in registry.EARLY:
                 self._read(name, guest, option)
-        guest.domain.edits += [registry.read_xml(text) for text in options.xml or []]
+        guest.domain.edits += [registry.read_xml(text) for text in options.xml or [] if text]
         self._fill_recommended(guest)
         warnings = plan.complete()
         self._check_disks(guest)
@@ -261,7 +262,7 @@ class _Command:
         seed: str | None = None
         if made is not None:
             self._seed, seed = made
-            if self._seed.password and options.cloud_init == "":
+            if self._seed.password and options.cloud_init is BARE:
                 warn(self.output, "Defaulting to --cloud-init root-password-generate=yes,disable=yes")
         method = self._medium_of(start)
         return method if seed is None else method._replace(seed=seed, installs=True, is_chosen=True)

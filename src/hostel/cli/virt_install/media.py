@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from hostel.cli.output import Output
 from hostel.cli.virt_install import location, osinfo
+from hostel.cli.virt_install.arguments import BARE
 from hostel.cli.virt_install.console import warn
 from hostel.cli.virt_install.database import Database, TreeNote, name_of
 from hostel.cli.virt_install.seed import Seed, write_disc
@@ -252,9 +253,9 @@ class Media:
         Raises:
             UsageError: a file that it names cannot be read.
         """
-        if self._options.cloud_init is None or self._options.cloud_init == "none":
+        if not self._options.cloud_init or self._options.cloud_init == "none":
             return None
-        seed = Seed(self._options.cloud_init or None)
+        seed = Seed(None if self._options.cloud_init is BARE else self._options.cloud_init)
         path = self._place("cloudinit.iso")
         seed.write(path)
         return seed, str(path)

@@ -44,7 +44,7 @@ class Change:
             UsageError: it has no such part, or cannot be changed so.
         """
         if self._option is None:
-            self.guest.domain.edits += [registry.read_xml(text) for text in texts]
+            self.guest.domain.edits += [registry.read_xml(text) for text in texts if text]
         elif self.verb == "edit":
             self._edit(self._option, texts)
         elif not self._option.is_list(self.guest):
@@ -77,7 +77,12 @@ class Change:
                 _fill(self.guest, option, part, text)
             if option.is_list(self.guest) and not any(CLEAR in option.given(text) for text in texts):
                 _remove_emptied(part)
-        self.parts = parts if option.is_list(self.guest) else []
+        self.parts = parts if option.is_list(self.guest) else self._own(option.kind)
+
+    def _own(self, kind: str) -> list[Part]:
+        """The domain's element of a kind, as a part of its own."""
+        node = tree.find(self.guest.domain.element(), [kind]) if kind else None
+        return [] if node is None else [Part(kind, base=node)]
 
     def _add(self, option: Option, texts: list[str]) -> None:
         if self._done is not None:
