@@ -14,7 +14,7 @@ from typing import Any, Final
 from hostel.errors import CorruptImage, UnsupportedFeature
 
 _SONAMES: Final = ("liblzfse.so.1", "liblzfse.so")
-_MODULES: Final = ("liblzfse", "lzfse")  # of the packages pyliblzfse and lzfse
+_MODULES: Final = ("lzfse", "liblzfse")  # of the packages lzfse and pyliblzfse
 
 
 def unpack(data: bytes | bytearray, length: int) -> bytes:
@@ -26,9 +26,7 @@ def unpack(data: bytes | bytearray, length: int) -> bytes:
     """
     library = _library()
     if library is None:
-        raise UnsupportedFeature(
-            "lzfse compression needs the package 'pyliblzfse'", hint="Install it: pip install pyliblzfse"
-        )
+        raise UnsupportedFeature("lzfse compression needs the package 'lzfse'", hint="Install it: pip install lzfse")
     out = ctypes.create_string_buffer(length + 1)
     count = library.lzfse_decode_buffer(out, length + 1, bytes(data), len(data), None)
     if count != length:
