@@ -115,6 +115,16 @@ def test_what_is_no_device_is_not_updated_in_a_machine_that_runs(option: str) ->
     assert got[2].startswith(start) and expected[2].startswith(start)
 
 
+def test_what_is_defined_is_what_was_shown() -> None:
+    """Elements that only stand before one of a higher number are made once, however often the document is written."""
+    words = ["--connect", TEST, "test", "--edit", "--clock", "timer2.name=rtc", "--define", "--print-xml"]
+    with hostel.open(TEST) as connection:
+        assert (
+            run(connection, parser().parse_args(words), Output(io.StringIO(), io.StringIO()), None, io.StringIO()) == 0
+        )
+        assert connection.domain("test").xml(inactive=True).count("<timer name='rtc'/>") == 1
+
+
 def _shown(ended: tuple[int, str, str]) -> list[str]:
     """What was said, without the lines of the machine that the two hypervisors write differently."""
     return [line for line in (ended[1] + "\n" + ended[2]).splitlines() if line[:1] in ("+", "-") or line[:1].isupper()]

@@ -121,6 +121,8 @@ class Part:
         for node in fillers:
             if tree.is_empty(node):
                 tree.remove(node)
+        if self.base is not None:
+            self._values, self._removed = {}, set()  # made once: what only stood before others is gone
         self._apply_edits(root)
         return root
 
