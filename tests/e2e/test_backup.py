@@ -562,6 +562,7 @@ def test_each_disk_is_backed_up_as_it_says(tmp_path: Path, machine: Machine, hea
     machine.check("one", "two")
     stats = machine.driver.domain_get_job_stats(machine.ref, 1)
     assert stats[0] == JobType.COMPLETED and stats[1]["operation"] == 9
+    assert 0 <= stats[1]["disk_temp_used"] < stats[1]["disk_temp_total"] == SIZE and "disk_total" not in stats[1]
 
 
 def test_how_a_written_backup_went_is_told_later(tmp_path: Path, machine: Machine) -> None:

@@ -35,7 +35,7 @@ SUSPENDED: Final = ("lifecycle", {"event": Lifecycle.SUSPENDED, "detail": Suspen
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[SmallDisk]:
-    with small_disk(tmp_path / "small", 2 * MIB) as mounted:
+    with small_disk(tmp_path / "small", 4 * MIB) as mounted:
         yield mounted
 
 
@@ -46,6 +46,25 @@ def full(small: SmallDisk) -> Iterator[None]:
     path.write_bytes(b"x")
     with small.full_at(path, 0):
         yield
+
+
+@contextlib.contextmanager
+def nearly_full(small: SmallDisk, left: int) -> Iterator[None]:
+    """Have room for a few bytes only on a small disk that is empty."""
+    path = small.folder / "most"
+    path.write_bytes(bytes(4 * MIB - left))
+    yield
+    path.unlink()
+
+
+def started(home: Path, connection: Connection) -> Domain:
+    """A guest that reboots for ever, on a disk elsewhere that has data."""
+    data = guest.image(label="full", mode=guest.Mode.REBOOT).ljust(64 * KIB, b"\0") + b"x" * (2 * MIB - 64 * KIB)
+    (home / "disk").write_bytes(data)
+    domain = connection.define_domain(domain_xml(home, disk(home / "disk")))
+    domain.start()
+    wait_for_report(home, 1)
+    return domain
 
 
 def define(small: SmallDisk, connection: Connection, fmt: str = "raw", words: str = "") -> Domain:
@@ -130,13 +149,34 @@ def test_guest_whose_memory_finds_no_room_runs_on(
     tmp_path: Path, connection: Connection, driver: QemuDriver, small: SmallDisk
 ) -> None:
     """It is said why it runs, and nothing is left of the file."""
-    (tmp_path / "disk").write_bytes(guest.image(label="full", mode=guest.Mode.REBOOT, size=MIB))
-    domain = connection.define_domain(domain_xml(tmp_path, disk(tmp_path / "disk")))
-    domain.start()
-    wait_for_report(tmp_path, 1)
-    (small.folder / "rest").write_bytes(bytes(2 * MIB - 256 * KIB))
-    with pytest.raises(VirtError, match=r"No space left on device; .* of which 0 B are free"):
-        driver.domain_save_flags(domain._ref, str(small.folder / "save"))
-    assert [path.name for path in small.folder.iterdir()] == ["rest"]
+    domain = started(tmp_path, connection)
+    with nearly_full(small, 256 * KIB):
+        with pytest.raises(VirtError, match=r"No space left on device; .* of which 0 B are free"):
+            driver.domain_save_flags(domain._ref, str(small.folder / "save"))
+        assert not (small.folder / "save").exists()
     assert domain.state_info()[:2] == (DomainState.RUNNING, RunningReason.SAVE_CANCELED)
+    wait_for_report(tmp_path, len(reports(tmp_path)) + 2)
+
+
+def test_backup_that_finds_no_room_fails_and_leaves_nothing(
+    tmp_path: Path, connection: Connection, driver: QemuDriver, small: SmallDisk
+) -> None:
+    domain = started(tmp_path, connection)
+    target = small.folder / "backup"
+    xml = f"<domainbackup><disks><disk name='vda' type='file'><target file='{target}'/></disk></disks></domainbackup>"
+    with connection.listen(kinds=["job-completed"]) as events:
+        with nearly_full(small, 448 * KIB):
+            driver.domain_backup_begin(domain._ref, xml)
+            event = events.wait(20)
+        assert event is not None
+        assert (event.detail["success"], event.detail["errmsg"]) == (0, "No space left on device")
+        assert event.detail["disk_total"] == 2 * MIB > event.detail["disk_processed"]
+        assert not target.exists()
+        with nearly_full(small, 64 * KIB), pytest.raises(VirtError, match="No space left on device"):
+            driver.domain_backup_begin(domain._ref, xml)
+        assert not target.exists()
+        driver.domain_backup_begin(domain._ref, xml)
+        event = events.wait(20)
+    assert event is not None, "only of what has begun is it told that it is over"
+    assert (event.detail["success"], event.detail["disk_processed"]) == (1, 2 * MIB)
     wait_for_report(tmp_path, len(reports(tmp_path)) + 2)

@@ -33,6 +33,8 @@ _LAST: Final = (
     ("Compression cache misses:", "compression_cache_misses", "<13", ""),
     ("Compression overflows:", "compression_overflow", "<13", ""),
     ("Auto converge throttle:", "auto_converge_throttle", "<13", ""),
+    ("Temporary disk space use:", "disk_temp_used", "", ""),
+    ("Temporary disk space total:", "disk_temp_total", "", ""),
 )
 
 

@@ -21,7 +21,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from hostel.drivers.events import BlockJobStatus, BlockJobType
@@ -94,7 +94,8 @@ def withdraw(machine: Running, job: BlockJob) -> None:
     sweep_nodes(machine)
     if job.kind in ("copy", "backup") and not job.reuse:
         _remove(job.stale)
-    machine.save(jobs=tuple(item for item in machine.status.jobs if item.name != job.name))
+    began = 0 if job.kind == "backup" else machine.status.backup_began
+    machine.save(jobs=tuple(item for item in machine.status.jobs if item.name != job.name), backup_began=began)
     holding.settle(machine)
 
 
@@ -118,7 +119,7 @@ def settle_jobs(machine: Running) -> None:
                 if job.name in ready and not job.announced:
                     _announce(machine, job)
                 continue
-            _end(machine, job, found.get("error"), int(found.get("current-progress", 0)))
+            _end(machine, job, found)
         _follow(machine, job, is_known=found is not None)
     if machine.status.backup is not None:
         from hostel.drivers.qemu.backup.job import end
@@ -164,9 +165,9 @@ def _announce(machine: Running, job: BlockJob) -> None:
     _tell(machine, job, BlockJobStatus.READY)
 
 
-def _end(machine: Running, job: BlockJob, error: str | None, done: int) -> None:
+def _end(machine: Running, job: BlockJob, found: Mapping[str, Any]) -> None:
     """Record how a job ended, and what the disk's chain is now; in one write."""
-    disk, error = disk_of(machine, job), job.error or error
+    disk, error = disk_of(machine, job), job.error or found.get("error")
     has_moved = disk is not None and _has_moved(machine, job, disk)
     if error == _CANCELED or (job.kind in ("copy", "active-commit") and not error and not has_moved):
         job.ended = "canceled"
@@ -180,7 +181,9 @@ def _end(machine: Running, job: BlockJob, error: str | None, done: int) -> None:
     if job.kind == "backup":
         is_pull = status.backup is not None and status.backup.mode == "pull"
         why = "" if is_pull and error == _CANCELED else error or ""  # it is how that one ends
-        machine.save(backup_done=status.backup_done + done, backup_error=status.backup_error or why)
+        done = status.backup_done + int(found.get("current-progress", 0))
+        total = status.backup_total + int(found.get("total-progress", 0))
+        machine.save(backup_done=done, backup_total=total, backup_error=status.backup_error or why)
     else:
         machine.save()
 

@@ -165,6 +165,7 @@ class StatusDocument(Element, tag="domstatus"):
     nodes: int = attr(integer(), default=0)
     backup_began: int = attr(integer(maximum=_I64), default=0)
     backup_done: int = attr(integer(maximum=_I64), default=0)
+    backup_total: int = attr(integer(maximum=_I64), default=0)
     backup_error: str = attr(default="")
     speed: int = attr(integer(maximum=_I64), default=0)
     taints: str = attr(default="")
@@ -206,8 +207,9 @@ class Status(NamedTuple):
         jobs: block jobs that run, or whose end has not been dealt with.
         plugs: devices on their way in or out.
         backup: the backup that is under way.
-        backup_began: when it began, in milliseconds since 1970.
+        backup_began: when it began, in milliseconds since 1970; 0 where it turned out that it did not.
         backup_done: bytes that those of its jobs have copied which are over.
+        backup_total: bytes that those were to copy.
         backup_error: why one of them failed.
         migration: the migration that is under way.
         speed: how much a migration may send, in MiB a second; 0 is as much as goes.
@@ -243,6 +245,7 @@ class Status(NamedTuple):
     backup: Backup | None = None
     backup_began: int = 0
     backup_done: int = 0
+    backup_total: int = 0
     backup_error: str = ""
     migration: Migration | None = None
     speed: int = 0

@@ -283,11 +283,7 @@ def progress(machine: Running) -> dict[str, int]:
     jobs = [known[job.name] for job in machine.status.jobs if job.kind == "backup" and job.name in known]
     total = sum(int(job["total-progress"]) for job in jobs)
     done = sum(int(job["current-progress"]) for job in jobs)
-    done, total = done + machine.status.backup_done, total + machine.status.backup_done
-    found = _told(machine)
-    if total or done:
-        found |= {"disk_total": total, "disk_processed": done, "disk_remaining": total - done}
-    return found
+    return _told(machine, done, total)
 
 
 def _serve_rest(machine: Running, backup: Backup) -> None:
@@ -300,12 +296,17 @@ def _serve_rest(machine: Running, backup: Backup) -> None:
                 _export(machine, item, jobs[item.name])
 
 
-def _told(machine: Running) -> dict[str, int]:
-    """What is known of a backup whose jobs are over."""
-    done = machine.status.backup_done
-    elapsed = max(0, int(time.time() * 1000) - machine.status.backup_began)
-    disks = {"disk_total": done, "disk_processed": done, "disk_remaining": 0} if done else {}
-    return {"operation": OPERATION, "time_elapsed": elapsed, **disks}
+def _told(machine: Running, done: int = 0, total: int = 0) -> dict[str, int]:
+    """What is known of a backup; ``done`` and ``total`` are bytes of those of its jobs that go on."""
+    status = machine.status
+    done += status.backup_done
+    total = max(done, total + status.backup_total)
+    told = {"operation": OPERATION, "time_elapsed": max(0, int(time.time() * 1000) - status.backup_began)}
+    if not total:
+        return told
+    if status.backup is not None and status.backup.mode == "pull":
+        return told | {"disk_temp_used": done, "disk_temp_total": total}
+    return told | {"disk_total": total, "disk_processed": done, "disk_remaining": total - done}
 
 
 def end(machine: Running) -> None:
@@ -325,8 +326,11 @@ def end(machine: Running) -> None:
             if item.backup and item.scratch is not None and item.scratch.file:
                 with contextlib.suppress(OSError):
                     os.unlink(item.scratch.file)
-    told = {**_told(machine), "success": int(not machine.status.backup_error)}
-    keep(machine, told)
-    detail = {"errmsg": machine.status.backup_error} if machine.status.backup_error else {}
-    machine.save(backup=None, backup_done=0, backup_error="")
-    machine.publish("job-completed", **told, **detail)
+    status = machine.status
+    told = {**_told(machine), "success": int(not status.backup_error)}
+    detail = {"errmsg": status.backup_error} if status.backup_error else {}
+    if status.backup_began:
+        keep(machine, told)
+    machine.save(backup=None, backup_done=0, backup_total=0, backup_error="")
+    if status.backup_began:
+        machine.publish("job-completed", **told, **detail)
