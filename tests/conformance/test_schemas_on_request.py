@@ -103,6 +103,7 @@ def test_every_procedure_that_validates_has_a_document_and_flags(name: str) -> N
 
 # By kind: its schema, and what of it we refuse: of which libvirt makes nothing, or refuses beyond its schema.
 SCHEMAS_OF = {
+    "checkpoint": ("domaincheckpoint", ()),
     "secret": ("secret", ()),
     "network filter": ("nwfilter", ("Write an IPv4 address", "The bits of a mask", "Write a variable")),
     "network filter binding": ("nwfilterbinding", ()),
@@ -115,7 +116,11 @@ SCHEMAS_OF = {
     "network port": ("networkport", ("/@multifunction",)),
     "processor": ("cpu", ("Write ranges that go up",)),
 }
-OTHERS = ("/domainsnapshot/domain/", "/domainsnapshot/inactiveDomain/")  # documents of other kinds
+OTHERS = (
+    "/domainsnapshot/domain/",
+    "/domainsnapshot/inactiveDomain/",
+    "/domaincheckpoint/domain/",
+)  # documents of other kinds
 
 
 def _spoilt(root: Any) -> Iterator[tuple[str, str]]:

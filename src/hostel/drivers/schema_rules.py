@@ -18,6 +18,7 @@ from hostel.errors import ModelError
 _UUID: Final = r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"
 _ABSOLUTE: Final = r"(/|[a-zA-Z]:\\).+"
 _NAME: Final = r"[^/\n]+"
+_FILE: Final = r"[a-zA-Z0-9_\-][a-zA-Z0-9_\-.]*"
 _WORD: Final = r"[a-zA-Z0-9_+\-]+"
 _DEVICE: Final = r"[a-zA-Z0-9_.\-\\:/]+"
 _MAC: Final = r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}"
@@ -35,6 +36,7 @@ _SAID: Final = {
     _UUID: "a UUID",
     _ABSOLUTE: "an absolute path",
     _NAME: "a name without a slash",
+    _FILE: "the name of a file: letters, digits, '_', '-' and '.'",
     _WORD: "a name of letters, digits, '_', '+' and '-'",
     _DEVICE: "the name of a device",
     _MAC: "a hardware address, such as 52:54:00:12:34:56",
@@ -126,6 +128,15 @@ _STORED: Final[tuple[_Rule, ...]] = (
     ),
 )
 RULES: Final[dict[str, tuple[_Rule, ...]]] = {
+    "checkpoint": (
+        _Value("/domaincheckpoint/name", _FILE),
+        _Value("/domaincheckpoint/creationTime", _NUMBER),
+        _Needs("/domaincheckpoint/parent", "name"),
+        _Value("/domaincheckpoint/parent/name", _FILE),
+        _Needs("/domaincheckpoint/disks", "disk"),
+        _Value("/domaincheckpoint/disks/disk/@name", _DISK),
+        _Value("/domaincheckpoint/disks/disk[@bitmap or @size]/@checkpoint", "bitmap"),
+    ),
     "secret": (
         _Value("/secret/uuid", _UUID),
         _Needs("/secret/usage[@type='volume']", "volume"),

@@ -15,6 +15,7 @@ from hostel.drivers.base.backup import (
 )
 from hostel.drivers.document import reading
 from hostel.drivers.moment import check_parent
+from hostel.drivers.schema import check_schema
 from hostel.drivers.test.document import complete_kept
 from hostel.drivers.test.host import Host, TestDomain
 from hostel.drivers.test.lifecycle import refused, running
@@ -48,6 +49,7 @@ class CheckpointCalls:
             if found.live is None:
                 what = "cannot create checkpoint for inactive domain"
                 raise refused(ErrorCode.OPERATION_UNSUPPORTED, what)
+            check_schema(xml, "checkpoint")
             with reading(ErrorDomain.DOMAIN_CHECKPOINT):
                 checkpoint = read_checkpoint(xml, now=int(time.time()), redefine=redefine)
             if redefine:

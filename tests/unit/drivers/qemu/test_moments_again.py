@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hostel.drivers.base.backup import CheckpointCreateFlag, CheckpointRef
 from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotRef
 from hostel.drivers.registry import open_drivers
 from hostel.drivers.store import Directories
-from hostel.errors import ErrorCode
+from hostel.errors import ErrorCode, VirtError
 from support.refusal import refused
 
 UUID = "11111111-2222-3333-4444-555555555555"
@@ -69,6 +70,31 @@ def test_a_checkpoint_says_of_every_disk_whether_its_changes_are_written_down(
     one = driver.domain_checkpoint_get_xml_desc(checkpoint(_checkpoint(named, name="two")))
     assert "<disk name='vda' checkpoint='no'/>" in one
     assert "<disk name='vdb' checkpoint='bitmap' bitmap='own'/>" in one
+
+
+@pytest.mark.parametrize(
+    "inside, where",
+    [
+        ("<disks/>", "/disks: there has to be <disk>"),
+        ("<disks><disk name='vda' checkpont='no'/></disks>", "/disks/disk/@checkpont is not in the schema"),
+        ("<disks><disk name='vda' checkpoint='no' bitmap='x'/></disks>", "/disks/disk/@checkpoint: 'no' is not"),
+        ("<frob/>", "/frob is not in the schema"),
+        ("<parent/>", "/parent: there has to be <name>"),
+    ],
+)
+def test_a_checkpoint_that_its_schema_does_not_have_is_refused(
+    checkpoint: Callable[[str], CheckpointRef], inside: str, where: str
+) -> None:
+    where = re.escape(f"XML document failed to validate against schema: /domaincheckpoint{where}")
+    with pytest.raises(VirtError, match=where) as caught:
+        checkpoint(_checkpoint(inside))
+    assert caught.value.code is ErrorCode.XML_INVALID_SCHEMA
+
+
+def test_a_new_checkpoint_is_one_of_a_machine_that_runs(driver: Any, domain: DomainRef) -> None:
+    what = "Operation not supported: cannot create checkpoint for inactive domain"
+    with refused(ErrorCode.OPERATION_UNSUPPORTED, what):
+        driver.domain_checkpoint_create_xml(domain, "<frob/>")
 
 
 def test_a_checkpoint_of_what_is_not_there_is_refused(checkpoint: Callable[[str], CheckpointRef]) -> None:

@@ -29,6 +29,7 @@ from hostel.drivers.qemu.block.chain import check_jobs_supported, images
 from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.machines import GLANCE, invalid, not_running
 from hostel.drivers.qemu.running import Running
+from hostel.drivers.schema import check_schema
 from hostel.drivers.together import check_together
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.checkpoint import Checkpoint, align, prepare_again, read_checkpoint
@@ -74,17 +75,18 @@ class BackupCalls(Calls):
         quiesces = bool(flags & CheckpointCreateFlag.QUIESCE)
         with self._checkpoints(domain, talks=quiesces) as (found, machine):
             redefine = bool(flags & CheckpointCreateFlag.REDEFINE)
+            if machine is None and not redefine:
+                what = "cannot create checkpoint for inactive domain"
+                raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
+            check_schema(xml, "checkpoint")
             with reading(ErrorDomain.DOMAIN_CHECKPOINT):
                 checkpoint = read_checkpoint(xml, now=int(time.time()), redefine=redefine)
-            if redefine:
+            if machine is None or redefine:
                 check_parent(checkpoint.name or "", checkpoint.parent, found.all(), found.descendants)
                 with reading(ErrorDomain.DOMAIN_CHECKPOINT):
                     prepare_again(checkpoint, domain.uuid)
                 found.put(checkpoint)
                 return CheckpointRef(checkpoint.name or "", domain)
-            if machine is None:
-                what = "cannot create checkpoint for inactive domain"
-                raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
             prepare_checkpoint(found, machine, checkpoint)
             found.begin(checkpoint)
             is_made = False
@@ -189,6 +191,7 @@ class BackupCalls(Calls):
             backup = read_backup(backup_xml)
         checkpoint = None
         if checkpoint_xml is not None:
+            check_schema(checkpoint_xml, "checkpoint")
             with reading(ErrorDomain.DOMAIN_CHECKPOINT):
                 checkpoint = read_checkpoint(checkpoint_xml, now=int(time.time()))
         with self._checkpoints(domain) as (found, machine):
