@@ -103,6 +103,7 @@ def test_every_procedure_that_validates_has_a_document_and_flags(name: str) -> N
 
 # By kind: its schema, and what of it we refuse: of which libvirt makes nothing, or refuses beyond its schema.
 SCHEMAS_OF = {
+    "backup": ("domainbackup", ("in element 'driver': 'luks'",)),
     "checkpoint": ("domaincheckpoint", ()),
     "secret": ("secret", ()),
     "network filter": ("nwfilter", ("Write an IPv4 address", "The bits of a mask", "Write a variable")),
@@ -116,6 +117,8 @@ SCHEMAS_OF = {
     "network port": ("networkport", ("/@multifunction",)),
     "processor": ("cpu", ("Write ranges that go up",)),
 }
+# What a schema refuses and we complete: that a disk goes to a file.
+COMPLETED = ("/domainbackup/disks/disk/@backup is missing", "/domainbackup/disks/disk/@type is missing")
 OTHERS = (
     "/domainsnapshot/domain/",
     "/domainsnapshot/inactiveDomain/",
@@ -168,6 +171,8 @@ def test_what_a_schema_refuses_is_refused_by_its_place_and_nothing_else(kind: st
             if what in seen or schema.rules.validate(etree.fromstring(xml)):
                 continue
             seen.add(what)
+            if what in COMPLETED:
+                continue
             if (complaint := _complaint(xml, kind)) is None:
                 taken.append(f"{what}: {xml}")
             else:

@@ -413,6 +413,13 @@ def test_checkpoint_of_no_disk_is_there_all_the_same(machine: Machine) -> None:
         ("<domainbackup><incremental>none</incremental></domainbackup>", "no domain checkpoint"),
         ("<domainbackup><disks><disk name='vdz'/></disks></domainbackup>", "no disk named 'vdz'"),
         ("<domainbackup mode='pull'/>", "server"),
+        ("<domainbackup><incrementl>none</incrementl></domainbackup>", "/incrementl is not in the schema"),
+        ("<domainbackup><disks><disk name='vda' bakcup='no'/></disks></domainbackup>", "/@bakcup is not in the schema"),
+        ("<domainbackup><disks/></domainbackup>", "there has to be <disk>"),
+        (
+            "<domainbackup><disks><disk name='vda' type='file'><target file='b'/></disk></disks></domainbackup>",
+            "'b' is not an absolute path",
+        ),
         (
             "<domainbackup><disks><disk name='vda' type='file'><target file='/no/such'/></disk></disks></domainbackup>",
             "No such",

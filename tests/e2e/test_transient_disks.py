@@ -135,7 +135,7 @@ def test_what_would_outlive_the_disk_is_refused(tmp_path: Path, driver: QemuDriv
     copy = f"<disk type='file'><driver type='raw'/><source file='{tmp_path}/copy'/></disk>"
     one = "<domainsnapshot><name>one</name></domainsnapshot>"
     memory = f"<domainsnapshot><memory snapshot='external' file='{tmp_path}/m'/></domainsnapshot>"
-    backup = "<domainbackup><disks/></domainbackup>"
+    backup = "<domainbackup/>"
     refused = "block jobs are not supported on transient disk 'vda'"
     for action in (
         lambda: driver.domain_block_rebase(ref, "vda"),

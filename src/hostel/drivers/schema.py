@@ -17,6 +17,7 @@ from hostel.drivers.schema_rules import check_rules
 from hostel.errors import ErrorCode, ErrorDomain, ModelError
 
 _CLASSES: Final = {
+    "backup": "backup:Backup",
     "checkpoint": "checkpoint:Checkpoint",
     "domain": "domain.domain:Domain",
     "interface": "interface:HostInterface",

@@ -27,7 +27,9 @@ _NUMBER: Final = r"\s*\+?[0-9]+\s*"
 _UNIT: Final = r"([bB]([yY][tT][eE][sS]?)?)|([kKmMgGtTpPeE]([iI]?[bB])?)"
 _TIME: Final = r"[0-9]+(\.[0-9]{0,9})?"
 _IDENTITY: Final = rf"-1|{_NUMBER}"
-_DISK: Final = rf"(ioemu:)?(fd|hd|sd|vd|xvd|ubd)[a-zA-Z0-9_]+|{_ABSOLUTE}"
+_TARGET: Final = "(ioemu:)?(fd|hd|sd|vd|xvd|ubd)[a-zA-Z0-9_]+"
+_DISK: Final = rf"{_TARGET}|{_ABSOLUTE}"
+_HOST: Final = r"[a-zA-Z0-9.:\-]+"
 _VARIABLE: Final = r"[a-zA-Z0-9_]+"
 _PRIORITY: Final = r"\s*[+-]?0*([0-9]{1,3}|1000)\s*"
 _BOOLEAN: Final = "yes|no|true|false|1|0"
@@ -45,6 +47,8 @@ _SAID: Final = {
     _IDENTITY: "a whole number, or -1",
     _UNIT: "a unit, such as bytes, KiB or GB",
     _TIME: "seconds since 1970",
+    _TARGET: "the name of a disk, such as vda",
+    _HOST: "the name or the address of a host",
     _DISK: "the name of a disk, such as vda, or an absolute path",
     _VARIABLE: "a name of letters, digits and '_'",
     _PRIORITY: "a number from -1000 to 1000",
@@ -93,7 +97,7 @@ _SOURCES: Final[tuple[_Rule, ...]] = (
     _Needs("//disks/disk/source/host", "@name|@socket"),
     _Needs("//disks/disk/source/host[@transport='unix']", "@socket"),
     _Needs("//disks/disk/source/host[@socket]", "@transport"),
-    _Value("//disks/disk/source/host/@name", r"[a-zA-Z0-9.:\-]+"),
+    _Value("//disks/disk/source/host/@name", _HOST),
     _Value("//disks/disk/source/host/@port", _IDENTITY),
     _Value("//disks/disk/source/host/@socket", _ABSOLUTE),
     _Needs("//disks/disk/source/slices", "slice"),
@@ -128,6 +132,30 @@ _STORED: Final[tuple[_Rule, ...]] = (
     ),
 )
 RULES: Final[dict[str, tuple[_Rule, ...]]] = {
+    "backup": (
+        _Needs("/domainbackup[@mode='pull']", "server"),
+        _Needs("/domainbackup[@mode='pull']/disks/disk[@type='block']", "scratch"),
+        _Needs("/domainbackup[server]", "@mode"),
+        _Value("/domainbackup[server]/@mode", "pull"),
+        _Needs("/domainbackup/server[@transport='unix']", "@socket"),
+        _Needs("/domainbackup/server[not(@transport='unix')]", "@name"),
+        _Value("/domainbackup/server/@name", _HOST),
+        _Value("/domainbackup/server/@socket", _ABSOLUTE),
+        _Needs("/domainbackup/disks", "disk"),
+        _Value("/domainbackup/disks/disk/@name", _TARGET),
+        _Value("/domainbackup/disks/disk[@incremental]/@backupmode", "incremental"),
+        _Value("/domainbackup/disks/disk/@type", "file|block"),
+        _Needs("/domainbackup/disks/disk/driver", "@type"),
+        _Value("/domainbackup[@mode='pull']/disks/disk/driver/@type", "qcow2"),
+        _Needs("/domainbackup/disks/disk[not(@type='block')]/*[self::target or self::scratch]", "@file"),
+        _Needs("/domainbackup/disks/disk[@type='block']/*[self::target or self::scratch]", "@dev"),
+        _Value("/domainbackup/disks/disk/*/@*[name() = 'file' or name() = 'dev']", _ABSOLUTE),
+        _Needs("//seclabel[@relabel='yes']", "label"),
+        _Needs("//seclabel[not(label)]", "@relabel|@labelskip"),
+        _Needs("//encryption", "@format secret"),
+        _Value("//encryption/@format", "luks"),
+        *_ENCRYPTED,
+    ),
     "checkpoint": (
         _Value("/domaincheckpoint/name", _FILE),
         _Value("/domaincheckpoint/creationTime", _NUMBER),

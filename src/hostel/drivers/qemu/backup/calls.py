@@ -187,6 +187,7 @@ class BackupCalls(Calls):
         from hostel.drivers.qemu.backup.job import begin
         from hostel.model.backup import read_backup
 
+        check_schema(backup_xml, "backup")
         with reading(ErrorDomain.DOMAIN):
             backup = read_backup(backup_xml)
         checkpoint = None
