@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from lxml import etree
 
 from hostel.drivers.base import ConsoleStream
 from hostel.drivers.qemu.driver import QemuDriver
@@ -24,6 +25,7 @@ CHANNELS = (
     "<channel type='unix'><target type='virtio' name='org.test'/></channel>"
 )
 ECHO = "exec 3<>/dev/vport0p2; read -r line <&3; echo answer to $line >&3; read -r line <&3"
+HOLD = "exec 3<>/dev/vport0p2; sleep 600"
 
 
 def read_line(stream: ConsoleStream) -> bytes:
@@ -32,6 +34,12 @@ def read_line(stream: ConsoleStream) -> bytes:
         assert time.monotonic() < deadline, said
         said += stream.read(4096, 0.5) or b""
     return said
+
+
+def states(driver: QemuDriver) -> list[str | None]:
+    """What the document says of both channels."""
+    document = etree.fromstring(driver.domain_get_xml_desc(driver.domain_lookup_by_name("linux")))
+    return [each.get("state") for each in document.iterfind("devices/channel/target")]
 
 
 def refused(driver: QemuDriver, name: str | None) -> VirtError:
@@ -54,10 +62,33 @@ def test_channel_goes_both_ways_to_one_at_a_time(driver: QemuDriver, tmp_path: P
         driver.domain_open_channel(domain, "channel1", force=True).close()
         stream.write(b"this\n")
         assert read_line(stream) == b"answer to this\n"
+        assert states(driver) == ["disconnected", "connected"]
         stream.write(b"done\n")
     finally:
         stream.close()
     guest.wait(domain)
+
+
+def test_a_channel_that_the_guest_has_open_is_still_open_when_it_is_restored(
+    driver: QemuDriver, tmp_path: Path, linux: Linux
+) -> None:
+    guest = LinuxGuest(driver, linux, tmp_path)
+    devices = CHANNELS.replace("org.test", "org.qemu.guest_agent.0")
+    domain = driver.domain_create(guest.define(HOLD, devices, modules=("virtio_pci", "virtio_console")))
+    assert states(driver) == ["disconnected", "disconnected"]
+    deadline = time.monotonic() + 60
+    while states(driver) != ["disconnected", "connected"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    driver.domain_managed_save(domain)
+    assert states(driver) == [None, None]
+    with driver.events.listen() as listener:
+        domain = driver.domain_create(domain)
+        told = list(iter(lambda: listener.get(1), None))
+    details = [event.detail for event in told if event.kind == "agent-lifecycle"]
+    assert details == [{"state": 2, "reason": 1}, {"state": 1, "reason": 2}]
+    assert states(driver) == ["disconnected", "connected"]
+    driver.domain_destroy(domain)
 
 
 def test_clients_open_channels_and_read_labels(tmp_path: Path) -> None:

@@ -22,12 +22,12 @@ from hostel.drivers.fault import fault
 from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.confinement.selinux import kernel
 from hostel.drivers.qemu.machines import invalid
+from hostel.drivers.qemu.ports import AGENT
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.taint import Taint
 from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
 
-NAME: Final = "org.qemu.guest_agent.0"
 _SECONDS: Final = 5.0
 _FREEZE_SECONDS: Final = 60.0
 _BLOCKED_SECONDS: Final = 3600.0
@@ -296,12 +296,12 @@ def open_agent(machine: Running) -> Agent:
     if not machine.ask("query-status").get("running"):
         raise invalid("domain is not running")
     for channel in machine.domain.devices.channels:
-        if channel.target is None or channel.target.name != NAME:
+        if channel.target is None or channel.target.name != AGENT:
             continue
         path = channel.sources[0].path if channel.sources else None
         devices = {item["label"]: item for item in machine.ask("query-chardev")}
         if path is None or not devices.get(f"char{channel.alias}", {}).get("frontend-open"):
             raise _unresponsive("QEMU guest agent is not connected; start qemu-guest-agent in the guest")
         return Agent(Path(path), seconds_of(machine.agent_timeout))
-    what = f"QEMU guest agent is not configured; add a channel of type unix with target name '{NAME}'"
+    what = f"QEMU guest agent is not configured; add a channel of type unix with target name '{AGENT}'"
     raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, what, ErrorDomain.QEMU)

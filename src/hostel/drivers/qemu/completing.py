@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hostel.drivers.qemu import monitor, screens
+from hostel.drivers.qemu import monitor, ports, screens
 from hostel.drivers.qemu.command.disk import drive_id, throttle
 from hostel.drivers.qemu.settings import Settings
 from hostel.model.domain.devices.character import CharacterBackend, CharacterSource, CharacterType
@@ -18,9 +18,10 @@ def complete(domain: Domain, qmp: monitor.Monitor, settings: Settings) -> None:
         QmpError: QEMU refused.
     """
     devices = domain.devices
+    characters = qmp.execute("query-chardev")
     terminals = {
         found["label"]: found["filename"].removeprefix("pty:")
-        for found in qmp.execute("query-chardev")
+        for found in characters
         if found["filename"].startswith("pty:")
     }
     ends: list[CharacterBackend] = [*devices.serials, *devices.parallels, *devices.consoles, *devices.channels]
@@ -30,6 +31,7 @@ def complete(domain: Domain, qmp: monitor.Monitor, settings: Settings) -> None:
     mirror_consoles(domain)
     for console in devices.consoles:
         console.tty = console.source.path if console.type == CharacterType.PTY and console.source else None
+    ports.note(domain, characters)
     screens.complete(domain, qmp, settings)
     for disk in devices.disks:
         if disk.iotune is not None and not is_empty(disk):

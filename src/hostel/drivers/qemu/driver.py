@@ -30,7 +30,7 @@ from hostel.drivers.boot import Missed, nobody, noting
 from hostel.drivers.deferred import deferred
 from hostel.drivers.events import Defined, Event, EventSource, Lifecycle, Subject
 from hostel.drivers.fault import fault, system_fault
-from hostel.drivers.qemu import document, probe, process, savefile
+from hostel.drivers.qemu import document, ports, probe, process, savefile
 from hostel.drivers.qemu.addresses import AddressCalls
 from hostel.drivers.qemu.agent import AgentCalls
 from hostel.drivers.qemu.balloon import refresh
@@ -476,6 +476,7 @@ class QemuDriver(
             if machine is None:
                 return None
             refresh(machine)
+            ports.refresh(machine)
             return machine.domain
 
         return self._look(domain, look, lambda known: known.domain if known is not None else None)

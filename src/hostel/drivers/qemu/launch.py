@@ -30,6 +30,7 @@ from hostel.drivers.qemu import (
     locking,
     monitor,
     perf,
+    ports,
     probe,
     process,
     screens,
@@ -496,6 +497,8 @@ class Launcher:
         status = self._handed(status, holding.hold)
         with monitor.connect(process.ground(Path(status.run)) / "monitor") as qmp:
             qmp.execute("cont")
+            if ports.agent_state(status.domain) is not None:  # it is there already where the guest was restored
+                ports.note(status.domain, qmp.execute("query-chardev"))
         return status
 
     def _handed(self, status: Status, do: Callable[[Running], None]) -> Status:
@@ -511,6 +514,9 @@ class Launcher:
 
     def _tell(self, status: Status, *, paused: bool, origin: Origin) -> None:
         """In libvirt's order: it runs before it was started, but where it goes on from saved memory or a snapshot."""
+        agent = ports.agent_state(status.domain)
+        if agent is not None:
+            self._machines.publish(status.domain, "agent-lifecycle", state=ports.DISCONNECTED, reason=ports.STARTED)
         started, goes_on = (Lifecycle.STARTED, int(origin.event)), origin.reason in _GOES_ON
         if not paused:
             resumed = (Lifecycle.RESUMED, int(Resumed.FROM_SNAPSHOT if goes_on else Resumed.UNPAUSED))
@@ -521,6 +527,8 @@ class Launcher:
             told = [started]
         for event, detail in told:
             self._machines.publish(status.domain, "lifecycle", event=int(event), detail=detail)
+        if agent is not None and origin.memory is not None:
+            self._machines.publish(status.domain, "agent-lifecycle", state=agent, reason=ports.CHANNEL)
 
     def _undo(self, name: str, run: Path, error: BaseException) -> None:
         if (found := process.supervised_qemu(run, 5)) is not None:

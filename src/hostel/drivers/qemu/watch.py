@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from hostel.drivers.base import DomainRef, PausedReason, RunningReason
 from hostel.drivers.events import Event, EventBus, Lifecycle, Listener, Subject, Suspended
-from hostel.drivers.qemu import process
+from hostel.drivers.qemu import ports, process
 from hostel.drivers.qemu.actions import needs_keeper
 from hostel.drivers.qemu.machines import GLANCE, Machines
 from hostel.drivers.qemu.monitor import Monitor
@@ -46,7 +46,6 @@ _RECIPIENTS: Final = ("hypervisor", "guest")
 _FAILURES: Final = ("ignore", "inject", "fatal", "reset")
 _FAMILIES: Final = {"ipv4": 0, "ipv6": 1, "unix": 2}
 _PHASES: Final = {"CONNECTED": 0, "INITIALIZED": 1, "DISCONNECTED": 2}
-_AGENT: Final = "org.qemu.guest_agent.0"
 
 Settle = Callable[[DomainRef, float], bool]  # is given how many seconds an operation has to end that has the machine
 
@@ -361,8 +360,9 @@ def _threshold(data: Mapping[str, Any], status: Status) -> list[tuple[str, dict[
 
 def _port(data: Mapping[str, Any], status: Status) -> list[tuple[str, dict[str, Any]]]:
     for channel in status.domain.devices.channels:
-        if channel.alias == data.get("id") and channel.target is not None and channel.target.name == _AGENT:
-            return [("agent-lifecycle", {"state": 1 if data.get("open") else 2, "reason": 2})]
+        if channel.alias == data.get("id") and channel.target is not None and channel.target.name == ports.AGENT:
+            state = ports.CONNECTED if data.get("open") else ports.DISCONNECTED
+            return [("agent-lifecycle", {"state": state, "reason": ports.CHANNEL})]
     return []
 
 
