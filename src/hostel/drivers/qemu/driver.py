@@ -273,7 +273,7 @@ class QemuDriver(
                 is_new = not self._machines.definitions.has(name)
                 self._machines.definitions.write(name, domain.format())
             domain.id = live.id if live else None
-            detail = Defined.ADDED if is_new else Defined.UPDATED
+            detail = Defined.ADDED if is_new and live is None else Defined.UPDATED
             self._machines.publish(domain, "lifecycle", event=int(Lifecycle.DEFINED), detail=int(detail))
         return DomainRef(name, domain.uuid or "", live.id if live else -1)
 

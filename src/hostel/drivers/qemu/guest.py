@@ -47,6 +47,7 @@ class GuestCalls(Calls):
                     what = "cannot resize the maximum memory on an active domain; use --config"
                     raise invalid(what)
                 if both.definition is not None:
+                    _check_most(both.definition, memory)
                     _set_most(both.definition, memory)
                     self._define(both.definition)
                 return
@@ -76,7 +77,8 @@ class GuestCalls(Calls):
                 return
             if flags & VcpuFlag.MAXIMUM:
                 if both.running is not None:
-                    raise invalid("maximum vcpu count of a live domain can't be modified; use --config")
+                    what = "maximum vcpu count of a live domain can't be modified; use --config"
+                    raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
                 assert both.definition is not None
                 vcpu = both.definition.vcpu or Vcpu(value=1)
                 now = min(vcpu.current or vcpu.value, count)
@@ -162,6 +164,14 @@ def _most(document: Domain) -> int:
     """How much memory a balloon can leave, in KiB: memory on demand comes and goes in other ways."""
     total = document.memory.to_kib() if document.memory is not None else 0
     return total - sum(it.target.size.to_kib() for it in document.devices.memories if it.model == "virtio-mem")
+
+
+def _check_most(definition: Domain, memory: int) -> None:
+    """Cells have sizes of their own, and with modules there is a bound to all memory."""
+    if definition.cpu is not None and definition.cpu.numa is not None and definition.cpu.numa.cells:
+        raise invalid("initial memory size of a domain with NUMA nodes cannot be modified with this API")
+    if definition.max_memory is not None and memory > definition.max_memory.to_kib():
+        raise invalid("cannot set initial memory size greater than the maximum memory size")
 
 
 def _set_most(definition: Domain, memory: int) -> None:

@@ -42,7 +42,7 @@ class InsideCalls(TalkingCalls):
         """The guest's name for itself."""
         if source & HostnameSource.LEASE and source & HostnameSource.AGENT:
             what = "Flags 'VIR_DOMAIN_GET_HOSTNAME_LEASE' and 'VIR_DOMAIN_GET_HOSTNAME_AGENT' are mutually exclusive"
-            raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
+            raise VirtError(ErrorCode.INVALID_ARG, what, domain=ErrorDomain.QEMU)  # without the words of its kind
         if source & HostnameSource.LEASE:
             with self._running(domain) as machine:
                 interfaces = machine.domain.copy().devices.interfaces

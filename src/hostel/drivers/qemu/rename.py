@@ -17,7 +17,7 @@ from hostel.drivers.qemu import savefile
 from hostel.drivers.qemu.block import switching
 from hostel.drivers.qemu.calls import Calls, no_domain
 from hostel.drivers.qemu.machines import Machines, invalid
-from hostel.errors import ErrorCode, ErrorDomain
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 from hostel.model.domain.domain import Domain
 from hostel.model.domain.os import Nvram
 
@@ -45,9 +45,9 @@ class RenameCalls(Calls):
             if savefile.is_kept(machines.saved(old)):
                 raise invalid("domain with a managed saved state can't be renamed")
             if old == new_name:
-                raise invalid("Can't rename domain to itself")
+                raise _refused("Can't rename domain to itself")
             if new_name in machines.names():
-                raise invalid(f"domain with name '{new_name}' already exists")
+                raise _refused(f"domain with name '{new_name}' already exists")
             if Catalog(machines, old).intent() is not None or Checkpoints(machines, old).pending() is not None:
                 raise invalid("a snapshot or checkpoint is half done; list them, which settles that")
             switching.check(machines, definition)
@@ -58,6 +58,10 @@ class RenameCalls(Calls):
         there = {"event": int(Lifecycle.DEFINED), "detail": int(Defined.RENAMED)}
         self._bus.publish(Event(Subject.DOMAIN, "lifecycle", old, uuid, -1, gone))
         self._bus.publish(Event(Subject.DOMAIN, "lifecycle", new_name, uuid, -1, there))
+
+
+def _refused(what: str) -> VirtError:
+    return fault(ErrorCode.OPERATION_INVALID, what, ErrorDomain.DOMAIN)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from hostel.drivers.base.machine import VcpuFlag
 from hostel.drivers.counting import vcpus
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu.calls import Calls
-from hostel.drivers.qemu.machines import failed, invalid
+from hostel.drivers.qemu.machines import failed
 from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.settings import read as read_settings
@@ -54,6 +54,9 @@ class VcpuCalls(Calls):
                 _check_change(both.definition, numbers)
                 vcpu_states.change(both.definition, numbers, is_on=bool(state))
             if both.running is not None and slot is not None:
+                if not state and not _can_leave(slots(both.running)[slot]):
+                    what = f"vcpu '{min(numbers)}' can't be unplugged"
+                    raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
                 _set(both.running, slot, is_on=bool(state))
             if both.definition is not None:
                 self._define(both.definition)
@@ -75,11 +78,7 @@ def _chosen(machine: Running, numbers: frozenset[int], *, is_on: bool) -> int:
     if len(chosen) != 1 or len(numbers) != per_slot:
         what = "only one hotpluggable entity can be selected"
         raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
-    index = chosen.pop()
-    if not is_on and not _name(known[index]).startswith("vcpu"):
-        what = f"vcpu '{min(numbers)}' can't be unplugged"
-        raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
-    return index
+    return chosen.pop()
 
 
 def _check_change(definition: Domain, numbers: frozenset[int]) -> None:
@@ -120,12 +119,16 @@ def set_count(machine: Running, count: int) -> None:
     used = [slot for slot in known if "qom-path" in slot]
     free = [slot for slot in known if "qom-path" not in slot]
     wanted = count // (int(known[0]["vcpus-count"]) if known else 1)
+    leaving = [slot for slot in reversed(used) if _can_leave(slot)][: max(0, len(used) - wanted)]
+    if len(used) - len(leaving) > wanted:
+        what = "failed to find appropriate hotpluggable vcpus to reach the desired target vcpu count"
+        raise fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
     try:
         for slot in free[: max(0, wanted - len(used))]:
             _plug(machine, known.index(slot), slot)
         if wanted > len(used):
             _settle(machine)
-        for slot in reversed(used[wanted:]):
+        for slot in leaving:
             _unplug(machine, slot)
     finally:
         _count(machine)
@@ -158,15 +161,17 @@ def _name(slot: Slot) -> str:
     return str(slot["qom-path"]).rpartition("/")[2]
 
 
+def _can_leave(slot: Slot) -> bool:
+    """Whether the processors in a slot have been plugged in, not been there when QEMU was started."""
+    return _name(slot).startswith("vcpu")
+
+
 def _plug(machine: Running, index: int, slot: Slot) -> None:
     machine.ask("device_add", driver=slot["type"], id=f"vcpu{index}", **slot["props"])
 
 
 def _unplug(machine: Running, slot: Slot) -> None:
-    name = _name(slot)
-    if not name.startswith("vcpu"):
-        raise invalid("a processor that the machine was started with cannot be taken out")
-    machine.ask("device_del", id=name)
+    machine.ask("device_del", id=_name(slot))
     event = machine.qmp.wait(_UNPLUG_SECONDS, "DEVICE_DELETED", "ACPI_DEVICE_OST")
     if event is None or event["event"] != "DEVICE_DELETED":
         raise failed("vcpu unplug request timed out. Unplug result must be manually inspected in the domain")
@@ -181,7 +186,7 @@ def _count(machine: Running) -> None:
     for index, slot in enumerate(known):
         width = int(slot["vcpus-count"])
         for entry in entries[index * width : (index + 1) * width] if "qom-path" in slot else []:
-            entry.enabled, entry.hotpluggable = True, _name(slot).startswith("vcpu")
+            entry.enabled, entry.hotpluggable = True, _can_leave(slot)
             entry.order = before.get(entry.id)
     last = max((entry.order or 0 for entry in entries), default=0)
     for entry in entries:

@@ -58,7 +58,7 @@ def write_metadata(domain: Domain, kind: MetadataType, text: str | None, key: st
         domain.title = text or None
     else:
         root = xmltext.parse(domain.metadata or "<metadata/>", "metadata")
-        new = None if text is None else _within(xmltext.parse(text, "(metadata_xml)"), key or "", uri or "")
+        new = None if text is None else _within(xmltext.parse(text, "metadata_xml"), key or "", uri or "")
         while (old := _of(root, uri)) is not None:
             root.remove(old)
         if new is not None:

@@ -39,6 +39,7 @@ _NUMBERS: Final = tuple(name for name in LIMITS if name != "group_name")
 _LOOK_SECONDS: Final = 5.0  # that an image may take where QEMU does not answer
 _LOOKS: Final = threading.BoundedSemaphore(8)  # that go on at once; one at a server that is gone may never end
 _MOST: Final = 10**15  # QEMU's own bound for a limit
+_MOST_KIB: Final = (2**64 - 1) // KiB
 
 
 class SizeCalls(Calls):
@@ -48,6 +49,8 @@ class SizeCalls(Calls):
         self, domain: DomainRef, disk: str, size: int, flags: BlockResizeFlag = BlockResizeFlag.NONE
     ) -> None:
         """Change the size that the guest sees."""
+        if not flags & BlockResizeFlag.BYTES and size > _MOST_KIB:
+            raise fault(ErrorCode.OVERFLOW, f"size must be less than {_MOST_KIB}", ErrorDomain.QEMU)
         with self._running(domain) as machine:
             found = find_disk(machine.domain, disk)
             top = next(images(found), None)
@@ -119,7 +122,7 @@ class SizeCalls(Calls):
             raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
         with self._both(domain, affect, moving=True) as both:
             found = find_disk(both.current, disk)
-            if both.running is not None:
+            if both.running is not None and not is_empty(found):
                 return _live_limits(both.running, found)
             tune = found.iotune or IoTune()
             return {name: getattr(tune, name) or (0 if name != "group_name" else "") for name in LIMITS}
@@ -323,7 +326,8 @@ def merged(domain: Domain, disk: Disk, limits: Mapping[str, int | str]) -> IoTun
     tune = before.copy() if before is not None else IoTune()
     for name, value in limits.items():
         if name in _NUMBERS and int(value) > _MOST:
-            raise _invalid(f"block I/O throttle limit value of '{name}' must be no more than {_MOST}")
+            what = f"block I/O throttle limit value must be no more than {_MOST}; '{name}' is {value}"
+            raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, what, ErrorDomain.QEMU)
         setattr(tune, name, value or None)
     for what in ("bytes_sec", "iops_sec", "bytes_sec_max", "iops_sec_max"):
         parts = [f"{direction}_{what}" for direction in ("read", "write")]
@@ -340,10 +344,10 @@ def merged(domain: Domain, disk: Disk, limits: Mapping[str, int | str]) -> IoTun
         if name.endswith("_max_length") and getattr(tune, name) and not getattr(tune, burst):
             raise _invalid(f"value '{burst}' cannot be 0 when '{name}' is set")
         limit = name.removesuffix("_max")
-        if name.endswith("_max") and getattr(tune, name) and (getattr(tune, limit) or 0) >= getattr(tune, name):
-            raise _invalid(f"value '{name}' must be greater than '{limit}'")
+        if name.endswith("_max") and getattr(tune, name) and (getattr(tune, limit) or 0) > getattr(tune, name):
+            raise _invalid(f"value '{name}' cannot be smaller than '{limit}'")
         if name.endswith("_max") and getattr(tune, name) and not getattr(tune, limit):
-            raise _invalid(f"value '{limit}' cannot be 0 if '{name}' is set")
+            raise _invalid(f"cannot reset '{limit}' when '{name}' is set")
     if any(getattr(tune, name) for name in _NUMBERS):
         return tune
     if wanted and wanted != _group(disk):

@@ -95,12 +95,12 @@ def insert(domain: Domain, given: Given) -> Device:
 
 
 def _grow(domain: Domain, size: int) -> None:
-    """Give a machine more memory, or less; one that has all of it goes on having all."""
+    """Give a machine a module's memory, or take it: what its balloon keeps from the guest stays as much as it was."""
     total = domain.memory.to_kib() if domain.memory is not None else 0
     current = domain.current_memory
     if current is not None:
-        has = current.to_kib() + size if current.to_kib() == total else min(current.to_kib(), total + size)
-        current.value, current.unit = has, "KiB"
+        has = current.to_kib() + size
+        current.value, current.unit = has if has > 0 else min(current.to_kib(), total + size), "KiB"
     if domain.memory is not None:
         domain.memory.value, domain.memory.unit = total + size, "KiB"
 

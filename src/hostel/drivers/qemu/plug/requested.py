@@ -42,20 +42,22 @@ def checked_request(held: MemoryDevice, wanted: MemoryDevice) -> MemoryRequested
     """
     if held.model != _RESIZABLE:
         raise _unsupported(f"cannot modify memory of model '{held.model}'")
-    same = wanted.copy()
-    same.alias, same.address = held.alias, held.address
-    same.target.requested, same.target.current = held.target.requested, held.target.current
-    if same != held:
-        raise _unsupported("nothing but the requested size of memory can be changed")
-    requested, block = wanted.target.requested, held.target.block
+    requested, size, block = wanted.target.requested, wanted.target.size.to_kib(), held.target.block
     if requested is None:
         raise _unsupported("virtio-mem memory has to have a requested size")
-    size = held.target.size.to_kib()
     if requested.to_kib() > size:
-        raise _unsupported(f"requested size must be smaller than or equal to @size ({size}KiB)")
+        raise _wrong(f"requested size must be smaller than or equal to @size ({size}KiB)")
     if block is not None and requested.to_kib() % block.to_kib():
-        raise _unsupported(f"requested size must be an integer multiple of block size ({block.to_kib()}KiB)")
-    return requested
+        raise _wrong("requested size must be an integer multiple of block size")
+    same, before = wanted.copy(), held.copy()
+    same.alias, same.address = held.alias, held.address
+    same.target.requested, same.target.current = held.target.requested, held.target.current
+    for number in (same.target.size, same.target.block, before.target.size, before.target.block):
+        if number is not None:
+            number.value, number.unit = number.to_kib(), "KiB"
+    if same != before:
+        raise _unsupported("nothing but the requested size of memory can be changed")
+    return MemoryRequested(unit="KiB", value=requested.to_kib())
 
 
 def request_memory(machine: Running, wanted: MemoryDevice) -> None:
@@ -74,3 +76,7 @@ def request_memory(machine: Running, wanted: MemoryDevice) -> None:
 
 def _unsupported(what: str) -> VirtError:
     return fault(ErrorCode.CONFIG_UNSUPPORTED, what, ErrorDomain.QEMU)
+
+
+def _wrong(what: str) -> VirtError:
+    return fault(ErrorCode.XML_DETAIL, what, ErrorDomain.DOMAIN)

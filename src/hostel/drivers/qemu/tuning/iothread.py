@@ -52,11 +52,12 @@ class IoThreadCalls(Calls):
         """Pin one of QEMU's, and have the definition say so."""
         with self._both(domain, affect) as both:
             cpus = wanted(cpumap, ErrorDomain.QEMU, "iothread cpumap list")
+            if both.running is not None:
+                iothreads.find(both.running.domain, iothread, _MISSING)
             if both.definition is not None:
                 iothreads.find(both.definition, iothread, _MISSING_CONFIG)
                 pin_iothread(both.definition, iothread, cpus)
             if (machine := both.running) is not None:
-                iothreads.find(machine.domain, iothread, _MISSING)
                 thread = _threads(machine).get(iothread)
                 if thread is None:
                     raise fault(ErrorCode.INVALID_ARG, _MISSING.format(iothread), ErrorDomain.QEMU)
