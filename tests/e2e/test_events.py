@@ -21,6 +21,7 @@ from hostel.drivers.qemu.monitor import Monitor
 from hostel.drivers.qemu.status import Status
 from hostel.objects import Connection
 from hostel.objects.event import EventStream
+from support import image
 from support.session import cdrom, copy_disk, disk, domain_xml, session, wait_for_report
 
 pytestmark = pytest.mark.qemu
@@ -132,6 +133,26 @@ def test_who_begins_to_listen_hears_what_happens_from_then_on(
     with connection.listen() as events:
         domain.suspend()
         assert until(events, "lifecycle").detail["event"] == Lifecycle.SUSPENDED
+
+
+def test_a_machine_that_goes_back_to_a_snapshot_is_heard_from_then_on(
+    tmp_path: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = connection.hypervisor
+    assert isinstance(driver, QemuDriver)
+    path = tmp_path / "disk.qcow2"
+    image.qemu_img("create", "-q", "-f", "qcow2", path, MIB)
+    image.write(path, "qcow2", (0, guest.image(label="told", mode=guest.Mode.REBOOT)))
+    domain = connection.define_domain(domain_xml(tmp_path, disk(path, "qcow2")))
+    domain.start()
+    kept = driver.domain_snapshot_create_xml(domain._ref, "<domainsnapshot/>")
+    monkeypatch.setattr(watch, "_LOOK_SECONDS", 600)  # who looks for machines now and then finds it later only
+    with connection.listen(kinds=["lifecycle", "reboot"]) as events:
+        until(events, "reboot")
+        driver.domain_revert_to_snapshot(kept)
+        while until(events, "lifecycle").detail["event"] != Lifecycle.STARTED:
+            pass
+        until(events, "reboot")
 
 
 def test_a_job_that_is_ready_before_somebody_watches_is_told(

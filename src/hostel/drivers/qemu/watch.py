@@ -94,6 +94,7 @@ class Watch:
         self._stopping = threading.Event()
         self._looking = threading.Event()
         self._watched: dict[str, threading.Thread] = {}
+        self._ending: set[threading.Thread] = set()  # those whose QEMU has ended: another run may be watched already
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
@@ -115,7 +116,7 @@ class Watch:
         self._stopping.set()
         self._looking.set()
         deadline = time.monotonic() + _STOP_SECONDS
-        for thread in (self._thread, *self._watched.values()):
+        for thread in (self._thread, *self._watched.values(), *self._ending):
             if thread.is_alive() and thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -164,10 +165,13 @@ class Watch:
                 monitor.close()
         except QmpError:
             if not self._stopping.is_set():
+                self._ending.add(threading.current_thread())
+                del self._watched[domain.name]
                 self._settles(ref, GLANCE)  # QEMU has ended: its state is put away, which is told
         finally:
             connected.set()
             os.close(lock)
+            self._ending.discard(threading.current_thread())
 
     def _listen(self, ref: DomainRef, monitor: Monitor, *, restarts: bool) -> None:
         """Tell what QEMU says, and have the machine's state follow: later where that cannot be now."""
