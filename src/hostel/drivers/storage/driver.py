@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 
+from hostel.drivers.adapters import check_flags
 from hostel.drivers.base import (
     Hole,
     PoolInfo,
@@ -262,6 +263,7 @@ class SessionStorageDriver:
         self, pool: PoolRef, xml: str, flags: VolumeCreateFlag = VolumeCreateFlag.NONE
     ) -> VolumeRef:
         """Create an empty volume."""
+        check_flags(flags, VolumeCreateFlag.PREALLOC_METADATA, "storageVolCreateXML")
         running = self._require_active(self._by_ref(pool))
         backend = self._backend(running)
         volume = parse_volume(xml, type=running.type)

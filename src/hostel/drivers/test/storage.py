@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
+from hostel.drivers.adapters import check_flags
 from hostel.drivers.base import (
     Hole,
     PoolInfo,
@@ -238,6 +239,7 @@ class TestStorageDriver:
         self, pool: PoolRef, xml: str, flags: VolumeCreateFlag = VolumeCreateFlag.NONE
     ) -> VolumeRef:
         """Create a volume."""
+        check_flags(flags, VolumeCreateFlag.NONE, "testStorageVolCreateXML")
         with self._host.lock:
             return self._create(self._active(pool.name), xml)
 
@@ -250,6 +252,7 @@ class TestStorageDriver:
         progress: Progress | None = None,
     ) -> VolumeRef:
         """Create a volume as if from another."""
+        check_flags(flags, VolumeCreateFlag.NONE, "testStorageVolCreateXMLFrom")
         with self._host.lock:
             return self._create(self._active(pool.name), xml, source)
 

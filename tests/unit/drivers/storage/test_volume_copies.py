@@ -10,8 +10,10 @@ import pytest
 
 from hostel.drivers.base import PoolRef, VolumeCreateFlag
 from hostel.drivers.storage.driver import SessionStorageDriver as Storage
+from hostel.errors import ErrorCode
 from hostel.units import MiB
 from support import images
+from support.refusal import refused
 from support.volumes import over, xml
 
 
@@ -30,6 +32,23 @@ def test_clone_holds_the_same_in_either_format(
     assert driver.storage_vol_get_info(clone).capacity == 3 * MiB
     assert driver.storage_vol_get_info(clone).allocation < 2 * MiB
     assert seen[-1] == (3 * MiB, 3 * MiB)
+
+
+def test_clone_over_a_backing_store_that_is_not_there_is_refused(
+    driver: Storage, started: PoolRef, place: Path
+) -> None:
+    volume = driver.storage_vol_create_xml(started, xml("disk"))
+    what = "inaccessible backing store volume none: No such file or directory"
+    with refused(ErrorCode.SYSTEM_ERROR, what):
+        driver.storage_vol_create_xml_from(started, xml("x", format="qcow2", backing=over("none", "raw")), volume)
+    assert os.listdir(place) == ["disk"]
+
+
+def test_new_volume_has_nothing_that_it_could_share(driver: Storage, started: PoolRef, place: Path) -> None:
+    what = "unsupported flags (0x2) in function storageVolCreateXML"
+    with refused(ErrorCode.INVALID_ARG, what):
+        driver.storage_vol_create_xml(started, xml("x"), VolumeCreateFlag.REFLINK)
+    assert os.listdir(place) == []
 
 
 def test_clone_of_a_raw_volume_of_an_odd_size_has_that_size(driver: Storage, started: PoolRef, place: Path) -> None:

@@ -16,6 +16,7 @@ from hostel.drivers.base import (
     RunningReason,
     ShutoffReason,
     StartFlag,
+    VolumeCreateFlag,
     VolumeType,
 )
 from hostel.drivers.base.snapshot import SnapshotCreateFlag, SnapshotDriver
@@ -231,6 +232,20 @@ def test_pools_have_invented_room(host: Drivers) -> None:
         host.storage.storage_vol_create_xml(pool, document % ("w", 60))
     host.storage.storage_vol_delete(volume)
     host.storage.storage_vol_create_xml(pool, document % ("w", 60))
+
+
+def test_invented_volumes_are_made_without_flags(host: Drivers) -> None:
+    pool = host.storage.storage_pool_lookup_by_name("default-pool")
+    document = "<volume><name>v</name><capacity>1</capacity></volume>"
+    with refused(
+        ErrorCode.INVALID_ARG, "unsupported flags (0x1) in function testStorageVolCreateXML"
+    ):
+        host.storage.storage_vol_create_xml(pool, document, VolumeCreateFlag.PREALLOC_METADATA)
+    volume = host.storage.storage_vol_create_xml(pool, document)
+    with refused(
+        ErrorCode.INVALID_ARG, "unsupported flags (0x1) in function testStorageVolCreateXMLFrom"
+    ):
+        host.storage.storage_vol_create_xml_from(pool, document, volume, VolumeCreateFlag.PREALLOC_METADATA)
 
 
 @pytest.mark.parametrize("call", ["resize", "upload", "download", "wipe_pattern"])

@@ -178,7 +178,7 @@ class LocalVolumes(HostVolumes):
         if volume.format == "dir" or facts.type is VolumeType.DIR:
             raise fault(ErrorCode.INTERNAL_ERROR, "cannot copy from volume to a directory volume", ErrorDomain.STORAGE)
         origin = content.format_of(facts)
-        volume = encryption.inherited(_flattened(volume, facts), facts)
+        volume = encryption.inherited(_flattened(volume, facts, path), facts)
         anew = volume.encryption is not None and bool(volume.encryption.secrets)
         opened = bool(facts.encryption) and (anew or volume.encryption is None)
         if volume.encryption is not None and (anew or not facts.encryption):
@@ -348,14 +348,18 @@ def _fill_clone(
     _fill_raw(path, _round_up(capacity, SECTOR), 0 if sparse else wanted)
 
 
-def _flattened(volume: VolumeDefinition, source: VolumeFacts) -> VolumeDefinition:
-    """A clone's document without the backing store that it has from its source: a clone holds everything itself."""
+def _flattened(volume: VolumeDefinition, source: VolumeFacts, path: str) -> VolumeDefinition:
+    """A clone's document without the backing store that it has from its source: a clone holds everything itself.
+
+    It is refused where it cannot be, or is not there.
+    """
     if volume.backing is None:
         return volume
     if volume.format == "raw":
         raise _unsupported("cannot set backing store for raw volume")
     if source.backing is not None and source.backing.path != volume.backing.path:
         raise fault(ErrorCode.INTERNAL_ERROR, "a different backing store cannot be specified.", ErrorDomain.STORAGE)
+    _backing_path(volume.name, volume.backing, path)
     return volume._replace(backing=None)
 
 
@@ -393,9 +397,10 @@ def _capacity(volume: VolumeDefinition, path: str) -> int:
     return _round_up(capacity, KiB)  # libvirt counts in KiB here
 
 
-def _backing_length(volume: VolumeDefinition, backing: BackingDefinition, path: str) -> int:
+def _backing_path(name: str, backing: BackingDefinition, path: str) -> str:
+    """Where the file below the volume of a name is, which is to be at a path."""
     if filename.protocol(backing.path) is not None:
-        raise _unsupported(f"volume '{volume.name}': backing store '{backing.path}' is no path of a file")
+        raise _unsupported(f"volume '{name}': backing store '{backing.path}' is no path of a file")
     below = filename.resolve(backing.path, path)
     if not os.path.exists(below):
         raise fault(
@@ -403,6 +408,11 @@ def _backing_length(volume: VolumeDefinition, backing: BackingDefinition, path: 
             f"inaccessible backing store volume {backing.path}: No such file or directory",
             ErrorDomain.STORAGE,
         )
+    return below
+
+
+def _backing_length(volume: VolumeDefinition, backing: BackingDefinition, path: str) -> int:
+    below = _backing_path(volume.name, backing, path)
     with open_untrusted(below, _backing_format(volume, backing, below)) as node:
         return node.length
 
