@@ -79,14 +79,14 @@ class VaultSecretDriver:
         """What libvirt demands of a definition."""
         ref = _ref(secret)
         if known is not None:
-            if _ref(known)[1:] != ref[1:]:
-                reason = f"a secret with UUID {secret.uuid} already defined for use with {_ref(known).usage_id}"
+            if _ref(known).usage_id != ref.usage_id:
+                use = _ref(known).usage_id or "(null)"
+                reason = f"a secret with UUID {secret.uuid} is already defined for use with {use}"
                 raise _fault(ErrorCode.INTERNAL_ERROR, reason)
             if known.private and not secret.private:
                 raise _fault(ErrorCode.INTERNAL_ERROR, "cannot change private flag on existing secret")
-            return
         for other in self.connect_list_all_secrets():
-            if ref.usage_type and other[1:] == ref[1:]:
+            if ref.usage_type and other.uuid != ref.uuid and other[1:] == ref[1:]:
                 reason = f"a secret with UUID {other.uuid} already defined for use with {ref.usage_id}"
                 raise _fault(ErrorCode.INTERNAL_ERROR, reason)
 

@@ -90,10 +90,19 @@ def test_a_use_has_one_secret(driver: VaultSecretDriver) -> None:
     driver.secret_define_xml(document())
     with pytest.raises(VirtError, match=f"UUID {UUID} already defined"):
         driver.secret_define_xml(document(OTHER))
-    with pytest.raises(VirtError, match=r"already defined for use with /a\.img"):
+    with pytest.raises(VirtError, match=rf"UUID {UUID} is already defined for use with /a\.img"):
         driver.secret_define_xml(document(volume="/b.img"))
     driver.secret_define_xml(document(OTHER, "/b.img"))
     assert len(driver.connect_list_all_secrets()) == 2
+
+
+def test_a_use_of_the_same_name_may_become_of_another_kind(driver: VaultSecretDriver) -> None:
+    driver.secret_define_xml(document())
+    tls = document().replace("'volume'><volume>/a.img</volume>", "'tls'><name>/a.img</name>")
+    assert driver.secret_define_xml(tls).usage_type == 4
+    driver.secret_define_xml(document(OTHER))
+    with pytest.raises(VirtError, match=f"UUID {OTHER} already defined for use with /a.img"):
+        driver.secret_define_xml(document())
 
 
 def test_a_value_has_a_bound(driver: VaultSecretDriver) -> None:

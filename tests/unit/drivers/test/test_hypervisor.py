@@ -237,14 +237,10 @@ def test_pools_have_invented_room(host: Drivers) -> None:
 def test_invented_volumes_are_made_without_flags(host: Drivers) -> None:
     pool = host.storage.storage_pool_lookup_by_name("default-pool")
     document = "<volume><name>v</name><capacity>1</capacity></volume>"
-    with refused(
-        ErrorCode.INVALID_ARG, "unsupported flags (0x1) in function testStorageVolCreateXML"
-    ):
+    with refused(ErrorCode.INVALID_ARG, "unsupported flags (0x1) in function testStorageVolCreateXML"):
         host.storage.storage_vol_create_xml(pool, document, VolumeCreateFlag.PREALLOC_METADATA)
     volume = host.storage.storage_vol_create_xml(pool, document)
-    with refused(
-        ErrorCode.INVALID_ARG, "unsupported flags (0x1) in function testStorageVolCreateXMLFrom"
-    ):
+    with refused(ErrorCode.INVALID_ARG, "unsupported flags (0x1) in function testStorageVolCreateXMLFrom"):
         host.storage.storage_vol_create_xml_from(pool, document, volume, VolumeCreateFlag.PREALLOC_METADATA)
 
 
