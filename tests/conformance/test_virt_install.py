@@ -157,6 +157,7 @@ def plain(text: str) -> str:
     text = re.sub(r"<uuid>[0-9a-f-]{36}</uuid>", "<uuid>U</uuid>", text)
     text = re.sub(r"(00:16:3e|52:54:00)(:[0-9a-f]{2}){3}", "MAC", text)
     text = re.sub(r"> [0-9]+ M available", "> N M available", text)
+    text = re.sub(r"(login is:) \S+", r"\1 P", text)
     return re.sub(r"^\r?((?:Allocating|Creating) [^|]*?) *\|.*$", r"\1", text, flags=re.MULTILINE).replace("\r", "")
 
 

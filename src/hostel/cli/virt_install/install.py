@@ -28,13 +28,20 @@ class Installation:
     """One installation on its way."""
 
     def __init__(
-        self, connection: Connection, storage: Storage, plan: Plan, options: Namespace, output: Output
+        self,
+        connection: Connection,
+        storage: Storage,
+        plan: Plan,
+        options: Namespace,
+        output: Output,
+        tell_password: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._storage = storage
         self._plan = plan
         self._options = options
         self._output = output
+        self._tell_password = tell_password
         self._console = console.choose(options.autoconsole, plan.guest, output)
         self._wait: int | None = options.wait
 
@@ -58,6 +65,7 @@ class Installation:
             console.warn(self._output, "No console to launch for the guest, defaulting to --wait -1")
             self._wait = -1
         self._output.note("\nStarting install...")
+        self._tell_password()
         began = time.monotonic()
         try:
             domain = self._create()
@@ -130,7 +138,7 @@ class Installation:
         output.note("Domain creation completed.")
         if options.transient or _is_active(domain):
             return 0
-        if options.noreboot or not self._plan.installs:
+        if options.noreboot or not self._plan.method.installs:
             output.note(f"You can restart your domain by running:\n  {self._start_command(domain.name)}")
             return 0
         if _was_stopped(domain) and not options.destroy_on_exit:
@@ -156,7 +164,7 @@ class Installation:
             if not _is_active(domain):
                 return True
         if self._wait is None:
-            if not self._plan.installs:
+            if not self._plan.method.installs:
                 return True
             self._output.note(
                 "\nDomain is still running. Installation may be in progress.\n"

@@ -61,7 +61,8 @@ def _networks(options: Namespace) -> None:
         raise _conflict("--bridge", "--network")
     networks = [f"bridge={bridge}" for bridge in bridges] or list(networks)
     addresses: list[Any] = list(options.mac or [])
-    networks += [None] * (max(len(addresses), 1) - len(networks))
+    least = 0 if options.reinstall else 1  # what is installed again keeps its interfaces
+    networks += [None] * (max(len(addresses), least) - len(networks))
     options.network = []
     for index, network in enumerate(networks):
         text = "default" if network is None else network

@@ -86,8 +86,7 @@ def run(connection: Connection, options: Namespace, output: Output) -> int:
         plan = command.plan()
         if options.xmlonly or options.dry:
             return command.show(plan)
-        command.tell_password()
-        return Installation(connection, command.storage, plan, options, output).run()
+        return Installation(connection, command.storage, plan, options, output, command.tell_password).run()
 
 
 def explained(options: Namespace, listings: Mapping[str, SubOptions], output: Output) -> bool:
@@ -265,7 +264,7 @@ class _Command:
             if self._seed.password and options.cloud_init is BARE:
                 warn(self.output, "Defaulting to --cloud-init root-password-generate=yes,disable=yes")
         method = self._medium_of(start)
-        return method if seed is None else method._replace(seed=seed, installs=True, is_chosen=True)
+        return method if seed is None else method._replace(seed=seed, is_chosen=True)
 
     def _answer(self, plan: Plan) -> None:
         """Make what answers the installer, and put it where that looks for it."""

@@ -76,7 +76,7 @@ class Plan:
     @property
     def installs(self) -> bool:
         """Whether the machine is started with one document and kept with another."""
-        return self.method.installs or self.method.answers is not None
+        return self.method.installs or self.method.answers is not None or self.method.seed is not None
 
     def complete(self) -> list[str]:
         """Add the installation medium, the boot order, and all that virt-install adds; returns warnings."""

@@ -303,6 +303,7 @@ def test_a_machine_is_installed_again_and_keeps_what_it_has(connection: Connecti
     assert first.findtext("on_reboot") == "destroy"
     ran = Ran(connection, "--cdrom", "cd.iso", "--noreboot", "--disk", "none", "--wait", "0", base=AGAIN)
     assert "--disk is not looked at with --reinstall" in ran.err.getvalue()
+    assert "--network" not in ran.err.getvalue()
     domain = connection.domain("old")
     assert domain.is_active and domain.is_persistent and domain.uuid == "12345678-1234-4234-8234-123456789abc"
     last = ElementTree.fromstring(domain.xml(inactive=True))
