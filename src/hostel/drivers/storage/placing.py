@@ -46,6 +46,10 @@ def new_file(path: str, permissions: Permissions) -> Iterator[str]:
             _publish(temporary, path)
         except FileExistsError:
             raise fault(ErrorCode.STORAGE_VOL_EXIST, f"'{os.path.basename(path)}'", ErrorDomain.STORAGE) from None
+    except OSError as error:
+        if error.filename == temporary:
+            error.filename = path  # whoever is told of it knows of no other
+        raise
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
