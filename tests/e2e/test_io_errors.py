@@ -11,9 +11,10 @@ import pytest
 
 from hostel import guest
 from hostel.drivers.base import DomainState, PausedReason, RunningReason
-from hostel.drivers.base.block import DiskError
+from hostel.drivers.base.block import BlockCommitFlag, BlockJobAbortFlag, DiskError
 from hostel.drivers.base.dumping import DumpFlag, DumpFormat
-from hostel.drivers.events import Lifecycle, Suspended
+from hostel.drivers.base.snapshot import SnapshotCreateFlag
+from hostel.drivers.events import BlockJobStatus, Lifecycle, Suspended
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.store import Directories
 from hostel.errors import VirtError
@@ -180,3 +181,54 @@ def test_backup_that_finds_no_room_fails_and_leaves_nothing(
     assert event is not None, "only of what has begun is it told that it is over"
     assert (event.detail["success"], event.detail["disk_processed"]) == (1, 2 * MIB)
     wait_for_report(tmp_path, len(reports(tmp_path)) + 2)
+
+
+def test_job_that_finds_no_room_fails_and_is_done_again_once_there_is(
+    tmp_path: Path, connection: Connection, driver: QemuDriver, small: SmallDisk
+) -> None:
+    """What a guest wrote since a snapshot is merged into the image below, and then pulled from there."""
+    below, above = small.folder / "below", tmp_path / "above"
+    image.qemu_img("create", "-q", "-f", "qcow2", below, MIB)
+    image.write(below, "qcow2", (0, guest.image(label="full", mode=guest.Mode.REBOOT)))
+    image.qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", below, above)
+    image.write(above, "qcow2", (MIB // 2, b"kept" * 64 * KIB))
+    domain = connection.define_domain(domain_xml(tmp_path, disk(above, "qcow2")))
+    domain.start()
+    wait_for_report(tmp_path, 1)
+    with connection.listen(kinds=["block-job-2"]) as events:
+
+        def ended() -> BlockJobStatus:
+            event = events.wait(20)
+            assert event is not None
+            return BlockJobStatus(event.detail["status"])
+
+        def merge() -> BlockJobStatus:
+            driver.domain_block_commit(domain._ref, "vda", flags=BlockCommitFlag.ACTIVE)
+            return ended()
+
+        def pull() -> BlockJobStatus:
+            driver.domain_block_rebase(domain._ref, "vda")
+            return ended()
+
+        with full(small):
+            assert merge() is BlockJobStatus.FAILED
+            assert f"<source file='{above}'" in domain.xml()
+            wait_for_report(tmp_path, len(reports(tmp_path)) + 2)
+        assert merge() is BlockJobStatus.READY
+        driver.domain_block_job_abort(domain._ref, "vda", BlockJobAbortFlag.PIVOT)
+        assert ended() is BlockJobStatus.COMPLETED
+        image.qemu_img("create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", below, small.folder / "over")
+        overlay = f"<disk name='vda'><source file='{small.folder}/over'/></disk>"
+        flags = SnapshotCreateFlag.DISK_ONLY | SnapshotCreateFlag.NO_METADATA | SnapshotCreateFlag.REUSE_EXT
+        made = f"<domainsnapshot><disks>{overlay}</disks></domainsnapshot>"
+        driver.domain_snapshot_create_xml(domain._ref, made, flags)
+        wait_for_report(tmp_path, len(reports(tmp_path)) + 2)  # it has the cluster now that it writes to
+        with full(small):
+            assert pull() is BlockJobStatus.FAILED
+            wait_for_report(tmp_path, len(reports(tmp_path)) + 2)
+        assert pull() is BlockJobStatus.COMPLETED
+    domain.destroy()
+    said = [report.boot for report in reports(tmp_path) if report.complete]
+    assert said == list(range(1, len(said) + 1))
+    assert image.content(small.folder / "over", "qcow2")[MIB // 2 :][: 256 * KIB] == b"kept" * 64 * KIB
+    image.qemu_img("check", "-q", "-r", "leaks", "-f", "qcow2", small.folder / "over")
