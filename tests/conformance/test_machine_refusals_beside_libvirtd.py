@@ -61,6 +61,7 @@ domrename run x; domrename off run; snapshot-revert off nosuch; snapshot-delete 
 snapshot-create-as off s --redefine; undefine tran; autostart tran; migrate-setmaxdowntime off 5
 domblkstat off vda; domifstat run nosuch; domifaddr off; domif-setlink run nosuch up; start run
 qemu-monitor-command off query-status; domdirtyrate-calc off; domtime off; domhostname off; domfsinfo off
+qemu-agent-command off x
 """
 
 

@@ -223,15 +223,9 @@ class AgentCalls(TalkingCalls):
         self, domain: DomainRef, command: str, timeout: int = AgentTimeout.DEFAULT
     ) -> str | None:
         """Give the agent a command as it is."""
-        try:
-            request = json.loads(command)
-        except ValueError as error:
-            what = f"'{command}' is no command of the agent's: {error}"
-            raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU) from error
-        if not isinstance(request, dict):
-            raise fault(ErrorCode.INVALID_ARG, f"'{command}' is no JSON object", ErrorDomain.QEMU)
         seconds = seconds_of(timeout)
         with self._agent(domain, taint=Taint.CUSTOM_GA_COMMAND) as (agent, _):
+            request = _requested(command)
             if timeout == AgentTimeout.NOWAIT:
                 agent.send(request)
                 return None
@@ -255,6 +249,17 @@ class AgentCalls(TalkingCalls):
             raise fault(ErrorCode.ARGUMENT_UNSUPPORTED, what, ErrorDomain.QEMU)
         with self._agent(domain) as (agent, _):
             agent.execute("guest-fstrim", minimum=minimum, seconds=_FREEZE_SECONDS)
+
+
+def _requested(command: str) -> dict[str, Any]:
+    try:
+        request = json.loads(command)
+    except ValueError as error:
+        what = f"'{command}' is no command of the agent's: {error}"
+        raise fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU) from error
+    if not isinstance(request, dict):
+        raise fault(ErrorCode.INVALID_ARG, f"'{command}' is no JSON object", ErrorDomain.QEMU)
+    return request
 
 
 def seconds_of(timeout: int) -> float:
