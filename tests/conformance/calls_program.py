@@ -37,7 +37,7 @@ XML = """<domain type='qemu'><name>{name}</name><uuid>11111111-1111-4111-8111-11
 <channel type='pty'><target type='virtio' name='other'/></channel>
 <memory model='virtio-mem'><target><size unit='MiB'>128</size><node>0</node><block unit='MiB'>2</block>
 <requested unit='MiB'>64</requested></target><alias name='ua-d'/></memory>
-<memballoon model='virtio'/></devices></domain>"""
+<video><model type='vga'/></video><memballoon model='virtio'/></devices></domain>"""
 MODULE = "<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target><alias name='ua-m'/></memory>"
 WHOLE = """<domain type='qemu'><name>whole</name><memory unit='MiB'>64</memory>
 <os><type arch='x86_64'>hvm</type></os></domain>"""

@@ -65,6 +65,7 @@ each(lambda d, f: d.blockResize('vda', 4096, f), [0])
 each(lambda d, f: d.blockPeek('vda', 0, 4, f), [0])
 """
 REST: Final = """
+each(lambda d, f: d.screenshot(c.newStream(), f), [0])
 each(lambda d, f: d.hostname(f), [0, 2, 3])
 each(lambda d, f: d.setMetadata(2, '<a>x', 'k', 'http://u', f))
 each(lambda d, f: d.setMetadata(2, '<a>x</a>', 'k', 'http://u', f))

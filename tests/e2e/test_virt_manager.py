@@ -54,7 +54,7 @@ def rows(screenshot: Path) -> list[bytes]:
 
 def shows_the_guest(shown: Desktop, daemon: Hosteld, screenshot: Path) -> bool:
     """Whether the guest's screen is on the desktop, row by row."""
-    virsh(daemon, "screenshot", "web1", str(screenshot))
+    virsh(daemon, "qemu-monitor-command", "web1", "--hmp", f"screendump {screenshot}")
     guests, screen = rows(screenshot), shown.pixels()
     first = next((at for at, row in enumerate(guests) if any(row)), None)
     if first is None or (found := screen.find(guests[first])) < 0:

@@ -112,8 +112,11 @@ class GuestCalls(Calls):
                 raise invalid("no such screen ID")
             device = {"device": heads[screen].alias} if screen else {}
             try:
-                with machine.written_by_qemu("screen.ppm") as path:
-                    machine.ask("screendump", filename=str(path), **device)
+                with machine.written_by_qemu("screen") as path:
+                    wanted = {"filename": str(path), **device}
+                    if machine.attempt("screendump", format="png", **wanted) is not None:  # from QEMU 7.1 on
+                        return Screenshot("image/png", path.read_bytes())
+                    machine.ask("screendump", **wanted)
                     return Screenshot("image/x-portable-pixmap", path.read_bytes())
             except OSError as error:
                 raise system_fault(error, "unable to open picture", ErrorDomain.QEMU) from error
