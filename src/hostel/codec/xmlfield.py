@@ -91,7 +91,7 @@ class Attribute(Field):
             return self.kind.parse(value)
         except ValueError as error:
             general = f"Invalid value for attribute '{self.tag}' in element '{local_name(node)}': '{value}'"
-            reason = self.kind.refusal(value, general, error)
+            reason = self.kind.refusal(self.tag or "", value, general, error)
             raise ModelError(f"{path_of(node)}/@{self.tag}", reason, code=self.kind.code) from None
 
 
@@ -326,7 +326,7 @@ def _read_text(kind: Kind[Any], node: Any, default: Any) -> Any:
         return kind.parse(value if kind is STRING else value.strip(BLANK))
     except ValueError as error:
         general = f"Invalid value '{value}' for element or attribute '{local_name(node)}'"
-        raise ModelError(path_of(node), kind.refusal(value, general, error), code=kind.code) from None
+        raise ModelError(path_of(node), kind.refusal(local_name(node), value, general, error), code=kind.code) from None
 
 
 def _extras(node: Any) -> list[Unknown]:

@@ -34,7 +34,8 @@ class Kind(Generic[T]):
         format: value to text.
         values: every value there is, where these are few.
         code: libvirt's number for a value that is none.
-        words: what libvirt says of one, with ``{}`` for the value, in place of its general words.
+        words: what libvirt says of one, with ``{}`` for the value and ``{name}`` for whose it is, in place of its
+            general words.
     """
 
     def __init__(
@@ -51,9 +52,13 @@ class Kind(Generic[T]):
         self.code = code
         self.words = words
 
-    def refusal(self, value: str, general: str, error: ValueError) -> str:
+    def saying(self, words: str, code: ErrorCode = ErrorCode.XML_ERROR) -> Kind[T]:
+        """The same kind, of which libvirt says something else where a value is none."""
+        return Kind(self.parse, self.format, self.values, code, words)
+
+    def refusal(self, name: str, value: str, general: str, error: ValueError) -> str:
         """Why a text is no value: libvirt's words, general ones where it has none of its own, and what is expected."""
-        return f"{self.words.format(value) or general}. {error}".rstrip()
+        return f"{self.words.format(value, name=name) or general}. {error}".rstrip()
 
 
 def _string(text: str) -> str:

@@ -28,7 +28,7 @@ class InterfaceIp(Element, tag="ip"):
 class Protocol(Element, tag="protocol", keep_open=True):
     """How addresses of a family are got."""
 
-    family: str = attr(choice("ipv4", "ipv6"))
+    family: str = attr(choice("ipv4", "ipv6", words="unsupported protocol family '{}'"))
     autoconf: bool = flag(default=False)
     dhcp: InterfaceDhcp | None = child(InterfaceDhcp, default=None)
     ips: list[InterfaceIp] = children(InterfaceIp, factory=list)
@@ -41,7 +41,7 @@ class LinkMonitor(Element, tag="miimon"):
     freq: int = attr(integer())
     downdelay: int | None = attr(integer(), default=None)
     updelay: int | None = attr(integer(), default=None)
-    carrier: str | None = attr(choice("ioctl", "netif"), default=None)
+    carrier: str | None = attr(choice("ioctl", "netif", words="unknown mii bonding carrier {}"), default=None)
 
 
 class ArpMonitor(Element, tag="arpmon"):
@@ -49,7 +49,9 @@ class ArpMonitor(Element, tag="arpmon"):
 
     interval: int = attr(integer())
     target: str = attr()
-    validate: str | None = attr(choice("active", "backup", "all"), default=None)
+    validate: str | None = attr(
+        choice("active", "backup", "all", words="unknown arp bonding validate {}"), default=None
+    )
 
 
 class LowerVlan(Element, tag="interface"):
@@ -79,7 +81,8 @@ class InterfaceBond(Element, tag="bond", keep_open=True):
 
     mode: str | None = attr(
         choice(
-            "balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb"
+            "balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb",
+            words="unknown bonding mode {}",
         ),
         default=None,
     )  # fmt: skip
@@ -102,7 +105,7 @@ class BridgedInterface(Element, tag="interface", keep_open=True):
 class InterfaceBridge(Element, tag="bridge", keep_open=True):
     """A bridge; ``delay`` in seconds."""
 
-    stp: bool | None = attr(ON_OFF, default=None)
+    stp: bool | None = attr(ON_OFF.saying("bridge interface stp should be on or off got {}"), default=None)
     delay: str | None = attr(default=None)
     interfaces: list[BridgedInterface] = children(BridgedInterface, factory=list)
 
@@ -112,7 +115,9 @@ class HostInterface(Element, tag="interface", keep_open=True):
 
     type: str = attr(choice(*_TYPES))
     name: str = attr()
-    start: str | None = setting(choice("onboot", "hotplug", "none"), name="mode", default=None)
+    start: str | None = setting(
+        choice("onboot", "hotplug", "none", words="unknown interface startmode {}"), name="mode", default=None
+    )
     mtu: int | None = setting(integer(), name="size", default=None)
     protocols: list[Protocol] = children(Protocol, factory=list)
     link: Link | None = child(Link, default=None)

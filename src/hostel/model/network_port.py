@@ -21,7 +21,7 @@ class PortOwner(Element, tag="owner"):
     """The domain that has the interface."""
 
     name: str | None = text(default=None)
-    uuid: str | None = text(UUID, default=None)
+    uuid: str | None = text(UUID.saying("Unable to parse UUID '{}'", ErrorCode.INTERNAL_ERROR), default=None)
 
 
 class ReceiveFilters(Element, tag="rxfilters", drop_empty=True):
@@ -46,7 +46,7 @@ class Plug(Element, tag="plug"):
 class NetworkPort(Element, tag="networkport"):
     """A port."""
 
-    uuid: str | None = text(UUID, default=None)
+    uuid: str | None = text(UUID.saying("Unable to parse UUID '{}'", ErrorCode.INTERNAL_ERROR), default=None)
     owner: PortOwner | None = child(PortOwner, default=None)
     group: str | None = text(default=None)
     mac: str | None = setting(name="address", default=None)

@@ -16,6 +16,7 @@ _PURPOSES: Final = {
     "tls": ("name", "TLS usage specified, but name is missing"),
     "vtpm": ("name", "vTPM usage specified, but name is missing"),
 }
+_INVALID: Final = "invalid value of '{name}'"
 
 
 class SecretUsage(Element, tag="usage"):
@@ -37,9 +38,9 @@ class SecretUsage(Element, tag="usage"):
 class Secret(Element, tag="secret"):
     """A secret; a ``private`` one is never shown again, an ``ephemeral`` one is not kept on disk."""
 
-    ephemeral: bool | None = attr(YES_NO, default=None)
-    private: bool | None = attr(YES_NO, default=None)
-    uuid: str | None = text(UUID, default=None)
+    ephemeral: bool | None = attr(YES_NO.saying(_INVALID), default=None)
+    private: bool | None = attr(YES_NO.saying(_INVALID), default=None)
+    uuid: str | None = text(UUID.saying("malformed uuid element", ErrorCode.INTERNAL_ERROR), default=None)
     description: str | None = text(default=None)
     usage: SecretUsage | None = child(SecretUsage, default=None)
 

@@ -12,7 +12,7 @@ class BindingOwner(Element, tag="owner"):
     """The domain that has the interface."""
 
     name: str | None = text(default=None)
-    uuid: str | None = text(UUID, default=None)
+    uuid: str | None = text(UUID.saying("Unable to parse UUID '{}'", ErrorCode.INTERNAL_ERROR), default=None)
 
 
 class FilterBinding(Element, tag="filterbinding"):

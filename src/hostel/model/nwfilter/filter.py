@@ -11,7 +11,11 @@ from hostel.codec.xml import UUID, Element, Unknown, attr, children, choice, tex
 from hostel.errors import ErrorCode, ModelError
 from hostel.model.nwfilter.match import MATCHES, IpMatch, Ipv6Match, Match
 
-_ACTIONS: Final = choice("drop", "accept", "reject", "return", "continue", code=ErrorCode.CONFIG_UNSUPPORTED)
+_UNKNOWN: Final = "unknown rule {name} attribute value"
+_ACTIONS: Final = choice(
+    "drop", "accept", "reject", "return", "continue", code=ErrorCode.CONFIG_UNSUPPORTED, words=_UNKNOWN
+)
+_DIRECTIONS: Final = choice("in", "out", "inout", code=ErrorCode.CONFIG_UNSUPPORTED, words=_UNKNOWN)
 _PRIORITY: Final = 1000  # of a rule and of a chain, up and down
 _NORMAL: Final = 500
 _NUMBER: Final = re.compile(r"\s*[+-]?0{0,99}[0-9]{1,9}", re.ASCII)
@@ -64,7 +68,7 @@ class Rule(Element, tag="rule"):
     """What becomes of packets that match; the matches of a rule are all about one protocol."""
 
     action: str | None = attr(_ACTIONS, default=None)
-    direction: str | None = attr(choice("in", "out", "inout", code=ErrorCode.CONFIG_UNSUPPORTED), default=None)
+    direction: str | None = attr(_DIRECTIONS, default=None)
     priority: str | None = attr(default=None)
     statematch: str | None = attr(default=None)
     matches: list[Match] = children(*MATCHES, factory=list)
@@ -76,7 +80,7 @@ class Filter(Element, tag="filter"):
     name: str | None = attr(default=None)
     chain: str | None = attr(default=None)
     priority: str | None = attr(default=None)
-    uuid: str | None = text(UUID, default=None)
+    uuid: str | None = text(UUID.saying("malformed uuid element"), default=None)
     entries: list[Element] = children(Rule, FilterReference, factory=list)
 
 

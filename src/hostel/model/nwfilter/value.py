@@ -52,7 +52,7 @@ def _value(read: Callable[[str], str]) -> Kind[str]:
     def parse(text: str) -> str:
         return _canonical_variable(text) if text.startswith("$") else read(text)
 
-    return Kind(parse, str, code=ErrorCode.INTERNAL_ERROR)
+    return Kind(parse, str, code=ErrorCode.INTERNAL_ERROR, words="{name} has illegal value {}")
 
 
 def _number(text: str, bits: int) -> tuple[int, bool] | None:
