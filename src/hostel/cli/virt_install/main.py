@@ -306,18 +306,18 @@ class _Command:
 
     def _medium_of(self, start: Start | None) -> Method:
         options = self.options
-        if start is not None:
-            return Method(installs=True, is_chosen=True, start=start)
         given = self.media.install() if options.install else {}
         no_install = on_off("no_install", given.get("no_install") or "no")
+        boot = given.get("bootdev") or ("network" if options.pxe else None)
+        if start is not None:
+            return Method(boot=boot, installs=not no_install, is_chosen=True, start=start)
         if options.cdrom:
             medium = cdrom_medium(self.storage, options.cdrom)
             return Method(medium, "cdrom", installs=not options.livecd and not no_install, is_chosen=True)
         if options.pxe:
-            return Method(boot="network", installs=True, is_chosen=True)
+            return Method(boot="network", installs=not no_install, is_chosen=True)
         if given:
-            device = given.get("bootdev")
-            return Method(boot=device, installs=bool(device) and not no_install, is_chosen=bool(device) or no_install)
+            return Method(boot=boot, installs=bool(boot) and not no_install, is_chosen=bool(boot) or no_install)
         chosen = bool(options.import_install or options.xmlonly or options.boot or self._unattended)
         return Method(is_chosen=chosen)
 

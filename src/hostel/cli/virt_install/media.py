@@ -129,10 +129,10 @@ class Media:
             place = self.location_of(name, arch)
             self._output.note(f"Using {name} --location {place}")
             start = self._from_tree(arch, extra, {"location": place})
+        elif given.get("kernel") and not self._options.cdrom:
+            start = self._from_files(given, extra)
         elif self._options.location:
             start = self._from_tree(arch, extra, location.LOCATION.read(self._options.location))
-        elif given.get("kernel"):
-            start = self._from_files(given, extra)
         else:
             self._refuse_needless(extra)
             return None

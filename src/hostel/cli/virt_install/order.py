@@ -16,7 +16,7 @@ OTHER: Final = _DEVICE
 _SOURCE: Final = (
     "source[@mode='bind']/@host", "source[@mode='bind']/@service", "source/@mode",
     "source[@mode='connect']/@host", "source[@mode='connect']/@service", "source/@path", "source/@channel",
-    *(f"source/{name}" for name in ("@master", "@slave", "@host", "@service", "@tls", "clipboard", "mouse")),
+    *(f"source/{name}" for name in ("@host", "@service", "@master", "@slave", "@tls", "clipboard", "mouse")),
     "protocol", "log", "source",
 )  # fmt: skip
 _CHARACTER: Final = ("@type", *_SOURCE, "target/@type", "target/@name", "target/@state", *_DEVICE)
