@@ -58,6 +58,16 @@ def test_clone_of_a_raw_volume_of_an_odd_size_has_that_size(driver: Storage, sta
     assert (place / "clone").read_bytes() == b"x" * 1000
 
 
+@pytest.mark.parametrize("format", ["qcow2", "vmdk", "vdi"])
+def test_clone_has_as_many_sectors_as_its_source(driver: Storage, started: PoolRef, place: Path, format: str) -> None:
+    data = random.Random(2).randbytes(3 * 512)
+    volume = driver.storage_vol_create_xml(started, xml("disk", len(data)))
+    (place / "disk").write_bytes(data)
+    clone = driver.storage_vol_create_xml_from(started, xml("clone", 1, format=format), volume)
+    assert driver.storage_vol_get_info(clone).capacity == len(data)
+    assert images.content(place / "clone", format) == data
+
+
 def test_clone_may_be_larger_and_its_end_reads_as_zeroes(driver: Storage, started: PoolRef, place: Path) -> None:
     volume = driver.storage_vol_create_xml(started, xml("disk", MiB))
     images.write(place / "disk", "raw", {MiB - 4: b"last"})

@@ -340,7 +340,7 @@ def _fill_clone(
     """Make the empty volume that a clone's content is copied into, in whole sectors."""
     if volume.format != "raw":
         prealloc = bool(flags & VolumeCreateFlag.PREALLOC_METADATA)
-        _fill_image(path, volume, _round_up(capacity, KiB), prealloc=prealloc)
+        _fill_image(path, volume, _round_up(capacity, SECTOR), prealloc=prealloc)
         return
     wanted = capacity if volume.allocation is None else volume.allocation
     # A conversion is sparse, and so is a copy where less than everything was asked for.
