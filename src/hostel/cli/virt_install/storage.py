@@ -22,6 +22,8 @@ from hostel.drivers.storage.inspect import detect_format
 from hostel.errors import BlockError, ErrorCode, HostelError, UsageError, VirtError
 from hostel.img.foreign import Claim
 from hostel.img.inspect import inspect
+from hostel.model.pool_type import TRAITS
+from hostel.model.storage import PoolType
 from hostel.objects import Connection, StoragePool, StorageVolume
 from hostel.units import INT64_MAX, GiB, MiB
 
@@ -54,6 +56,18 @@ class Place(NamedTuple):
     def holds_files(self) -> bool:
         """Whether its volumes are files, and so have formats."""
         return self.type in _FILES
+
+    def check_formats(self, name: str, *formats: str | None) -> None:
+        """Refuse a format that no volume here can have.
+
+        Raises:
+            UsageError: there is one.
+        """
+        known = TRAITS[PoolType(self.type)].volume
+        for format in formats:
+            if format is not None and known is not None and format not in known.known:
+                reason = f"unsupported configuration: unknown volume format type {format}"
+                raise UsageError(f"Couldn't create storage volume '{name}': '{reason}'")
 
 
 class NewVolume(NamedTuple):
@@ -323,6 +337,7 @@ class Storage:
             backing = below.path
             if backing_format is None and below.format is not None:
                 backing_format = "raw" if below.format == "iso" else below.format
+        place.check_formats(name, format, backing_format)
         allocation = 0 if sparse else capacity
         new = NewVolume(place, name, capacity, allocation, format, backing, backing_format)
         available = self._available(place)
