@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 
 from hostel.block import filename, registry
 from hostel.cause import sentence
+from hostel.cli.virt_install.suboption import Refusal
 from hostel.drivers.base import VolumeCreateFlag
 from hostel.drivers.fault import printable
 from hostel.drivers.storage import lineage, provenance
@@ -61,13 +62,13 @@ class Place(NamedTuple):
         """Refuse a format that no volume here can have.
 
         Raises:
-            UsageError: there is one.
+            Refusal: there is one.
         """
         known = TRAITS[PoolType(self.type)].volume
         for format in formats:
             if format is not None and known is not None and format not in known.known:
                 reason = f"unsupported configuration: unknown volume format type {format}"
-                raise UsageError(f"Couldn't create storage volume '{name}': '{reason}'")
+                raise Refusal(f"Couldn't create storage volume '{name}': '{reason}'")
 
 
 class NewVolume(NamedTuple):
