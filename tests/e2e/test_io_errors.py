@@ -13,6 +13,7 @@ from hostel import guest
 from hostel.drivers.base import DomainState, PausedReason, RunningReason
 from hostel.drivers.base.block import BlockCommitFlag, BlockJobAbortFlag, DiskError
 from hostel.drivers.base.dumping import DumpFlag, DumpFormat
+from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.base.snapshot import SnapshotCreateFlag
 from hostel.drivers.events import BlockJobStatus, Lifecycle, Suspended
 from hostel.drivers.qemu.driver import QemuDriver
@@ -117,6 +118,24 @@ def test_guest_that_finds_no_room_is_stopped_and_goes_on_once_there_is(
         domain.resume()
         assert until(events, SUSPENDED)[-3:] == [*errors, SUSPENDED]
     goes_on(small, domain, fmt)
+
+
+def test_guest_that_is_stopped_as_soon_as_it_runs_is_told_to_be(
+    tmp_path: Path, connection: Connection, driver: QemuDriver, small: SmallDisk
+) -> None:
+    """Nobody listens to QEMU yet when it tries again what it was stopped at before its memory was saved."""
+    domain = define(small, connection)
+    with full(small):
+        domain.start()
+        assert eventually(lambda: is_stopped(domain))
+        driver.domain_save_flags(domain._ref, str(tmp_path / "save"))
+        with connection.listen(kinds=["lifecycle"]) as events:
+            driver.domain_restore_flags(str(tmp_path / "save"), None, SaveFlag.RUNNING)
+            until(events, SUSPENDED)
+            while (event := events.wait(1)) is not None:
+                assert (event.kind, dict(event.detail)) != SUSPENDED
+        assert is_stopped(domain)
+    goes_on(small, domain)
 
 
 def test_guest_that_is_told_of_an_error_runs_on(connection: Connection, small: SmallDisk) -> None:

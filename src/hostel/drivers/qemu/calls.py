@@ -326,6 +326,7 @@ class Calls:
             machine.patient()
             if follow(machine, answer["status"]):
                 return None
+        machine.note_stop(str(answer.get("status")))
         if answer.get("running"):
             return StateInfo(DomainState.RUNNING, machine.status.running)
         if machine.status.locks:  # QEMU has stopped it by itself

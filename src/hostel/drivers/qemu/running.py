@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 STOPPED_BY_ITSELF: Final = {
     "io-error": PausedReason.IOERROR, "watchdog": PausedReason.WATCHDOG, "shutdown": PausedReason.SHUTTING_DOWN,
 }  # fmt: skip
+FOR_AN_ERROR: Final = (PausedReason.IOERROR, PausedReason.WATCHDOG)
 
 
 class Running:
@@ -187,6 +188,18 @@ class Running:
         if reason is not None and self.status.paused != reason:
             self.save(paused=int(reason))
         return bool(said.get("running"))
+
+    def note_stop(self, said: str) -> None:
+        """Write down that QEMU has stopped its guest for an error, or that it runs again, where there is room for it.
+
+        Args:
+            said: QEMU's state.
+        """
+        reason = STOPPED_BY_ITSELF.get(said)
+        is_new = reason in FOR_AN_ERROR and self.status.paused != reason
+        if is_new or (said == "running" and self.status.paused in FOR_AN_ERROR):
+            with contextlib.suppress(VirtError, OSError):
+                self.save(paused=int(reason or 0))
 
     def check_disks_held(self) -> None:
         """Refuse what QEMU does not do for a guest that is paused since its memory was written.

@@ -23,6 +23,7 @@ from hostel.drivers.qemu import ports, process
 from hostel.drivers.qemu.actions import needs_keeper
 from hostel.drivers.qemu.machines import GLANCE, Machines
 from hostel.drivers.qemu.monitor import Monitor
+from hostel.drivers.qemu.running import FOR_AN_ERROR
 from hostel.drivers.qemu.status import Status
 from hostel.drivers.store import take_lock
 from hostel.errors import QmpError, VirtError
@@ -178,21 +179,39 @@ class Watch:
         looks_at, rest = 0.0, math.inf  # at once: QEMU may have said something before
         is_settled = True
         cause: Suspended | None = None
+        ran, is_told = self._was_running(ref), False
         while not self._stopping.is_set():
             if time.monotonic() >= looks_at:
                 is_settled = self._settles(ref, GLANCE if is_settled else 0)  # what QEMU says waits meanwhile
                 looks_at = time.monotonic() + (rest if is_settled else _AGAIN_SECONDS)
+                if is_settled and ran:
+                    ran, is_told = False, self._tells_missed(ref)
             event = monitor.wait(0.5)
             if event is None:
                 continue
             cause = cause_of_stop(event) or cause
-            if self._told(ref, event, cause) and is_settled:
+            if self._told(ref, event, cause, is_told=is_told and event["event"] == "STOP") and is_settled:
                 looks_at = 0.0
+            ran = ran and event["event"] != "STOP"
             if event["event"] == "RESUME":
-                cause = None
+                cause, is_told = None, False
             if event["event"] == "SHUTDOWN" and not restarts:
                 rest = _END_SECONDS  # it may hang (hostel.drivers.qemu.hanging)
                 looks_at = min(looks_at, time.monotonic() + rest)
+
+    def _was_running(self, ref: DomainRef) -> bool:
+        """Whether it is written down that the guest runs."""
+        status = self._status(ref.name)
+        return status is not None and status.paused == 0
+
+    def _tells_missed(self, ref: DomainRef) -> bool:
+        """Tell that QEMU has stopped a guest for an error before it was heard: whether it has."""
+        status = self._status(ref.name)
+        if status is None or status.paused not in FOR_AN_ERROR:
+            return False
+        for kind, detail in translate("STOP", {}, status):
+            self._machines.bus.publish(Event(Subject.DOMAIN, kind, ref.name, ref.uuid, ref.id, detail))
+        return True
 
     def _is_of(self, run: Status) -> bool:
         """Whether the machine is in this run still."""
@@ -205,8 +224,15 @@ class Watch:
             return self._settle(ref, wait)
         return True
 
-    def _told(self, ref: DomainRef, event: Mapping[str, Any], cause: Suspended | None) -> bool:
-        """Tell an event; whether the machine's state has to follow. ``cause`` is of a stop that it is to be."""
+    def _told(self, ref: DomainRef, event: Mapping[str, Any], cause: Suspended | None, *, is_told: bool) -> bool:
+        """Tell an event; whether the machine's state has to follow.
+
+        Args:
+            ref: the machine.
+            event: what QEMU says.
+            cause: why it stops its guest, where it says so and does so by itself.
+            is_told: whether that is known of it already.
+        """
         name, data = str(event["event"]), event.get("data", {})
         stamp = event.get("timestamp", {})
         said = {
@@ -218,11 +244,11 @@ class Watch:
         if name in _FOLLOWED:
             return True
         status = self._status(ref.name)
-        if status is None:
+        if status is None or is_told:
             return False
         for kind, detail in translate(name, data, status, cause):
             self._machines.bus.publish(Event(Subject.DOMAIN, kind, ref.name, ref.uuid, ref.id, detail))
-        return name in _ENDED and (needs_keeper(status.domain) or bool(status.locks))
+        return name in _ENDED and (cause is not None or needs_keeper(status.domain) or bool(status.locks))
 
 
 @contextlib.contextmanager
