@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,16 +14,18 @@ from hostel import guest
 from hostel.drivers.base import DomainState, PausedReason, RunningReason
 from hostel.drivers.base.block import BlockCommitFlag, BlockJobAbortFlag, DiskError
 from hostel.drivers.base.dumping import DumpFlag, DumpFormat
+from hostel.drivers.base.migration import MigrateFlag
 from hostel.drivers.base.saving import SaveFlag
 from hostel.drivers.base.snapshot import SnapshotCreateFlag
 from hostel.drivers.events import BlockJobStatus, Lifecycle, Suspended
+from hostel.drivers.migrating import migrate
 from hostel.drivers.qemu.driver import QemuDriver
 from hostel.drivers.store import Directories
 from hostel.errors import VirtError
 from hostel.objects import Connection, Domain
 from hostel.objects.event import EventStream
 from support import image
-from support.moving import eventually
+from support.moving import eventually, state_of, two
 from support.session import disk, domain_xml, reports, wait_for_report
 from support.small_disk import SmallDisk, small_disk
 
@@ -32,6 +35,7 @@ MIB: Final = 1 << 20
 PLACE: Final = (1024, 8, 7)  # LBA, sectors and seed of what the guest writes, and finds then
 WORK: Final = [guest.Operation(code, *PLACE) for code in (guest.OperationCode.FILL, guest.OperationCode.VERIFY)]
 STOPPED: Final = (DomainState.PAUSED, PausedReason.IOERROR)
+MOVE: Final = MigrateFlag.LIVE | MigrateFlag.UNSAFE
 SUSPENDED: Final = ("lifecycle", {"event": Lifecycle.SUSPENDED, "detail": Suspended.IOERROR})
 
 
@@ -251,3 +255,30 @@ def test_job_that_finds_no_room_fails_and_is_done_again_once_there_is(
     assert said == list(range(1, len(said) + 1))
     assert image.content(small.folder / "over", "qcow2")[MIB // 2 :][: 256 * KIB] == b"kept" * 64 * KIB
     image.qemu_img("check", "-q", "-r", "leaks", "-f", "qcow2", small.folder / "over")
+
+
+def test_guest_that_an_error_stops_moves_only_where_that_is_no_reason_to_stay(tmp_path: Path, small: SmallDisk) -> None:
+    path = small.folder / "disk"
+    path.write_bytes(guest.image(label="full", mode=guest.Mode.REBOOT, operations=WORK, size=MIB))
+    with two(tmp_path) as both, ThreadPoolExecutor(1) as pool:
+        ref = both.one.domain_create(both.one.domain_define_xml(domain_xml(tmp_path, disk(path))))
+        wait_for_report(tmp_path, 1)
+        both.one.domain_migrate_set_max_speed(ref, 1)  # MiB/s, of which there are more
+        moved = pool.submit(migrate, both.one, both.other, ref, {}, MOVE | MigrateFlag.ABORT_ON_ERROR)
+        assert eventually(lambda: both.one.domain_get_job_stats(ref)[1].get("memory_processed", 0) > 0)
+        with small.full_at(path, PLACE[0] * guest.SECTOR):
+            assert isinstance(moved.exception(30), VirtError)
+            assert both.one.domain_get_state(ref)[:2] == STOPPED
+            assert state_of(both.other) in (None, DomainState.SHUTOFF)
+            with pytest.raises(VirtError, match="cannot migrate domain with I/O error"):
+                migrate(both.one, both.other, ref, {}, MOVE | MigrateFlag.ABORT_ON_ERROR)
+            both.one.domain_migrate_set_max_speed(ref, 1000)
+            migrate(both.one, both.other, ref, {}, MOVE)
+            there = both.other.domain_lookup_by_name("guest")
+            assert both.other.domain_get_state(there)[:2] == STOPPED
+        both.other.domain_resume(there)
+        wait_for_report(tmp_path, len(reports(tmp_path)) + 2)
+        assert both.running() == [both.other]
+        said = [report for report in reports(tmp_path) if report.complete]
+        assert all(report.ok for report in said)
+        assert [report.boot for report in said] == list(range(1, len(said) + 1))
