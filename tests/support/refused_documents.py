@@ -447,7 +447,7 @@ REFUSED: Final[dict[str, str]] = {name: xml for name, (xml, _) in WRONG.items()}
 # Ours is refused in other words; how it begins says the kind of error, which is the same.
 OTHER_WORDS: Final = {
     "pool/bad uuid", "pool/bad mode", "volume/bad capacity", "interface/no name",
-    "interface/vlan without its interface", "interface/monitor without a frequency", "secret/no use",
+    "interface/vlan without its interface", "interface/monitor without a frequency",
     "nwfilter/reference to nothing", "snapshot/unknown state", "snapshot/unknown format",
     "network/device and addresses", "checkpoint/slash in the name",
 }  # fmt: skip

@@ -167,6 +167,7 @@ RULES: Final[dict[str, tuple[_Rule, ...]]] = {
     ),
     "secret": (
         _Value("/secret/uuid", _UUID),
+        _Needs("/secret/usage", "@type"),
         _Needs("/secret/usage[@type='volume']", "volume"),
         _Needs("/secret/usage[@type='ceph' or @type='tls' or @type='vtpm']", "name"),
         _Needs("/secret/usage[@type='iscsi']", "target"),

@@ -23,7 +23,7 @@ class SecretUsage(Element, tag="usage"):
     """What a secret is for; which element counts depends on ``type``."""
 
     type: str = attr(
-        choice("none", *_PURPOSES, code=ErrorCode.CONFIG_UNSUPPORTED, words="unknown secret usage type {}")
+        choice("none", *_PURPOSES, code=ErrorCode.CONFIG_UNSUPPORTED, words="unknown secret usage type {}"), default=""
     )
     volume: str | None = text(default=None)
     name: str | None = text(default=None)
@@ -64,6 +64,8 @@ def validate(secret: Secret) -> None:
         ModelError: it does not; the words are libvirt's.
     """
     usage = secret.usage
+    if usage is not None and not usage.type:
+        raise ModelError("/secret/usage", "unknown secret usage type")
     if usage is not None and usage.type != "none" and usage.purpose is None:
         element, reason = _PURPOSES[usage.type]
         raise ModelError(f"/secret/usage/{element}", reason, code=ErrorCode.INTERNAL_ERROR)

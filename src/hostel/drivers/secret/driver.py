@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from hostel.drivers.base.secret import SecretRef, SecretUsageType
-from hostel.drivers.document import canonical_uuid
+from hostel.drivers.document import canonical_uuid, reading
 from hostel.drivers.events import SECRET_EVENTS, Event, EventBus, Subject
 from hostel.drivers.fault import fault
 from hostel.drivers.secret.vault import Vault
@@ -64,10 +64,8 @@ class VaultSecretDriver:
         Raises:
             VirtError: the document breaks a rule, or another secret is for the same thing.
         """
-        try:
+        with reading(ErrorDomain.SECRET):
             secret = read_secret(xml)
-        except ModelError as error:
-            raise fault(error.code, error.reason, ErrorDomain.SECRET) from error
         uuid = secret.uuid or ""
         with self._vault.locked():
             self._check(secret, self._read(uuid))

@@ -13,7 +13,7 @@ from hostel.drivers.readonly import read_only
 from hostel.drivers.secret.driver import MAX_VALUE, VaultSecretDriver
 from hostel.drivers.secret.vault import DiskVault, MemoryVault
 from hostel.drivers.store import Directories
-from hostel.errors import ErrorCode, VirtError
+from hostel.errors import ErrorCode, ErrorDomain, VirtError
 
 UUID = "0a81f5b2-8403-7b23-c8d6-21ccc2f80d6f"
 OTHER = "1a81f5b2-8403-7b23-c8d6-21ccc2f80d6f"
@@ -103,6 +103,27 @@ def test_a_use_of_the_same_name_may_become_of_another_kind(driver: VaultSecretDr
     driver.secret_define_xml(document(OTHER))
     with pytest.raises(VirtError, match=f"UUID {OTHER} already defined for use with /a.img"):
         driver.secret_define_xml(document())
+
+
+@pytest.mark.parametrize(
+    ("xml", "domain", "words"),
+    [
+        ("<usage/>", ErrorDomain.XML, "XML error: expecting root element of 'secret', not 'usage'"),
+        ("<secret><usage/></secret>", ErrorDomain.SECRET, "XML error: unknown secret usage type"),
+        ("<secret private='frob'/>", ErrorDomain.SECRET, "XML error: invalid value of 'private'. Write yes or no"),
+        (
+            "<secret><uuid>x</uuid></secret>",
+            ErrorDomain.SECRET,
+            "internal error: malformed uuid element. Expected UUID",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_document_is_told_as_by_libvirt(
+    driver: VaultSecretDriver, xml: str, domain: ErrorDomain, words: str
+) -> None:
+    with pytest.raises(VirtError) as caught:
+        driver.secret_define_xml(xml)
+    assert (caught.value.domain, str(caught.value)) == (domain, words)
 
 
 def test_a_value_has_a_bound(driver: VaultSecretDriver) -> None:
