@@ -142,6 +142,23 @@ def test_guest_that_is_stopped_as_soon_as_it_runs_is_told_to_be(
     goes_on(small, domain)
 
 
+def test_it_is_told_that_a_guest_writes_beyond_a_mark(
+    connection: Connection, driver: QemuDriver, small: SmallDisk
+) -> None:
+    """Whoever makes a disk larger in time hears of it before there is no room."""
+    domain = define(small, connection)
+    with connection.listen(kinds=["block-threshold"]) as events:
+        domain.start(paused=True)
+        driver.domain_set_block_threshold(domain._ref, "vda", 256 * KIB)
+        end = (PLACE[0] + PLACE[1]) * guest.SECTOR
+        told = {"path": str(small.folder / "disk"), "threshold": 256 * KIB, "excess": end - 256 * KIB}
+        goes_on(small, domain)
+        for dev in ("vda", "vda[1]"):
+            event = events.wait(20)
+            assert event is not None
+            assert event.detail == {"dev": dev, **told}
+
+
 def test_guest_that_is_told_of_an_error_runs_on(connection: Connection, small: SmallDisk) -> None:
     domain = define(small, connection, words=" error_policy='report'")
     with full(small):
