@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -140,6 +142,35 @@ def test_guest_that_is_stopped_as_soon_as_it_runs_is_told_to_be(
                 assert (event.kind, dict(event.detail)) != SUSPENDED
         assert is_stopped(domain)
     goes_on(small, domain)
+
+
+def test_guest_whose_server_answers_with_an_error_once_is_stopped_and_goes_on(
+    tmp_path: Path, connection: Connection, driver: QemuDriver
+) -> None:
+    path, socket = tmp_path / "disk", tmp_path / "socket"
+    path.write_bytes(guest.image(label="full", operations=WORK, size=MIB))
+    rule = {"event": "pwritev", "errno": 5, "sector": PLACE[0], "once": "on"}
+    error = ",".join(f"inject-error.0.{name}={value}" for name, value in rule.items())
+    options = f"driver=blkdebug,image.driver=file,image.filename={path},{error}"
+    words = ["qemu-nbd", "--persistent", "--socket", str(socket), "--export-name", "e", "--image-opts", options]
+    source = f"<source protocol='nbd' name='e'><host transport='unix' socket='{socket}'/></source>"
+    xml = f"<disk type='network'><driver error_policy='stop'/>{source}<target dev='vda' bus='virtio'/></disk>"
+    domain = connection.define_domain(domain_xml(tmp_path, xml))
+    server = subprocess.Popen([sys.executable, "-m", "hostel", *words])
+    try:
+        assert eventually(socket.exists)
+        with connection.listen(kinds=["lifecycle", "io-error-reason"]) as events:
+            domain.start()
+            told = {"srcPath": "e", "devAlias": "virtio-disk0", "action": 1, "reason": ""}
+            assert until(events, SUSPENDED)[-2:] == [("io-error-reason", told), SUSPENDED]
+        assert driver.domain_get_disk_errors(domain._ref) == [DiskError("vda", 1)]
+        domain.resume()
+        domain.wait(DomainState.SHUTOFF, 30)
+    finally:
+        server.terminate()
+        server.wait(20)
+    (said,) = reports(tmp_path)
+    assert (said.ok, said.boot) == (True, 1)
 
 
 def test_it_is_told_that_a_guest_writes_beyond_a_mark(
