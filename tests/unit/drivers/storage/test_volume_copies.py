@@ -41,13 +41,24 @@ def test_clone_over_a_backing_store_that_is_not_there_is_refused(
     what = "inaccessible backing store volume none: No such file or directory"
     with refused(ErrorCode.SYSTEM_ERROR, what):
         driver.storage_vol_create_xml_from(started, xml("x", format="qcow2", backing=over("none", "raw")), volume)
+    with refused(
+        ErrorCode.CONFIG_UNSUPPORTED,
+        "unsupported configuration: metadata preallocation conflicts with backing store",
+    ):
+        driver.storage_vol_create_xml_from(
+            started, xml("x", format="qcow2", backing=over("disk", "raw")), volume, VolumeCreateFlag.PREALLOC_METADATA
+        )
     assert os.listdir(place) == ["disk"]
 
 
-def test_new_volume_has_nothing_that_it_could_share(driver: Storage, started: PoolRef, place: Path) -> None:
+def test_new_volume_is_refused_flags_that_nothing_can_be_made_of(
+    driver: Storage, started: PoolRef, place: Path
+) -> None:
     what = "unsupported flags (0x2) in function storageVolCreateXML"
     with refused(ErrorCode.INVALID_ARG, what):
         driver.storage_vol_create_xml(started, xml("x"), VolumeCreateFlag.REFLINK)
+    with refused(ErrorCode.INVALID_ARG, "unsupported flags (0x1) in function createFileDir"):
+        driver.storage_vol_create_xml(started, xml("x", format="dir"), VolumeCreateFlag.PREALLOC_METADATA)
     assert os.listdir(place) == []
 
 

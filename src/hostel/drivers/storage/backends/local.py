@@ -15,6 +15,7 @@ from hostel.block.node import BlockNode
 from hostel.block.options import Value
 from hostel.block.powers import Creatable
 from hostel.block.trust import Trust
+from hostel.drivers.adapters import check_flags
 from hostel.drivers.base import Progress, VolumeCreateFlag, VolumeResizeFlag, VolumeType
 from hostel.drivers.fault import fault
 from hostel.drivers.storage import content, encryption, lineage, provenance
@@ -39,6 +40,7 @@ from hostel.units import INT64_MAX, SECTOR, KiB
 _UNUSABLE: Final = re.compile("[\0-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _NOTHING: Final[Mapping[str, str]] = {}
 _FICLONE: Final = 0x40049409  # linux/fs.h
+_NO_PREALLOCATION: Final = "metadata preallocation conflicts with backing store"
 
 
 class LocalVolumes(HostVolumes):
@@ -136,6 +138,7 @@ class LocalVolumes(HostVolumes):
         if volume.format == "raw" and volume.backing is not None:
             raise _no_support("backing storage not supported for raw volumes")
         if volume.format == "dir":
+            check_flags(flags, VolumeCreateFlag.NONE, "createFileDir")
             _create_directory(path, volume)
             return
         with translating(f"cannot create volume '{volume.name}' at '{path}'", volume.name, path):
@@ -178,7 +181,7 @@ class LocalVolumes(HostVolumes):
         if volume.format == "dir" or facts.type is VolumeType.DIR:
             raise fault(ErrorCode.INTERNAL_ERROR, "cannot copy from volume to a directory volume", ErrorDomain.STORAGE)
         origin = content.format_of(facts)
-        volume = encryption.inherited(_flattened(volume, facts, path), facts)
+        volume = encryption.inherited(_flattened(volume, facts, path, flags), facts)
         anew = volume.encryption is not None and bool(volume.encryption.secrets)
         opened = bool(facts.encryption) and (anew or volume.encryption is None)
         if volume.encryption is not None and (anew or not facts.encryption):
@@ -348,7 +351,7 @@ def _fill_clone(
     _fill_raw(path, _round_up(capacity, SECTOR), 0 if sparse else wanted)
 
 
-def _flattened(volume: VolumeDefinition, source: VolumeFacts, path: str) -> VolumeDefinition:
+def _flattened(volume: VolumeDefinition, source: VolumeFacts, path: str, flags: VolumeCreateFlag) -> VolumeDefinition:
     """A clone's document without the backing store that it has from its source: a clone holds everything itself.
 
     It is refused where it cannot be, or is not there.
@@ -357,6 +360,8 @@ def _flattened(volume: VolumeDefinition, source: VolumeFacts, path: str) -> Volu
         return volume
     if volume.format == "raw":
         raise _unsupported("cannot set backing store for raw volume")
+    if flags & VolumeCreateFlag.PREALLOC_METADATA:
+        raise _unsupported(_NO_PREALLOCATION)
     if source.backing is not None and source.backing.path != volume.backing.path:
         raise fault(ErrorCode.INTERNAL_ERROR, "a different backing store cannot be specified.", ErrorDomain.STORAGE)
     _backing_path(volume.name, volume.backing, path)
@@ -461,7 +466,7 @@ def _fill_image(
     driver = registry.format_driver(volume.format)
     assert isinstance(driver, Creatable)
     if prealloc and volume.backing is not None:
-        raise _unsupported("metadata preallocation conflicts with backing store")
+        raise _unsupported(_NO_PREALLOCATION)
     given = dict(more)
     if volume.format == "qcow2":
         # The oldest version unless another is asked for: what libvirt makes.
