@@ -57,3 +57,8 @@ def test_a_medium_is_changed(driver: TestDriver, domain: DomainRef) -> None:
     driver.domain_update_device_flags(domain, CDROM.format("two"))
     live, _ = documents(driver, domain)
     assert "/two" in live and "/one" not in live
+
+
+def test_what_a_device_lacks_is_named(driver: TestDriver, domain: DomainRef) -> None:
+    with pytest.raises(VirtError, match="Missing required attribute 'type' in element 'input'"):
+        driver.domain_attach_device_flags(domain, "<input/>", Affect.LIVE)

@@ -56,7 +56,7 @@ def read_device(xml: str) -> Given:
     with reading(ErrorDomain.DOMAIN):
         node = parse(xml, "device_definition")
         tag = str(node.tag)
-        above = node.makeelement("devices")
+        above = parse("<devices/>", "devices")  # a document of its own: an error names the place in it
         above.append(node)
         devices = Devices.from_node(above)
     found = next(devices.elements(), None)
