@@ -125,6 +125,16 @@ def test_what_is_defined_is_what_was_shown() -> None:
         assert connection.domain("test").xml(inactive=True).count("<timer name='rtc'/>") == 1
 
 
+def test_a_device_that_is_new_in_a_machine_that_runs_is_new_in_its_definition() -> None:
+    words = ["--connect", TEST, "test", "--add-device", "--filesystem", "/source,/target", "--update"]
+    with hostel.open(TEST) as connection:
+        assert (
+            run(connection, parser().parse_args(words), Output(io.StringIO(), io.StringIO()), None, io.StringIO()) == 0
+        )
+        for inactive in (False, True):
+            assert connection.domain("test").xml(inactive=inactive).count("<target dir='/target'/>") == 1
+
+
 def _shown(ended: tuple[int, str, str]) -> list[str]:
     """What was said, without the lines of the machine that the two hypervisors write differently."""
     return [line for line in (ended[1] + "\n" + ended[2]).splitlines() if line[:1] in ("+", "-") or line[:1].isupper()]

@@ -39,6 +39,7 @@ class Part:
         self._order = order or ORDERS.get(tag, OTHER)
         self._values: dict[str, str | None] = {}
         self._removed: set[str] = set()
+        self._written: set[str] = set()  # the paths of values that the element has: it is changed once
 
     def get(self, path: str) -> str | None:
         """The value at a path; None where there is none."""
@@ -55,6 +56,7 @@ class Part:
         if value is not None:
             checked(value, f"{self.tag}/{path}")
         self._removed.discard(path)
+        self._written.discard(path)
         self._values.pop(path, None)
         self._values[path] = value
 
@@ -111,6 +113,8 @@ class Part:
         root = etree.Element(self.tag) if self.base is None else self.base
         fillers: list[Node] = []
         for path in self._sorted():
+            if path in self._written:
+                continue
             value = self._values[path]
             if value is not None:
                 tree.set_value(root, path, value, fillers)
@@ -122,7 +126,7 @@ class Part:
             if tree.is_empty(node):
                 tree.remove(node)
         if self.base is not None:
-            self._values, self._removed = {}, set()  # made once: what only stood before others is gone
+            self._written = set(self._values)
         self._apply_edits(root)
         return root
 
@@ -130,7 +134,7 @@ class Part:
         """The same values, to be changed without changing these."""
         other = copy.copy(self)
         other.base = None if self.base is None else copy.deepcopy(self.base)
-        other._values, other._removed = dict(self._values), set(self._removed)
+        other._values, other._removed, other._written = dict(self._values), set(self._removed), set()
         return other
 
     def _apply_edits(self, root: Node) -> None:
