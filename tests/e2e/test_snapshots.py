@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hostel import guest
-from hostel.drivers.base import DomainRef, DomainState
+from hostel.drivers.base import DomainRef, DomainState, RunningReason
 from hostel.drivers.base.snapshot import (
     SnapshotCreateFlag,
     SnapshotDeleteFlag,
@@ -101,6 +101,8 @@ def test_internal_snapshot_brings_disk_and_memory_back(tmp_path: Path, driver: Q
         machine.stop()
     one = machine.create("one")
     assert driver.domain_snapshot_is_current(one)
+    if live:
+        assert driver.domain_get_state(machine.ref)[:2] == (DomainState.RUNNING, RunningReason.UNPAUSED)
     assert machine.boot() == 2
     two = machine.create("two")
     assert driver.domain_snapshot_get_parent(two).name == "one"

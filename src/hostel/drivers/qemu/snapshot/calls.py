@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hostel.drivers.base import DomainRef, DomainXmlFlag, PausedReason
+from hostel.drivers.base import DomainRef, DomainXmlFlag, PausedReason, RunningReason
 from hostel.drivers.base.snapshot import (
     SnapshotCreateFlag,
     SnapshotDeleteFlag,
@@ -294,6 +294,8 @@ class SnapshotCalls(Calls):
         runs = machine.runs()
         waits = runs and bool(plan.of("manual")) and not flags & SnapshotCreateFlag.LIVE
         if plan.of("internal"):
+            if runs:  # QEMU stops it meanwhile
+                machine.save(running=int(RunningReason.UNPAUSED))
             inside.save(machine, self.kept(machine.domain, plan.disks_of("internal")), snapshot.name or "")
             return
         if memory is not None:
