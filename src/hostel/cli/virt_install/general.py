@@ -523,8 +523,8 @@ def spread_vcpus(guest: Guest, count: int) -> None:
     has_topology = domain.has("cpu/topology")
     if domain.get("vcpu") is None:
         domain.put("vcpu", str(total() if has_topology else count))
-    if int(domain.get("vcpu/@current") or 0) > int(domain.get("vcpu") or 1):
-        domain.put("vcpu/@current", domain.get("vcpu"))
+        if int(domain.get("vcpu/@current") or 0) > int(domain.get("vcpu") or 1):
+            domain.put("vcpu/@current", domain.get("vcpu"))
     if not has_topology:
         return
     vcpus = int(domain.get("vcpu") or 1)
