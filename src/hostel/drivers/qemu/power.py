@@ -11,10 +11,11 @@ from hostel.drivers.qemu.agent import open_agent, refusal
 from hostel.drivers.qemu.calls import Calls
 from hostel.drivers.qemu.machines import DomainHeld, invalid
 from hostel.drivers.qemu.running import Running
-from hostel.errors import ErrorCode, ErrorDomain, VirtError
+from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 
 _COMMAND: Final = "guest-shutdown"
 _REFUSED_SECONDS: Final = 2.0  # an agent that obeys says nothing
+_RESET_SECONDS: Final = 5.0
 _KNOWN: Final = ShutdownFlag.ACPI | ShutdownFlag.AGENT
 
 
@@ -36,7 +37,7 @@ class PowerCalls(Calls):
         asks_agent = flags == ShutdownFlag.AGENT
         with self._turn(domain, flags) as is_ours, self._running(domain, asks_agent=asks_agent) as machine:
             if not (is_ours and _by_agent(machine, "reboot", flags)):
-                machine.ask("system_reset")
+                _reset(machine)
 
     @contextlib.contextmanager
     def _turn(self, domain: DomainRef, flags: ShutdownFlag) -> Iterator[bool]:
@@ -58,7 +59,32 @@ class PowerCalls(Calls):
     def domain_reset(self, domain: DomainRef) -> None:
         """Reset as the button does."""
         with self._running(domain) as machine:
-            machine.ask("system_reset")
+            _reset(machine)
+
+
+def check_awake(machine: Running) -> None:
+    """Check that the guest has not put itself to sleep: then only a wakeup lets it run.
+
+    Raises:
+        VirtError: ``OPERATION_INVALID``.
+    """
+    if _sleeps(machine):
+        raise invalid("domain is pmsuspended")
+
+
+def _sleeps(machine: Running) -> bool:
+    return bool(machine.ask("query-status").get("status") == "suspended")
+
+
+def _reset(machine: Running) -> None:
+    """Begin the guest anew; one that sleeps is woken so, but QEMU leaves it stopped until it is told."""
+    slept = _sleeps(machine)
+    machine.ask("system_reset")
+    if not slept:
+        return
+    with contextlib.suppress(QmpError):  # it has ended, where that is to follow of a reset
+        if machine.qmp.wait(_RESET_SECONDS, "RESET") is not None:
+            machine.qmp.execute("cont")
 
 
 def _check(flags: ShutdownFlag, what: str) -> None:
