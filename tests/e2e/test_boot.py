@@ -146,7 +146,7 @@ def test_mode_reboot_restarts_until_the_counter_is_reached(tmp_path: Path) -> No
 
 def test_machine_without_acpi_is_told_that_it_cannot_be_switched_off(tmp_path: Path) -> None:
     disk = raw(tmp_path / "disk.raw", guest.image(size=MIB))
-    with qemu.machine(["-no-acpi", *qemu.disk(disk)]) as running:
+    with qemu.machine(["-machine", "acpi=off", *qemu.disk(disk)]) as running:
         running.wait_for("error=poweroff\r\n", timeout=30)
         assert report_of(running.serial).errors == ("poweroff",)
 

@@ -208,7 +208,7 @@ def test_remote_driver_does_to_a_machine_what_ours_does(tmp_path: Path) -> None:
             picture = driver.domain_screenshot(ref)
             assert picture.content.startswith(b"\x89PNG\r\n")
             assert picture.mime == "image/png"
-            assert driver.domain_qemu_monitor_command(ref, "info version", human=True).startswith("7.")
+            assert driver.domain_qemu_monitor_command(ref, "info version", human=True)[:1].isdigit()
             assert not driver.domain_has_managed_save_image(ref)
             assert driver.domain_get_job_stats(ref) == (JobType.NONE, {})
             with pytest.raises(VirtError, match="Interface name not provided"):  # the host sees nothing of it

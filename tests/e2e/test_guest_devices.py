@@ -125,7 +125,8 @@ def test_what_serves_a_directory_that_came_in_does_not_fill_the_disk(driver: Qem
     (tmp_path / "config").mkdir(exist_ok=True)
     (tmp_path / "config/virtlogd.conf").write_text("max_size = 4096\nmax_backups = 1\n")
     chatty, speaks = tmp_path / "chatty", "seq -f 'this is line %g of many' 1000 >&2"
-    chatty.write_text(f'#!/bin/sh\n{speaks}\nexec /usr/lib/qemu/virtiofsd "$@"\n')
+    serving = next(path for path in ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd") if Path(path).exists())
+    chatty.write_text(f'#!/bin/sh\n{speaks}\nexec {serving} "$@"\n')
     chatty.chmod(0o755)
     shared = "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking><features><acpi/></features>"
     domain = driver.domain_create_xml(XML.format(body=shared, devices=""), StartFlag.PAUSED)
