@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from typing import Any
 
 import libvirt
@@ -91,24 +92,39 @@ def documents() -> list[str]:
     ]
 
 
-run.create()
-tran = c.createXML(document("tran", 3), libvirt.VIR_DOMAIN_START_PAUSED)
-try:
+def settle() -> None:
+    """Wait until no event has come for 0.2 s: they come by another way than answers, and QEMU makes some later."""
+    deadline, before = time.monotonic() + 10, -1
+    while len(events) != before:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"events do not end: {events}")
+        before = len(events)
+        time.sleep(0.2)
+
+
+def taken() -> list[str]:
+    """The events that have come, which are then no longer there; one that comes meanwhile stays for the next line."""
+    return sorted(repr(events.pop(0)) for _ in range(len(events)))
+
+
+with ExitStack() as ends:
+    for it in (run, off, whole):
+        ends.callback(answered, it.undefine)
+    ends.callback(answered, run.destroy)
+    run.create()
+    tran = c.createXML(document("tran", 3), libvirt.VIR_DOMAIN_START_PAUSED)
+    ends.callback(answered, tran.destroy)
+    settle()
     before = documents()
     channels = [line for line in before if "<target type='virtio'" in line]
-    told = [["the start", {"channels": "\n".join(channels)}, sorted(map(repr, events)), []]]
+    told = [["the start", {"channels": "\n".join(channels)}, taken(), []]]
     for line in sys.stdin.read().splitlines():
-        events.clear()
         found = eval(line)
-        time.sleep(0.05)  # events come by another way than answers
+        if events or not all(answer.startswith("error") for answer in found.values()):  # what is refused makes none
+            settle()
         after = documents()
         gone, come = Counter(before) - Counter(after), Counter(after) - Counter(before)
         changes = [f"-{item}" for item in sorted(gone.elements())] + [f"+{item}" for item in sorted(come.elements())]
-        told.append([line, found, sorted(map(repr, events)), changes])
+        told.append([line, found, taken(), changes])
         before = after
     print(json.dumps(told))
-finally:
-    for domain in (run, tran):
-        answered(domain.destroy)
-    for domain in (run, off, whole):
-        answered(domain.undefine)

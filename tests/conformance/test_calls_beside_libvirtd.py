@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -113,8 +114,8 @@ def unlike(mine: list[Any], real: list[Any]) -> list[str]:
             found.append(f"{who}: {mine[1][who]} | {answer}")
     compared = 3 if real[0] in LIVES else 4
     for ours, theirs in zip(mine[2:compared], real[2:compared], strict=True):
-        found += [f"only here: {line}" for line in ours if line not in theirs]
-        found += [f"only there: {line}" for line in theirs if line not in ours]
+        found += [f"only here: {line}" for line in (Counter(ours) - Counter(theirs)).elements()]
+        found += [f"only there: {line}" for line in (Counter(theirs) - Counter(ours)).elements()]
     return [f"{real[0]}: {line}" for line in found]
 
 

@@ -7,11 +7,15 @@ again.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from threading import Timer
+from typing import Any, Final
 
+TIMEOUT: Final = 60.0
 _SERVER = """
 import io, json, logging.handlers, os, sys, tempfile
 
@@ -96,7 +100,7 @@ for line in sys.stdin:
 def _server() -> subprocess.Popen[str]:
     # It ends with its standard input, and so with this process.
     return subprocess.Popen(
-        ["/usr/bin/python3", "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ["/usr/bin/python3", "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
     )
 
 
@@ -122,5 +126,16 @@ def _asked(request: Mapping[str, object]) -> list[Any]:
     assert server.stdin is not None and server.stdout is not None
     server.stdin.write(json.dumps(request) + "\n")
     server.stdin.flush()
-    answer: list[Any] = json.loads(server.stdout.readline())
+    ending = Timer(TIMEOUT, os.killpg, (server.pid, signal.SIGKILL))  # it, and the tool that it has forked
+    ending.start()
+    try:
+        line = server.stdout.readline()
+    finally:
+        ending.cancel()
+    if not line.endswith("\n"):
+        _server.cache_clear()
+        server.kill()
+        server.wait(10)
+        raise TimeoutError(f"{request['tool']} was ended, or has not answered for {TIMEOUT:.0f} s")
+    answer: list[Any] = json.loads(line)
     return answer
