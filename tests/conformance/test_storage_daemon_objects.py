@@ -58,6 +58,8 @@ def test_the_object_model_is_that_of_qemu(tmp_path: Path) -> None:
         get("one", "identity"),
         put("several", "policy", "allow"),
         put("several", "policy", "none"),
+        put("s", "format", "zz"),
+        put("one", "identity", 5),
         get("several", "policy"),
         put("/objects", "type", "x"),
         put("/chardevs/monitor", "connected", True),

@@ -6,12 +6,12 @@ import contextlib
 import os
 import platform
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from hostel.block.options import SWITCH as SWITCHES
 from hostel.cli.qemu.failure import Failure
-from hostel.cli.qemu.object_types import INT, SWITCH, TEXT, WORDS, Property, properties
+from hostel.cli.qemu.object_types import INT, MEMBERS, SWITCH, WORDS, Property, properties
 from hostel.codec.xmlvalue import read_integer
 from hostel.units import INT64_MAX
 
@@ -27,42 +27,70 @@ _MAX_KEY: Final = 1 << 20  # bytes; the kernel's keys are smaller
 def read_properties(kind: str, given: dict[str, Any], *, text: bool) -> None:
     """Turn an object's properties into values of their own types; those of a command line are ``text``.
 
-    Properties that have a form of their own are left to whoever makes the object.
+    Raises:
+        Failure: one is missing, unknown, or of another type; the text is QEMU's.
+    """
+    declared = [each for each in properties(kind).values() if not each.told]
+    _read_members(declared, given, "", text=text, others=("id",))
+
+
+def read_property(declared: Property, value: Any) -> Any:
+    """One property that a monitor has been given.
 
     Raises:
-        Failure: one is missing, or of another type; the text is QEMU's.
+        Failure: it is of another type; the text is QEMU's.
     """
-    for name, declared in properties(kind).items():
-        if declared.told:
-            continue
+    return _read(declared, value, declared.name, text=False)
+
+
+def _read_members(
+    members: Iterable[Property], given: dict[str, Any], prefix: str, *, text: bool, others: Sequence[str] = ()
+) -> None:
+    known = set(others)
+    for declared in members:
+        name = declared.name
+        known.add(name)
         if name in given:
-            given[name] = _read(declared, given[name], text=text)
+            given[name] = _read(declared, given[name], prefix + name, text=text)
         elif declared.needed:
-            raise Failure(f"Parameter '{name}' is missing")
+            raise Failure(f"Parameter '{prefix}{name}' is missing")
+    for name in given:
+        if name not in known:
+            raise Failure(f"Parameter '{prefix}{name}' is unexpected")
 
 
-def _read(declared: Property, value: Any, *, text: bool) -> Any:
-    name, type = declared.name, declared.type
-    if declared.many:
-        if not isinstance(value, list):
-            raise Failure(f"Invalid parameter type for '{name}', expected: array")
-        return value
-    if type not in (TEXT, *_JSON, *WORDS):
-        return value
+def _read(declared: Property, value: Any, path: str, *, text: bool) -> Any:
+    if not declared.many:
+        return _read_one(declared.type, value, path, text=text)
+    if not isinstance(value, list):
+        raise Failure(f"Invalid parameter type for '{path}', expected: array")
+    place = (f"{path}.{index}" if text else f"{path}[{index}]" for index in range(len(value)))
+    return [_read_one(declared.type, each, where, text=text) for each, where in zip(value, place, strict=False)]
+
+
+def _read_one(type: str, value: Any, path: str, *, text: bool) -> Any:
+    if type in MEMBERS:
+        if not isinstance(value, Mapping):
+            raise Failure(f"Invalid parameter type for '{path}', expected: object")
+        read = dict(value)
+        _read_members(MEMBERS[type], read, f"{path}.", text=text)
+        return read
+    if text and isinstance(value, (Mapping, list)):
+        raise Failure(f"Parameters '{path}.*' are unexpected")
     if text and type == SWITCH:
         if value not in SWITCHES:
-            raise Failure(f"Parameter '{name}' expects 'on' or 'off'")
+            raise Failure(f"Parameter '{path}' expects 'on' or 'off'")
         return SWITCHES[value]
     if text and type in _INTEGERS:
         with contextlib.suppress(ValueError):
             if _is_int64(number := read_integer(value, 0)):
                 return number
-        raise Failure(f"Parameter '{name}' expects integer")
+        raise Failure(f"Parameter '{path}' expects integer")
     expected = _JSON.get(type, "string")
     if not _is_json(value, expected):
-        raise Failure(f"Invalid parameter type for '{name}', expected: {expected}")
+        raise Failure(f"Invalid parameter type for '{path}', expected: {expected}")
     if type in WORDS and value not in WORDS[type]:
-        raise Failure(f"Parameter '{name}' does not accept value '{value}'")
+        raise Failure(f"Parameter '{path.rpartition('.')[2]}' does not accept value '{value}'")
     return value
 
 
@@ -83,7 +111,7 @@ def check_loop(given: Mapping[str, Any]) -> None:
     Raises:
         Failure: with QEMU's text.
     """
-    for name in properties("iothread").keys() - {"type"}:
+    for name in (name for name, declared in properties("iothread").items() if not declared.told):
         if not 0 <= int(given.get(name, 0)) <= INT64_MAX:
             raise Failure(f"{name} value must be in range [0, {INT64_MAX}]")
     low, high = int(given.get("thread-pool-min", 0)), int(given.get("thread-pool-max", 64))

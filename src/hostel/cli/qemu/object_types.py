@@ -17,6 +17,7 @@ SWITCH: Final = "bool"
 TEXT: Final = "string"
 # The types that are one of several words.
 WORDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "QAuthZListFormat": ("exact", "glob"),
     "QAuthZListPolicy": ("deny", "allow"),
     "QCryptoSecretFormat": ("raw", "base64"),
     "QCryptoTLSCredsEndpoint": ("client", "server"),
@@ -60,6 +61,15 @@ class Type(NamedTuple):
     creatable: bool = False
 
 
+# The types that have members of their own.
+MEMBERS: Final[Mapping[str, tuple[Property, ...]]] = {
+    "QAuthZListRule": (
+        Property("match", TEXT, needed=True),
+        Property("policy", "QAuthZListPolicy", needed=True),
+        Property("format", "QAuthZListFormat", "exact"),
+    ),
+    "ThrottleLimits": tuple(Property(name, INT) for name in PROPERTIES),
+}
 _LOADED: Final = Property("loaded", SWITCH, True, fixed=True)
 _SECRET: Final = (
     _LOADED,
@@ -83,7 +93,7 @@ TYPES: Final[Mapping[str, Type]] = {
         "authz",
         (
             Property("policy", "QAuthZListPolicy", "deny", settable=True),
-            Property("rules", "QAuthZListRule", [], settable=True),
+            Property("rules", "QAuthZListRule", [], settable=True, many=True),
         ),
         creatable=True,
     ),

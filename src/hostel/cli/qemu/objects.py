@@ -74,26 +74,20 @@ def _check(given: dict[str, Any], types: Sequence[str], *, text: bool) -> str:
         raise Failure(f"Parameter 'qom-type' does not accept value '{kind}'")
     if "id" not in given:
         raise Failure("Parameter 'id' is missing")
+    if text and isinstance(given["id"], Mapping):
+        raise Failure("Parameters 'id.*' are unexpected")
     if not isinstance(given["id"], str):
         raise Failure("Invalid parameter type for 'id', expected: string")
     if kind in OF_DAEMONS:
-        _check_properties(kind, given, text=text)
+        read_properties(kind, given, text=text)
     if kind not in types:
         raise Failure(f"invalid object type: {kind}")
     if not _IDENTIFIER.fullmatch(given["id"]):
         raise Failure("Parameter 'id' expects an identifier", hint=_IDENTIFIERS)
     for name in given:
-        if name != "id" and properties(kind)[name.partition(".")[0]].fixed:
+        if name != "id" and properties(kind)[name].fixed:
             raise Failure(f"Property '{kind}.{name}' is not writable")
     return kind
-
-
-def _check_properties(kind: str, given: dict[str, Any], *, text: bool) -> None:
-    read_properties(kind, given, text=text)
-    known = {name for name, declared in properties(kind).items() if not declared.told}
-    for name in given:
-        if name != "id" and name.partition(".")[0] not in known:
-            raise Failure(f"Parameter '{name}' is unexpected")
 
 
 def _secret(given: Mapping[str, Any]) -> objects.Secret:
@@ -193,25 +187,12 @@ def _authorize_one(given: Mapping[str, Any]) -> object:
 
 
 def _authorize_list(given: Mapping[str, Any]) -> ListAuthorization:
-    """Rules, from JSON or as ``rules.0.match=...``."""
     from hostel.net.authorization import ListAuthorization, Rule
 
-    listed = given.get("rules", [])
-    if not isinstance(listed, list) or not all(isinstance(rule, Mapping) for rule in listed):
-        raise Failure("Invalid parameter type for 'rules', expected: array")
-    rules: dict[str, dict[str, Any]] = {str(index): dict(rule) for index, rule in enumerate(listed)}
-    for name, value in given.items():
-        if name.startswith("rules."):
-            index, _, part = name.removeprefix("rules.").partition(".")
-            rules.setdefault(index, {})[part] = value
-    made = []
-    for index, rule in rules.items():
-        for name in ("match", "policy"):
-            if name not in rule:
-                raise Failure(f"Parameter 'rules.{index}.{name}' is missing")
-        policy = _choice(rule, "policy", ("deny", "allow"))
-        made.append(Rule(str(rule["match"]), policy == "allow", _choice(rule, "format", ("exact", "glob")) == "glob"))
-    return ListAuthorization(made, _choice(given, "policy", ("deny", "allow")) == "allow")
+    rules = [
+        Rule(rule["match"], rule["policy"] == "allow", rule.get("format") == "glob") for rule in given.get("rules", ())
+    ]
+    return ListAuthorization(rules, given.get("policy") == "allow")
 
 
 def _authorize_file(given: Mapping[str, Any]) -> object:
@@ -223,9 +204,12 @@ def _authorize_file(given: Mapping[str, Any]) -> object:
     def load() -> ListAuthorization:
         with open(filename, encoding="utf-8") as stream:
             tree = parse_json(stream.read())
+        if not isinstance(tree, dict):
+            raise ValueError(f"{filename}: it is no object")
         try:
+            read_properties("authz-list", tree, text=False)
             return _authorize_list(tree)
-        except (Failure, AttributeError) as error:
+        except Failure as error:
             raise ValueError(f"{filename}: {error}") from None
 
     try:
@@ -239,10 +223,7 @@ def _authorize_file(given: Mapping[str, Any]) -> object:
 def _throttle_group(given: Mapping[str, Any]) -> object:
     from hostel.block.filters.throttle import ThrottleGroup
 
-    limits = given.get("limits", {})
-    if not isinstance(limits, Mapping):
-        raise Failure("Invalid parameter type for 'limits', expected: object")
-    properties = {f"limits.{name}": value for name, value in limits.items()}
+    properties = {f"limits.{name}": value for name, value in given.get("limits", {}).items()}
     properties |= {name: value for name, value in given.items() if name not in ("id", "limits")}
     try:
         return ThrottleGroup.from_properties(properties)
@@ -292,11 +273,3 @@ _MAKERS: Final[Mapping[str, Maker]] = {
     "tls-creds-psk": _refuse("tls-creds-psk"),
     "tls-creds-x509": _tls_credentials,
 }
-
-
-def _choice(given: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> str:
-    """A property that has few values, of which the first is the default."""
-    value = str(given.get(name, allowed[0]))
-    if value not in allowed:
-        raise Failure(f"Parameter '{name}' does not accept value '{value}'")
-    return value

@@ -17,8 +17,6 @@ from hostel.cli.storage_daemon.monitor.parameter import generic, needed
 if TYPE_CHECKING:
     from hostel.cli.storage_daemon.daemon import Daemon
 
-# The types that only a daemon has, beside those of the tools.
-
 
 def _add(daemon: Daemon, given: Mapping[str, Any]) -> None:
     try:

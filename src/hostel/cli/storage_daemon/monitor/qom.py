@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from hostel.block import objects
 from hostel.block.filters.throttle import PROPERTIES, ThrottleGroup
 from hostel.cli.qemu.failure import Failure
-from hostel.cli.qemu.object_rules import check_loop
+from hostel.cli.qemu.object_rules import check_loop, read_property
 from hostel.cli.qemu.object_types import INT, SPELLED, TYPES, is_a, properties
 from hostel.cli.qemu.objects import make_again
 from hostel.cli.storage_daemon.chardev import CharacterDevice
@@ -144,10 +144,9 @@ def _set(daemon: Daemon, given: Mapping[str, Any]) -> None:
     if not declared.settable:
         raise generic(f"Property '{found.type}.{name}' is not writable")
     made = objects.known()[found.name]
-    if declared.type == INT:
-        value = check((Parameter(name, Kind.INT),), {name: value})[name]
-    changed = {**made.given, name: value}
     try:
+        value = read_property(declared, value)
+        changed = {**made.given, name: value}
         if declared.type == INT:
             check_loop(changed)
         if found.type in _REMADE:
