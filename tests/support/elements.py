@@ -61,9 +61,9 @@ def _below(cls: type[Element]) -> Iterator[type[Element]]:
 
 def values(kind: Kind[Any]) -> st.SearchStrategy[Any]:
     """Values of a kind."""
-    if kind is STRING:
+    if kind.parse is STRING.parse:
         return _TEXT
-    if kind is UUID:
+    if kind.parse is UUID.parse:
         return st.uuids().map(str)
     if kind.values:
         return st.sampled_from(kind.values)

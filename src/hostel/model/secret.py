@@ -22,8 +22,9 @@ _INVALID: Final = "invalid value of '{name}'"
 class SecretUsage(Element, tag="usage"):
     """What a secret is for; which element counts depends on ``type``."""
 
-    type: str = attr(
-        choice("none", *_PURPOSES, code=ErrorCode.CONFIG_UNSUPPORTED, words="unknown secret usage type {}"), default=""
+    type: str | None = attr(
+        choice("none", *_PURPOSES, code=ErrorCode.CONFIG_UNSUPPORTED, words="unknown secret usage type {}"),
+        default=None,
     )
     volume: str | None = text(default=None)
     name: str | None = text(default=None)
@@ -32,7 +33,8 @@ class SecretUsage(Element, tag="usage"):
     @property
     def purpose(self) -> str | None:
         """What it is for, under whatever name."""
-        return None if self.type == "none" else getattr(self, _PURPOSES[self.type][0])
+        element = _PURPOSES.get(self.type or "", ("",))[0]
+        return getattr(self, element) if element else None
 
 
 class Secret(Element, tag="secret"):
@@ -64,9 +66,9 @@ def validate(secret: Secret) -> None:
         ModelError: it does not; the words are libvirt's.
     """
     usage = secret.usage
-    if usage is not None and not usage.type:
+    if usage is not None and usage.type is None:
         raise ModelError("/secret/usage", "unknown secret usage type")
-    if usage is not None and usage.type != "none" and usage.purpose is None:
+    if usage is not None and usage.type in _PURPOSES and usage.purpose is None:
         element, reason = _PURPOSES[usage.type]
         raise ModelError(f"/secret/usage/{element}", reason, code=ErrorCode.INTERNAL_ERROR)
 
@@ -76,7 +78,7 @@ def complete(secret: Secret) -> None:
     secret.ephemeral, secret.private = bool(secret.ephemeral), bool(secret.private)
     secret.uuid = secret.uuid or str(uuids.uuid4())
     usage = secret.usage
-    if usage is None or usage.type == "none":
+    if usage is None or usage.type is None or usage.type == "none":
         secret.usage = None
         # A second one would be taken for the first when it is read again.
         secret.unknown[:] = [item for item in secret.unknown if item.name != SecretUsage.TAG]

@@ -158,7 +158,7 @@ def _ref(secret: Secret) -> SecretRef:
     usage = secret.usage
     if usage is None:
         return SecretRef(secret.uuid or "")
-    return SecretRef(secret.uuid or "", SecretUsageType[usage.type.upper()], usage.purpose or "")
+    return SecretRef(secret.uuid or "", SecretUsageType[(usage.type or "none").upper()], usage.purpose or "")
 
 
 def _fault(code: ErrorCode, detail: str) -> VirtError:
