@@ -407,6 +407,38 @@ def test_guest_that_an_error_stopped_at_its_destination_is_not_dropped_with_the_
         wait_for_report(both.home, len(reports(both.home)) + 2)
 
 
+def test_guest_that_an_error_stopped_at_its_source_goes_on_there_where_it_cannot_run_at_its_destination(
+    tmp_path: Path, both: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Running.ask
+
+    def refuse(machine: Running, command: str, **arguments: Any) -> Any:
+        if command == "cont" and machine.machines is both.other._machines:
+            raise VirtError(ErrorCode.OPERATION_FAILED, "it cannot run")
+        return ask(machine, command, **arguments)
+
+    with small_disk(tmp_path / "small", 2 * MIB) as small:
+        path = tmp_path / "small" / "disk"
+        work = guest.Operation(guest.OperationCode.FILL, 1024, 8)
+        path.write_bytes(guest.image(label="moving", mode=guest.Mode.REBOOT, operations=[work], size=MIB))
+        ref = both.one.domain_create(both.one.domain_define_xml(domain_xml(both.home, disk(path, "raw"))))
+        wait_for_report(both.home, 1)
+        cookie, xml = both.one.domain_migrate_begin3_params(ref, {}, LIVE)
+        params = {"destination_xml": xml, "migrate_uri": f"unix://{both.home}/memory", "destination_name": "guest"}
+        cookie, _ = both.other.domain_migrate_prepare3_params(params, cookie, LIVE)
+        with small.full_at(path, work.lba * guest.SECTOR):
+            assert eventually(lambda: both.one.domain_get_state(ref).reason == PausedReason.IOERROR)
+            cookie = both.one.domain_migrate_perform3_params(ref, None, params, cookie, LIVE)
+            monkeypatch.setattr(Running, "ask", refuse)
+            with pytest.raises(VirtError, match="it cannot run"):
+                both.other.domain_migrate_finish3_params(params, cookie, LIVE, False)
+        assert state_of(both.other) is None
+        both.one.domain_migrate_confirm3_params(ref, params, b"", LIVE, True)
+        assert state_of(both.one) is DomainState.PAUSED
+        both.one.domain_resume(ref)
+        wait_for_report(both.home, len(reports(both.home)) + 2)
+
+
 @pytest.mark.parametrize("is_defined", [False, True])
 def test_guest_goes_on_at_its_source_where_it_is_destroyed_while_finish_waits_for_qemu(
     both: Two, is_defined: bool

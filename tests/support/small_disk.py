@@ -45,6 +45,7 @@ class SmallDisk(NamedTuple):
             try:
                 yield
             finally:
+                rest.truncate(0)
                 filler.unlink()
                 os.pwrite(file.fileno(), page, start)
 

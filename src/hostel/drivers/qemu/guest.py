@@ -112,7 +112,7 @@ class GuestCalls(Calls):
                 raise invalid("no such screen ID")
             device = {"device": heads[screen].alias} if screen else {}
             try:
-                with machine.written_by_qemu("screen") as path:
+                with machine.written_by_qemu("screen.ppm") as path:
                     wanted = {"filename": str(path), **device}
                     if machine.attempt("screendump", format="png", **wanted) is not None:  # from QEMU 7.1 on
                         return Screenshot("image/png", path.read_bytes())

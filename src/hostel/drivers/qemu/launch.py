@@ -498,7 +498,8 @@ class Launcher:
         with monitor.connect(process.ground(Path(status.run)) / "monitor") as qmp:
             qmp.execute("cont")
             if ports.agent_state(status.domain) is not None:  # it is there already where the guest was restored
-                ports.note(status.domain, qmp.execute("query-chardev"))
+                with contextlib.suppress(QmpError):  # whoever looks next asks again
+                    ports.note(status.domain, qmp.execute("query-chardev"))
         return status
 
     def _handed(self, status: Status, do: Callable[[Running], None]) -> Status:
@@ -527,7 +528,7 @@ class Launcher:
             told = [started]
         for event, detail in told:
             self._machines.publish(status.domain, "lifecycle", event=int(event), detail=detail)
-        if agent is not None and origin.memory is not None:
+        if agent == ports.CONNECTED or (agent is not None and origin.memory is not None and not paused):
             self._machines.publish(status.domain, "agent-lifecycle", state=agent, reason=ports.CHANNEL)
 
     def _undo(self, name: str, run: Path, error: BaseException) -> None:

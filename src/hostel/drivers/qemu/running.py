@@ -192,9 +192,13 @@ class Running:
     def note_stop(self, said: str) -> None:
         """Write down that QEMU has stopped its guest for an error, or that it runs again, where there is room for it.
 
+        Of a guest that moves this is not written: a destination's QEMU says of it what happened at its source.
+
         Args:
             said: QEMU's state.
         """
+        if self.status.migration is not None:
+            return
         reason = STOPPED_BY_ITSELF.get(said)
         is_new = reason in FOR_AN_ERROR and self.status.paused != reason
         if is_new or (said == "running" and self.status.paused in FOR_AN_ERROR):

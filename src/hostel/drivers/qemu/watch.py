@@ -172,7 +172,9 @@ class Watch:
         finally:
             connected.set()
             os.close(lock)
-            self._ending.discard(threading.current_thread())
+            if threading.current_thread() in self._ending:
+                self._ending.discard(threading.current_thread())
+                self.look()  # what has come in its place could not be watched for want of the lock
 
     def _listen(self, ref: DomainRef, monitor: Monitor, *, restarts: bool) -> None:
         """Tell what QEMU says, and have the machine's state follow: later where that cannot be now."""

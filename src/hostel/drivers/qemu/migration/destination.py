@@ -320,12 +320,10 @@ def finish(machine: Running, launcher: Launcher, cookie_in: bytes, flags: Migrat
         if flags & MigrateFlag.PERSIST_DEST:
             _define(machine, launcher, mark, said.domain if said is not None else None)
         if not flags & MigrateFlag.PAUSED:
-            mark.phase = "finish"  # from now on it may have run
-            machine.save(migration=mark)
-            _let_run(machine)
+            _let_run(machine, mark)
     except BaseException as error:
         # Who finds the mark asks a QEMU that may let its guest run yet, or may have done so before it ended.
-        if not machine.is_unanswered and not machine.status.destruction.exists() and _has_not_run(machine, mark):
+        if not machine.is_unanswered and not machine.status.destruction.exists() and mark.phase == "prepare":
             drop(machine, str(error))
         raise
     told = said.statistics if said is not None else None
@@ -378,28 +376,24 @@ def _wait(machine: Running) -> bool:
         time.sleep(_POLL)
 
 
-def _has_not_run(machine: Running, mark: Migration) -> bool:
-    """Whether a guest has not run here before; of a QEMU that is gone, or says nothing, nobody knows."""
-    if mark.phase == "prepare":
-        return True
-    with contextlib.suppress(VirtError):
-        status = machine.attempt("query-status")
-        return status is not None and not has_run(status)
-    return False
-
-
-def _let_run(machine: Running) -> None:
+def _let_run(machine: Running, mark: Migration) -> None:
     """Start the CPUs. An answer that got lost is no refusal: a guest that runs has come, whatever was heard.
 
     Raises:
-        VirtError: it does not run.
+        VirtError: it does not run; where it has not done so for a moment its mark is again that of one that is coming.
     """
+    before = machine.ask("query-status")["status"]  # a guest that an error had stopped comes as it was
+    mark.phase = "finish"  # from now on it may have run
     try:
+        machine.save(migration=mark)
         holding.run(machine)
     except VirtError:
         status = machine.attempt("query-status")
-        if status is None or not has_run(status):
-            raise
+        if status is not None and has_run(status) and status["status"] != before:
+            return
+        if status is not None:
+            mark.phase = "prepare"
+        raise
 
 
 def _define(machine: Running, launcher: Launcher, mark: Migration, wanted: Domain | None) -> None:

@@ -38,7 +38,7 @@ _RENDERING: Final = (
 # What programs beside QEMU make for it in the run's directory, what it reads there, and what we have it write.
 _RUN_FILES: Final = (
     ("*.sock", "rw"), ("tpm/*.sock", "rw"), ("*.passt", "rw"),
-    ("*.base64", "r"), ("*.secret", "r"), ("memory", "rw"), ("screen", "rw"),
+    ("*.base64", "r"), ("*.secret", "r"), ("memory", "rw"), ("screen.ppm", "rw"),
 )  # fmt: skip
 
 
