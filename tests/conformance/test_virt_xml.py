@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -125,14 +126,47 @@ def test_what_is_defined_is_what_was_shown() -> None:
         assert connection.domain("test").xml(inactive=True).count("<timer name='rtc'/>") == 1
 
 
+@pytest.mark.parametrize(
+    ("device", "path"),
+    [
+        ("--sound ich6,codec1.type=micro", "devices/sound"),
+        ("--graphics vnc,listens1.type=address,listens1.address=1.2.3.4", "devices/graphics"),
+        (
+            "--disk type=network,source.protocol=nbd,source.host1.name=b,source.host1.port=9",
+            "devices/disk/source[host]",
+        ),
+        ("--sound ich6,xpath1.create=\"./codec[@type='duplex']\"", "devices/sound"),
+    ],
+)
+def test_a_new_device_is_defined_as_it_was_shown(device: str, path: str) -> None:
+    words = ["--connect", TEST, "test", "--add-device", *device.split(), "--define", "--print-xml"]
+    output = Output(io.StringIO(), io.StringIO())
+    with hostel.open(TEST) as connection:
+        assert run(connection, parser().parse_args(words), output, None, io.StringIO()) == 0
+        defined = ElementTree.fromstring(connection.domain("test").xml(inactive=True)).findall(path)
+    assert isinstance(output.out, io.StringIO)
+    shown = ElementTree.fromstring(output.out.getvalue().partition("</domain>")[0] + "</domain>").findall(path)
+    assert len(shown) == len(defined) == 1
+    names = ("codec", "listen", "host")
+    expected = [(child.tag, child.attrib) for child in shown[0] if child.tag in names]
+    assert expected
+    assert [(child.tag, child.attrib) for child in defined[0] if child.tag in names] == expected
+
+
 def test_a_device_that_is_new_in_a_machine_that_runs_is_new_in_its_definition() -> None:
-    words = ["--connect", TEST, "test", "--add-device", "--filesystem", "/source,/target", "--update"]
+    device = "/source,/target,xpath1.create=./readonly,xpath2.set=./@accessmode,xpath2.value=squash"
+    words = ["--connect", TEST, "test", "--add-device", "--filesystem", device, "--update"]
     with hostel.open(TEST) as connection:
         assert (
             run(connection, parser().parse_args(words), Output(io.StringIO(), io.StringIO()), None, io.StringIO()) == 0
         )
         for inactive in (False, True):
-            assert connection.domain("test").xml(inactive=inactive).count("<target dir='/target'/>") == 1
+            found = ElementTree.fromstring(connection.domain("test").xml(inactive=inactive)).findall(
+                "devices/filesystem"
+            )
+            assert [(each.get("accessmode"), [child.tag for child in each]) for each in found] == [
+                ("squash", ["source", "target", "readonly"])
+            ]
 
 
 def _shown(ended: tuple[int, str, str]) -> list[str]:

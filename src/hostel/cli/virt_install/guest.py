@@ -264,7 +264,7 @@ class Guest:
                     if is_new and (len(element) or element.attrib or element.text):
                         tree.append(parent, tree.indent(element, 2))
                     if is_new and domain.base is not None:
-                        part.base = element
+                        part.adopt(element)
         if edits:
             from hostel.cli.virt_install import edit
 
@@ -292,7 +292,7 @@ def _insert(root: Node, part: Part, *, is_new: bool) -> None:
         return
     tree.append(root, tree.indent(element, 1))
     if not is_new:
-        part.base = element
+        part.adopt(element)
     else:
         rank = _rank(part.tag)
         later = next((child for child in root if child is not element and _rank(str(child.tag)) > rank), None)

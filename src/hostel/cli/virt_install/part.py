@@ -29,7 +29,7 @@ class Part:
     Attributes:
         tag: the element's name.
         base: the element where it exists already: then values are read from it, and :meth:`element` changes it.
-        edits: changes by XPath that are made last.
+        edits: changes by XPath that are yet to be made, last of all.
     """
 
     def __init__(self, tag: str, order: tuple[str, ...] | None = None, base: Node | None = None) -> None:
@@ -39,7 +39,9 @@ class Part:
         self._order = order or ORDERS.get(tag, OTHER)
         self._values: dict[str, str | None] = {}
         self._removed: set[str] = set()
-        self._written: set[str] = set()  # the paths of values that the element has: it is changed once
+        # What the element has already of the values, by path, and of the edits: it is changed once.
+        self._written: set[str] = set()
+        self._edited: list[Edit] = []
 
     def get(self, path: str) -> str | None:
         """The value at a path; None where there is none."""
@@ -125,25 +127,28 @@ class Part:
         for node in fillers:
             if tree.is_empty(node):
                 tree.remove(node)
-        if self.base is not None:
-            self._written = set(self._values)
-        self._apply_edits(root)
-        return root
-
-    def copy(self) -> Part:
-        """The same values, to be changed without changing these."""
-        other = copy.copy(self)
-        other.base = None if self.base is None else copy.deepcopy(self.base)
-        other._values, other._removed, other._written = dict(self._values), set(self._removed), set()
-        return other
-
-    def _apply_edits(self, root: Node) -> None:
         if self.edits:
             from hostel.cli.virt_install import edit
 
             edit.apply(root, self.edits)
-            if self.base is not None:
-                self.edits = []
+        if self.base is not None:
+            self.adopt(root)
+        return root
+
+    def adopt(self, element: Node) -> None:
+        """Take what :meth:`element` made as the element that exists, which has all that was asked for."""
+        self.base = element
+        self._written = set(self._values)
+        self._edited += self.edits
+        self.edits = []
+
+    def anew(self) -> Part:
+        """The same values and edits for an element that does not exist yet."""
+        other = copy.copy(self)
+        other.base = None
+        other.edits, other._edited = [*self._edited, *self.edits], []
+        other._values, other._removed, other._written = dict(self._values), set(self._removed), set()
+        return other
 
     def _sorted(self) -> list[str]:
         rest = self._order.index("*")

@@ -87,8 +87,7 @@ class Change:
     def _add(self, option: Option, texts: list[str]) -> None:
         if self._done is not None:
             for part in self._done.parts:
-                same = part.copy()
-                same.base = None
+                same = part.anew()
                 self.guest.devices[option.kind].append(same)
                 self.parts.append(same)
             return

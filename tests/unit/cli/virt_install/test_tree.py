@@ -6,6 +6,7 @@ import pytest
 from lxml import etree
 
 from hostel.cli.virt_install import tree
+from hostel.cli.virt_install.edit import Edit
 from hostel.cli.virt_install.part import Part
 
 DOCUMENT = """<disk type="file">
@@ -70,12 +71,17 @@ def test_emptying_leaves_the_element_or_nothing(keep: bool, after: str) -> None:
     assert tree.text_of(part.element()) == after
 
 
-def test_a_copy_is_changed_alone() -> None:
-    part = Part("disk", base=etree.fromstring(DOCUMENT))
-    other = part.copy()
-    other.put("@type", "block")
-    other.element()
-    assert tree.text_of(part.element()) == DOCUMENT + "\n"
+def test_what_is_made_anew_has_the_same_values_and_edits_and_is_changed_alone() -> None:
+    part = Part("disk")
+    part.put("source/host[1]/@name", "b")
+    part.edits.append(Edit("create", "./readonly"))
+    part.adopt(part.element())
+    other = part.anew()
+    other.put("@type", "network")
+    inside = '>\n  <source>\n    <host name="b"/>\n  </source>\n  <readonly/>\n</disk>\n'
+    for _ in range(2):
+        assert tree.write(part.element()) == f"<disk{inside}"
+    assert tree.write(other.element()) == f'<disk type="network"{inside}'
 
 
 def test_a_prefix_has_its_namespace() -> None:
