@@ -19,6 +19,7 @@ from hostel.cli.virt_install.suboption import Refusal
 from hostel.drivers.base import VolumeCreateFlag
 from hostel.drivers.fault import printable
 from hostel.drivers.storage import lineage, provenance
+from hostel.drivers.storage.document import VOLUME_FORMATS
 from hostel.drivers.storage.inspect import detect_format
 from hostel.errors import BlockError, ErrorCode, HostelError, UsageError, VirtError
 from hostel.img.foreign import Claim
@@ -331,14 +332,15 @@ class Storage:
         if self._has(place, name):
             raise UsageError(f"Name '{name}' already in use by another volume.")
         capacity = int(size * GiB)
+        place.check_formats(name, format, backing_format)
         if backing is not None:
             below = self.locate(backing)
             if not below.exists:
                 raise UsageError(f"backing_store={backing}: there is no such file")
             backing = below.path
             if backing_format is None and below.format is not None:
-                backing_format = "raw" if below.format == "iso" else below.format
-        place.check_formats(name, format, backing_format)
+                # What libvirt has no name for is bytes to it.
+                backing_format = below.format if below.format in VOLUME_FORMATS and below.format != "iso" else "raw"
         allocation = 0 if sparse else capacity
         new = NewVolume(place, name, capacity, allocation, format, backing, backing_format)
         available = self._available(place)

@@ -16,6 +16,7 @@ from hostel.cli.output import Output
 from hostel.cli.virt_install.arguments import parser
 from hostel.cli.virt_install.legacy import convert
 from hostel.cli.virt_install.main import main, run
+from hostel.cli.virt_install.storage import Storage
 from hostel.drivers.base.saving import SaveDriver
 from hostel.drivers.store import Directories
 from hostel.errors import HostelError
@@ -284,6 +285,29 @@ def test_an_imported_image_that_names_strange_files_is_refused_unless_said_other
             with pytest.raises(HostelError, match=r"is not taken as it is.*--check trust=off"):
                 Ran(connection, *words)
         assert Ran(connection, *words, "--check", "trust=off").code == 0
+
+
+@pytest.mark.parametrize("head", [b"LUKS\xba\xbe\0\1", b"vhdxfile"])
+def test_a_backing_file_of_a_format_of_no_volume_is_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOSTEL_HOME", str(tmp_path / "home"))
+    Path("base").write_bytes(head.ljust(1 << 20, b"\0"))
+    with hostel.open("qemu:///session", Directories.under(tmp_path / "home")) as connection:
+        disk = "path=n.qcow2,size=0.01,backing_store=base"
+        words = ["--import", "--virt-type", "qemu", "--disk"]
+        assert xml(connection, *words, disk).find("devices/disk/driver[@type='qcow2']") is not None
+        with pytest.raises(HostelError, match="unknown volume format type luks"):
+            Ran(connection, *words, f"{disk},backing_format=luks", "--print-xml")
+        storage = Storage(connection, str(tmp_path))
+        new = storage.plan(
+            storage.place_of(str(tmp_path / "n.qcow2")), "n.qcow2", 0.01,
+            sparse=True, format="qcow2", backing="base", backing_format=None,
+        )  # fmt: skip
+        storage.build(new)
+        told = ElementTree.fromstring(connection.volume(new.path).xml()).find("backingStore/format")
+        assert told is not None and told.get("type") == "raw"
 
 
 EXISTING = """<domain type='test'><name>old</name><uuid>12345678-1234-4234-8234-123456789abc</uuid>
