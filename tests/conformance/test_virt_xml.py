@@ -201,6 +201,20 @@ def test_an_xpath_that_no_document_can_follow_is_refused(xpath: str, said: str) 
     assert err.endswith(said)
 
 
+def test_a_device_cannot_delete_the_document_that_it_is_in() -> None:
+    code, out, err = ours(["--edit", "--disk", "xpath1.delete=/domain"], MACHINE)
+    assert (code, out) == (1, "")
+    assert err.endswith("the whole document cannot be deleted")
+
+
+def test_an_empty_device_may_empty_the_element_that_it_is_in() -> None:
+    code, out, err = ours(
+        ["--edit", "--disk", "xpath1.set=..="], "<domain type='test'><devices><disk/></devices></domain>"
+    )
+    assert (code, err) == (0, "")
+    assert "disk" not in out
+
+
 def test_every_option_of_the_help_is_taken() -> None:
     theirs = set(re.findall(r"(?<![\w-])(--[a-zA-Z][\w-]*)", real(["--help"], None)[1])) - {"--print"}
     known = {flag for action in parser()._actions for flag in action.option_strings}

@@ -15,7 +15,6 @@ from hostel.errors import UsageError
 _ATTRIBUTE: Final = re.compile(r"(?:(.*)/)?@([^/\[\]]*)")
 _STEPS: Final = re.compile(r"(?:[^/\[]|\[[^\]]*\])+")
 _STEP: Final = re.compile(r"((?:(?:libosinfo|qemu):)?[^\W\d][\w.-]*)(?:\[(?:@([\w.-]+)=(['\"]?)([^'\"]*)\3|\d+)\])?")
-_NAME: Final = re.compile(r"[^\W\d][\w.-]*")
 
 
 class Edit(NamedTuple):
@@ -63,9 +62,10 @@ def apply(root: Node, edits: list[Edit]) -> None:
 
     Raises:
         UsageError: an XPath is none, or cannot be made where it finds nothing.
-        ModelError: a value has a character that no document can have.
+        ModelError: an XPath or a value has a character that no document can have.
     """
     for edit in edits:
+        checked(edit.xpath, "--xml")
         if edit.verb == "delete":
             _delete(root, edit.xpath)
         else:
@@ -93,7 +93,7 @@ def _element(node: Node, xpath: str) -> Node | None:
 def _delete(root: Node, xpath: str) -> None:
     for found in _find(root, xpath)[:1]:
         if isinstance(found, etree._Element):
-            if found is root:
+            if found is root or found.getparent() is None:
                 raise UsageError(f"--xml {xpath}: the whole document cannot be deleted")
             tree.remove(found)
         elif getattr(found, "is_attribute", False):
@@ -105,7 +105,7 @@ def _delete(root: Node, xpath: str) -> None:
 def _set(root: Node, edit: Edit) -> None:
     match = _ATTRIBUTE.fullmatch(edit.xpath)
     where, attribute = (match[1] or ".", match[2]) if match else (edit.xpath, None)
-    if attribute is not None and not _NAME.fullmatch(attribute):
+    if attribute is not None and not _is_name(attribute):
         raise UsageError(f"--xml {edit.xpath}: '{attribute}' is no name of an attribute")
     value = checked(edit.value, edit.xpath)
     node = _element(root, where)
@@ -121,6 +121,14 @@ def _set(root: Node, edit: Edit) -> None:
         tree.set_text(node, value)
     else:
         node.set(attribute, value)
+
+
+def _is_name(text: str) -> bool:
+    """Whether an attribute can have this name, without a namespace."""
+    try:
+        return bool(etree.QName(text).localname == text)
+    except ValueError:
+        return False
 
 
 def _make(root: Node, where: str, xpath: str) -> Node:

@@ -138,9 +138,7 @@ def take_value(root: Node, node: Node, attribute: str | None) -> None:
         set_text(node, None)
     else:
         node.attrib.pop(attribute, "")
-    while node is not root and is_empty(node):
-        parent = node.getparent()
-        assert parent is not None
+    while node is not root and (parent := node.getparent()) is not None and is_empty(node):
         remove(node)
         node = parent
 

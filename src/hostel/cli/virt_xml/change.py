@@ -141,7 +141,7 @@ class Change:
 def _remove_emptied(part: Part) -> None:
     """Take out a device of which nothing is left."""
     element = part.element()
-    if tree.is_empty(element):
+    if tree.is_empty(element) and element.getparent() is not None:  # which an edit may have emptied already
         tree.remove(element)
 
 

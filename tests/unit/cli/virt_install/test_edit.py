@@ -8,7 +8,7 @@ import pytest
 from lxml import etree
 
 from hostel.cli.virt_install import edit, registry
-from hostel.errors import HostelError, UsageError
+from hostel.errors import ModelError, UsageError
 
 DOCUMENT = (
     "<domain><cpu mode='a'/><devices><disk><target dev='vda'/></disk><disk/></devices><pm><x y='1'/></pm></domain>"
@@ -49,6 +49,8 @@ def test_an_edit_changes_what_it_names(text: str, before: str, after: str) -> No
         ("xpath.delete=.", "the whole document cannot be deleted"),
         ("xpath.delete=count(./cpu)", "it names no element or attribute"),
         ("./a[b=1]/@c=d", "cannot be made; write a plain name"),
+        ("./@\u00aa=1", "'\u00aa' is no name of an attribute"),
+        ("./@{x}a=1", "'{x}a' is no name of an attribute"),
     ],
 )
 def test_what_is_no_edit_is_refused(text: str, message: str) -> None:
@@ -56,6 +58,22 @@ def test_what_is_no_edit_is_refused(text: str, message: str) -> None:
         changed(text)
 
 
-def test_a_value_that_no_document_can_have_is_refused() -> None:
-    with pytest.raises(HostelError, match="cannot be in a document"):
-        changed("./title=a\x00b")
+@pytest.mark.parametrize(
+    "text", ["./title=a\0b", "./a\x01=1", "./@a\x01=1", "xpath.delete=./a\x01", "xpath.create=./\udcff"]
+)
+def test_a_character_that_no_document_can_have_is_refused(text: str) -> None:
+    with pytest.raises(ModelError, match="cannot be in a document"):
+        changed(text)
+
+
+@pytest.mark.parametrize("xpath", ["/domain", "../..", "."])
+def test_the_whole_document_cannot_be_deleted_from_inside(xpath: str) -> None:
+    disk = etree.fromstring(DOCUMENT)[1][0]
+    with pytest.raises(UsageError, match="the whole document cannot be deleted"):
+        edit.apply(disk, [edit.Edit("delete", xpath)])
+
+
+def test_a_document_emptied_from_inside_is_left_empty() -> None:
+    root = etree.fromstring("<domain><devices><disk/></devices></domain>")
+    edit.apply(root[0][0], [edit.Edit("set", "/domain")])
+    assert etree.tostring(root) == b"<domain/>"
