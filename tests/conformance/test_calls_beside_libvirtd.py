@@ -88,7 +88,7 @@ LINES: Final = f"{MEMORY}{PROCESSORS}{DISKS}{REST}{LIVES}".replace("\n\n", "\n")
 def told(uri: str, home: Path) -> list[Any]:
     done = subprocess.run(
         [hosteld.PYTHON, str(PROGRAM), uri, str(home)],
-        input=LINES, capture_output=True, text=True, timeout=120, check=False,
+        input=LINES, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return list(json.loads(done.stdout.replace(str(home), "HOME")))
