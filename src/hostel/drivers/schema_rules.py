@@ -154,7 +154,7 @@ RULES: Final[dict[str, tuple[_Rule, ...]]] = {
         _Needs("//seclabel[not(label)]", "@relabel|@labelskip"),
         _Needs("//encryption", "@format secret"),
         _Value("//encryption/@format", "luks"),
-        *_ENCRYPTED[1:],  # cipher and ivgen do not need each other here
+        *_ENCRYPTED,
     ),
     "checkpoint": (
         _Value("/domaincheckpoint/name", _FILE),
