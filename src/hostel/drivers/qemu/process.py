@@ -93,6 +93,7 @@ _HELPER_SECONDS: Final = 12.0
 GRACE_SECONDS: Final = 5.0  # that QEMU has to end by itself when it is told to
 RECORDING: Final = 15.0  # seconds in which it is written down how QEMU ended: its helpers are ended before
 _ACCEPTS: Final = "00010000"  # __SO_ACCEPTCON of linux/net.h, as /proc/net/unix has it
+_UNCONNECTED: Final = "01"  # SS_UNCONNECTED, of those that accept too
 _GROUND: Final = "qemu"
 WRITER: Final = "writer"  # a lock that is held by what writes the log
 
@@ -126,8 +127,10 @@ def is_listening(socket: Path) -> bool:
         return False
     with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as lines:
         found = [fields for line in lines if (fields := line.rstrip("\n").split(maxsplit=7))[7:] == [str(socket)]]
-    streams = [flags for _, _, _, flags, kind, _, _, _ in found if kind == "0001"]
-    return not streams or _ACCEPTS in streams
+    streams = [(flags, state) for _, _, _, flags, kind, state, _, _ in found if kind == "0001"]
+    # One that a program had at the same path and that is about to end accepts still.
+    waits = any(state == _UNCONNECTED and flags != _ACCEPTS for flags, state in streams)
+    return not streams or (not waits and any(flags == _ACCEPTS for flags, _ in streams))
 
 
 class HelperFailed(OSError):

@@ -116,6 +116,23 @@ def test_helpers_are_there_before_the_program_and_end_with_it(tmp_path: Path) ->
     assert procstat.start_time(int(mark.read_text())) is None
 
 
+def test_a_helper_is_not_ready_because_the_last_one_at_its_path_accepts_still(tmp_path: Path) -> None:
+    path = tmp_path / "helper.sock"
+    with socket.socket(socket.AF_UNIX) as last, socket.socket(socket.AF_UNIX) as client:
+        last.bind(str(path))
+        assert not process.is_listening(path)
+        last.listen()
+        client.connect(str(path))
+        with last.accept()[0]:
+            assert process.is_listening(path)
+            path.unlink()
+            with socket.socket(socket.AF_UNIX) as helper:
+                helper.bind(str(path))
+                assert not process.is_listening(path)
+                helper.listen()
+                assert process.is_listening(path)
+
+
 def test_a_helper_may_have_any_name(tmp_path: Path) -> None:
     program = tmp_path / "a (b) c\nd"  # what the kernel calls the process, too
     program.write_text(f"#!{sys.executable}\n{LISTEN}")
