@@ -61,6 +61,8 @@ def test_the_object_model_is_that_of_qemu(tmp_path: Path) -> None:
         put("s", "format", "zz"),
         put("one", "identity", 5),
         get("several", "policy"),
+        *(put("g", "limits", value) for value in (5, {"iops-total": "1"}, {"foo": 1}, {"iops-total": 7})),
+        get("g", "limits"),
         put("/objects", "type", "x"),
         put("/chardevs/monitor", "connected", True),
         run("object-add", qom_type="iothread", id="monitor"),

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from hostel.block.options import SWITCH as SWITCHES
 from hostel.cli.qemu.failure import Failure
-from hostel.cli.qemu.object_types import INT, MEMBERS, SWITCH, WORDS, Property, properties
+from hostel.cli.qemu.object_types import INT, MEMBERS, SWITCH, WORDS, Property, sayable
 from hostel.codec.xmlvalue import read_integer
 from hostel.units import INT64_MAX
 
@@ -30,8 +30,7 @@ def read_properties(kind: str, given: dict[str, Any], *, text: bool) -> None:
     Raises:
         Failure: one is missing, unknown, or of another type; the text is QEMU's.
     """
-    declared = [each for each in properties(kind).values() if not each.told]
-    _read_members(declared, given, "", text=text, others=("id",))
+    _read_members(sayable(kind), given, "", text=text, others=("id",))
 
 
 def read_property(declared: Property, value: Any) -> Any:
@@ -64,8 +63,8 @@ def _read(declared: Property, value: Any, path: str, *, text: bool) -> Any:
         return _read_one(declared.type, value, path, text=text)
     if not isinstance(value, list):
         raise Failure(f"Invalid parameter type for '{path}', expected: array")
-    place = (f"{path}.{index}" if text else f"{path}[{index}]" for index in range(len(value)))
-    return [_read_one(declared.type, each, where, text=text) for each, where in zip(value, place, strict=False)]
+    place = "{}.{}" if text else "{}[{}]"
+    return [_read_one(declared.type, each, place.format(path, index), text=text) for index, each in enumerate(value)]
 
 
 def _read_one(type: str, value: Any, path: str, *, text: bool) -> Any:
@@ -111,7 +110,7 @@ def check_loop(given: Mapping[str, Any]) -> None:
     Raises:
         Failure: with QEMU's text.
     """
-    for name in (name for name, declared in properties("iothread").items() if not declared.told):
+    for name in (each.name for each in sayable("iothread")):
         if not 0 <= int(given.get(name, 0)) <= INT64_MAX:
             raise Failure(f"{name} value must be in range [0, {INT64_MAX}]")
     low, high = int(given.get("thread-pool-min", 0)), int(given.get("thread-pool-max", 64))

@@ -170,23 +170,10 @@ TYPES: Final[Mapping[str, Type]] = {
 }
 # What command lines call by another name than the object model.
 SPELLED: Final = {"authz-listfile": "authz-list-file"}
-# The types that all tools can make, and those that daemons can, as command lines call them.
-OF_TOOLS: Final = (
-    "authz-list",
-    "authz-listfile",
-    "authz-simple",
-    "main-loop",
-    "pr-manager-helper",
-    "secret",
-    "secret_keyring",
-    "thread-context",
-    "throttle-group",
-    "tls-cipher-suites",
-    "tls-creds-anon",
-    "tls-creds-psk",
-    "tls-creds-x509",
-)
-OF_DAEMONS: Final = ("iothread", *OF_TOOLS)
+_CALLED: Final = {kind: name for name, kind in SPELLED.items()}
+# The types that daemons can make, and those that all tools can, as command lines call them.
+OF_DAEMONS: Final = tuple(_CALLED.get(kind, kind) for kind, row in TYPES.items() if row.creatable and not row.abstract)
+OF_TOOLS: Final = tuple(name for name in OF_DAEMONS if name != "iothread")
 # Types of the machine emulator: known by name, and made by no tool.
 OF_MACHINES: Final = (
     "authz-pam", "can-bus", "can-host-socketcan", "colo-compare", "cryptodev-backend", "cryptodev-backend-builtin",
@@ -203,6 +190,11 @@ def properties(name: str) -> Mapping[str, Property]:
     row = TYPES[SPELLED.get(name, name)]
     inherited = {} if row.parent is None else properties(row.parent)
     return {**inherited, **{each.name: each for each in row.properties}}
+
+
+def sayable(name: str) -> list[Property]:
+    """What can be said of an object of a type, in the order in which QEMU reads it."""
+    return [each for each in properties(name).values() if not each.told]
 
 
 def is_a(name: str, ancestor: str) -> bool:

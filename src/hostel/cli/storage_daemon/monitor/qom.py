@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hostel.block import objects
-from hostel.block.filters.throttle import PROPERTIES, ThrottleGroup
+from hostel.block.filters.throttle import ThrottleGroup
 from hostel.cli.qemu.failure import Failure
 from hostel.cli.qemu.object_rules import check_loop, read_property
-from hostel.cli.qemu.object_types import INT, SPELLED, TYPES, is_a, properties
+from hostel.cli.qemu.object_types import INT, SPELLED, TYPES, Property, is_a, properties
 from hostel.cli.qemu.objects import make_again
 from hostel.cli.storage_daemon.chardev import CharacterDevice
 from hostel.cli.storage_daemon.monitor.command import Command
-from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, check, generic, needed
+from hostel.cli.storage_daemon.monitor.parameter import Kind, Parameter, generic, needed
 from hostel.errors import QmpError
 
 if TYPE_CHECKING:
     from hostel.cli.storage_daemon.daemon import Daemon
 
-_LIMITS: Final = (Parameter("limits", Kind.OBJECT, members=tuple(Parameter(name, Kind.INT) for name in PROPERTIES)),)
 _CONTAINERS: Final = ("objects", "chardevs")
 _CREATABLE: Final = "user-creatable"
 _REMADE: Final = ("authz-simple", "authz-list")  # of which a changed property counts at once
@@ -137,16 +136,16 @@ def _set(daemon: Daemon, given: Mapping[str, Any]) -> None:
         raise generic(f"Property '{found.type}.{name}' not found")
     if isinstance(found.value, ThrottleGroup):
         if name == "limits":
-            found.value.change(check(_LIMITS, {"limits": value})["limits"])
+            found.value.change(_read(declared, value))
             return
         if name != "type":
             raise generic("Property cannot be set after initialization")
     if not declared.settable:
         raise generic(f"Property '{found.type}.{name}' is not writable")
     made = objects.known()[found.name]
+    value = _read(declared, value)
+    changed = {**made.given, name: value}
     try:
-        value = read_property(declared, value)
-        changed = {**made.given, name: value}
         if declared.type == INT:
             check_loop(changed)
         if found.type in _REMADE:
@@ -154,6 +153,13 @@ def _set(daemon: Daemon, given: Mapping[str, Any]) -> None:
     except Failure as error:
         raise generic(error.message) from None
     made.given[name] = value
+
+
+def _read(declared: Property, value: Any) -> Any:
+    try:
+        return read_property(declared, value)
+    except Failure as error:
+        raise generic(error.message) from None
 
 
 COMMANDS: Final = (

@@ -15,7 +15,7 @@ from hostel.block.driver import Supports
 from hostel.block.options import Kind as OptionKind
 from hostel.block.options import Options
 from hostel.block.schema import NEEDED
-from hostel.cli.qemu.object_types import INT, OF_DAEMONS, SWITCH, TEXT, WORDS, Property, properties
+from hostel.cli.qemu.object_types import INT, OF_DAEMONS, SWITCH, TEXT, WORDS, Property, sayable
 from hostel.cli.storage_daemon import exports, place
 from hostel.cli.storage_daemon.monitor import creation, export
 from hostel.cli.storage_daemon.monitor.command import Command
@@ -80,11 +80,6 @@ _NODE: Final = (
 
 
 _OBJECT_KINDS: Final = {TEXT: Kind.STRING, SWITCH: Kind.BOOL, INT: Kind.INT, "int32_t": Kind.INT}
-
-
-def _of_object(kind: str) -> tuple[Parameter, ...]:
-    """What can be said of an object of a type."""
-    return tuple(_said(each) for each in properties(kind).values() if not each.told)
 
 
 def _said(declared: Property) -> Parameter:
@@ -234,7 +229,7 @@ def _arguments(schema: _Schema, command: Command) -> str:
         tag = tag._replace(values=tuple(exports.KINDS))
         return schema.union(tag, common, {name: row.parameters for name, row in exports.KINDS.items()})
     if command.name == "object-add":
-        kinds = {kind: _of_object(kind) for kind in OF_DAEMONS}
+        kinds = {kind: tuple(map(_said, sayable(kind))) for kind in OF_DAEMONS}
         return schema.union(needed("qom-type", values=tuple(kinds)), (needed("id"),), kinds)
     if command.name == "nbd-server-start":
         data = {kind: (needed("data", Kind.OBJECT)._replace(members=parts),) for kind, parts in place.PARTS.items()}
