@@ -203,8 +203,7 @@ def _go_on(machine: Running) -> None:
     if not machine.status.resumes:
         machine.save(dump="")
         return
-    machine.save(running=int(RunningReason.UNPAUSED))  # which those who watch it tell as it runs
-    if not holding.go_on(machine):
+    if not holding.go_on(machine, RunningReason.UNPAUSED):
         machine.save(dump="")
         return
     machine.save(dump="", paused=0)

@@ -381,8 +381,7 @@ def settle_save(machine: Running) -> None:
     if not machine.status.resumes:
         machine.save(ending="")
         return
-    machine.save(running=int(RunningReason.SAVE_CANCELED))  # which those who watch it tell as it runs
-    runs = holding.go_on(machine)
+    runs = holding.go_on(machine, RunningReason.SAVE_CANCELED)
     machine.save(ending="", paused=0 if runs else int(PausedReason.USER))
 
 

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from hostel.drivers.base import RunningReason
 from hostel.drivers.fault import fault
 from hostel.drivers.qemu import process
 from hostel.drivers.qemu.lockmanager.claims import claims_of, has_disks_of_its_own
@@ -111,12 +112,17 @@ def run(machine: Running) -> None:
         raise
 
 
-def go_on(machine: Running) -> bool:
+def go_on(machine: Running, reason: RunningReason) -> bool:
     """Let a guest run again that was stopped for a while; False where somebody else has its locks, which is in the log.
 
+    Args:
+        machine: has it.
+        reason: why it runs then; written down before, since those who watch it tell it as it runs.
+
     Raises:
-        VirtError: QEMU refuses.
+        VirtError: that cannot be written, or QEMU refuses.
     """
+    machine.save(running=int(reason))
     try:
         hold(machine)
     except VirtError as error:

@@ -194,18 +194,16 @@ def resume(machine: Running) -> None:
     if mark is None or not mark.resumes:
         machine.save(migration=None)
         return
-    if not machine.ask("query-status").get("running"):
-        machine.save(running=int(RunningReason.MIGRATION_CANCELED))
-        if not _goes_on(machine):
-            machine.save(migration=None, paused=int(PausedReason.MIGRATION))
-            return
+    if not machine.ask("query-status").get("running") and not _goes_on(machine):
+        machine.save(migration=None, paused=int(PausedReason.MIGRATION))
+        return
     machine.save(migration=None, paused=0)
 
 
 def _goes_on(machine: Running) -> bool:
     """Whether the guest runs again; where it cannot somebody else has its disks, or its locks."""
     with contextlib.suppress(VirtError):
-        return holding.go_on(machine)
+        return holding.go_on(machine, RunningReason.MIGRATION_CANCELED)
     return False
 
 

@@ -129,8 +129,7 @@ def resume(machine: Running) -> None:
     """Let a guest run on that was stopped for a snapshot, and take away the marks of overlays."""
     drop_marks(machine)
     if machine.status.paused == PausedReason.SNAPSHOT:
-        machine.save(running=int(RunningReason.UNPAUSED))  # which those who watch it tell as it runs
-        runs = machine.status.resumes and holding.go_on(machine)
+        runs = machine.status.resumes and holding.go_on(machine, RunningReason.UNPAUSED)
         machine.save(paused=0 if runs else int(PausedReason.USER), resumes=False)
 
 
