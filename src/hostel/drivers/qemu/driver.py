@@ -60,7 +60,7 @@ from hostel.drivers.qemu.native import ArgumentCalls
 from hostel.drivers.qemu.origin import BOOT, Origin
 from hostel.drivers.qemu.peeking import PeekCalls
 from hostel.drivers.qemu.plug.calls import DeviceCalls
-from hostel.drivers.qemu.power import PowerCalls, check_awake
+from hostel.drivers.qemu.power import PowerCalls, awake
 from hostel.drivers.qemu.rename import RenameCalls, settle_renames
 from hostel.drivers.qemu.running import Running
 from hostel.drivers.qemu.saving import SAVING, SaveCalls, unfinished
@@ -323,7 +323,7 @@ class QemuDriver(
     def domain_suspend(self, domain: DomainRef) -> None:
         """Stop the virtual CPUs."""
         with self._running(domain, moving=True) as machine:
-            check_awake(machine)
+            awake(machine)
             machine.save(paused=int(PausedReason.USER))
             holding.stop(machine)
 
@@ -332,8 +332,7 @@ class QemuDriver(
         from hostel.drivers.qemu.migration.settling import take_back
 
         with self._running(domain) as machine:
-            check_awake(machine)
-            if machine.ask("query-status").get("running"):
+            if awake(machine).get("running"):
                 raise invalid("domain is already running")
             savefile.remove(self._machines.saved(domain.name))  # who restored it may have died before
             machine.save(running=int(RunningReason.UNPAUSED))  # which those who watch it tell as it runs

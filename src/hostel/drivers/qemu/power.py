@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Final, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Literal
 
 from hostel.drivers.base import DomainRef, ShutdownFlag
 from hostel.drivers.qemu.agent import open_agent, refusal
@@ -16,6 +16,7 @@ from hostel.errors import ErrorCode, ErrorDomain, QmpError, VirtError
 _COMMAND: Final = "guest-shutdown"
 _REFUSED_SECONDS: Final = 2.0  # an agent that obeys says nothing
 _RESET_SECONDS: Final = 5.0
+_ASLEEP: Final = "suspended"  # as QEMU calls it
 _KNOWN: Final = ShutdownFlag.ACPI | ShutdownFlag.AGENT
 
 
@@ -62,23 +63,21 @@ class PowerCalls(Calls):
             _reset(machine)
 
 
-def check_awake(machine: Running) -> None:
-    """Check that the guest has not put itself to sleep: then only a wakeup lets it run.
+def awake(machine: Running) -> Mapping[str, Any]:
+    """QEMU's status of a guest that has not put itself to sleep: then only a wakeup lets it run.
 
     Raises:
-        VirtError: ``OPERATION_INVALID``.
+        VirtError: ``OPERATION_INVALID``: it has.
     """
-    if _sleeps(machine):
+    status: Mapping[str, Any] = machine.ask("query-status")
+    if status.get("status") == _ASLEEP:
         raise invalid("domain is pmsuspended")
-
-
-def _sleeps(machine: Running) -> bool:
-    return bool(machine.ask("query-status").get("status") == "suspended")
+    return status
 
 
 def _reset(machine: Running) -> None:
     """Begin the guest anew; one that sleeps is woken so, but QEMU leaves it stopped until it is told."""
-    slept = _sleeps(machine)
+    slept = machine.ask("query-status").get("status") == _ASLEEP
     machine.ask("system_reset")
     if not slept:
         return
