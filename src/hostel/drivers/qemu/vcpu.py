@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from hostel.drivers.base import DomainRef
@@ -49,15 +50,16 @@ class VcpuCalls(Calls):
             for document, name in ((both.definition, "persistent"), (live, "live")):
                 if document is not None and max(numbers) >= vcpus(document, VcpuFlag.MAXIMUM):
                     raise _wrong(f"vcpu {max(numbers)} is not present in {name} config")
-            slot = None if both.running is None else _chosen(both.running, numbers, is_on=bool(state))
+            known = [] if both.running is None else slots(both.running)
+            chosen = None if both.running is None else _chosen(known, numbers, is_on=bool(state))
             if both.definition is not None:
                 _check_change(both.definition, numbers)
                 vcpu_states.change(both.definition, numbers, is_on=bool(state))
-            if both.running is not None and slot is not None:
-                if not state and not _can_leave(slots(both.running)[slot]):
+            if both.running is not None and chosen is not None:
+                if not state and not _can_leave(known[chosen]):
                     what = f"vcpu '{min(numbers)}' can't be unplugged"
                     raise fault(ErrorCode.OPERATION_UNSUPPORTED, what, ErrorDomain.QEMU)
-                _set(both.running, slot, is_on=bool(state))
+                _set(both.running, chosen, known[chosen], is_on=bool(state))
             if both.definition is not None:
                 self._define(both.definition)
 
@@ -66,9 +68,8 @@ def _wrong(what: str) -> VirtError:
     return fault(ErrorCode.INVALID_ARG, what, ErrorDomain.QEMU)
 
 
-def _chosen(machine: Running, numbers: frozenset[int], *, is_on: bool) -> int:
-    """The slot of the processors that are selected, which must be one (``qemuDomainFilterHotplugVcpuEntities``)."""
-    known = slots(machine)
+def _chosen(known: Sequence[Slot], numbers: frozenset[int], *, is_on: bool) -> int:
+    """Which slot has the processors that are selected; it must be one (``qemuDomainFilterHotplugVcpuEntities``)."""
     per_slot = int(known[0]["vcpus-count"]) if known else 1
     for number in sorted(numbers):
         slot = known[number // per_slot]
@@ -97,8 +98,7 @@ def _settle(machine: Running) -> None:
     threads.settle(machine.advised, machine.qmp, status.pid, of_status(status), apart=apart)
 
 
-def _set(machine: Running, index: int, *, is_on: bool) -> None:
-    slot = slots(machine)[index]
+def _set(machine: Running, index: int, slot: Slot, *, is_on: bool) -> None:
     try:
         if is_on:
             _plug(machine, index, slot)
