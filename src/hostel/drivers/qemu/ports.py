@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from hostel.errors import QmpError
 from hostel.model.domain.devices.character import ChannelTarget
 from hostel.model.domain.domain import Domain
 
@@ -21,10 +20,11 @@ _CODES: Final = {"connected": CONNECTED, "disconnected": DISCONNECTED}
 def note(domain: Domain, told: Iterable[Mapping[str, Any]]) -> bool:
     """Write into the live document what ``query-chardev`` told; whether it is another then."""
     states = {item["label"]: "connected" if item["frontend-open"] else "disconnected" for item in told}
-    before = [target.state for _, target in _ports(domain)]
+    changed = False
     for alias, target in _ports(domain):
-        target.state = states.get(f"char{alias}", target.state)
-    return [target.state for _, target in _ports(domain)] != before
+        before, target.state = target.state, states.get(f"char{alias}", target.state)
+        changed |= target.state != before
+    return changed
 
 
 def refresh(machine: Running) -> None:
@@ -35,13 +35,8 @@ def refresh(machine: Running) -> None:
     """
     if not _ports(machine.domain):
         return
-    try:
-        told = machine.qmp.execute("query-chardev")
-    except QmpError as error:
-        if error.error_class == "Timeout":
-            raise machine.translated(error, "query-chardev") from error
-        return
-    if note(machine.domain, told):
+    told = machine.attempt("query-chardev")
+    if told is not None and note(machine.domain, told):
         machine.save()
 
 
