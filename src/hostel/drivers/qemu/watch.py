@@ -13,7 +13,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -211,9 +211,12 @@ class Watch:
         status = self._status(ref.name)
         if status is None or status.paused not in FOR_AN_ERROR:
             return False
-        for kind, detail in translate("STOP", {}, status):
-            self._machines.bus.publish(Event(Subject.DOMAIN, kind, ref.name, ref.uuid, ref.id, detail))
+        self._publish(ref, translate("STOP", {}, status))
         return True
+
+    def _publish(self, ref: DomainRef, told: Iterable[tuple[str, dict[str, Any]]]) -> None:
+        for kind, detail in told:
+            self._machines.bus.publish(Event(Subject.DOMAIN, kind, ref.name, ref.uuid, ref.id, detail))
 
     def _is_of(self, run: Status) -> bool:
         """Whether the machine is in this run still."""
@@ -248,8 +251,7 @@ class Watch:
         status = self._status(ref.name)
         if status is None or is_told:
             return False
-        for kind, detail in translate(name, data, status, cause):
-            self._machines.bus.publish(Event(Subject.DOMAIN, kind, ref.name, ref.uuid, ref.id, detail))
+        self._publish(ref, translate(name, data, status, cause))
         return name in _ENDED and (cause is not None or needs_keeper(status.domain) or bool(status.locks))
 
 
