@@ -36,16 +36,17 @@ _OURS: Final = " is tainted: "  # of lines that we write into a log while QEMU d
 # A helper's process id may be another's once it has ended: what is not our child is left alone.
 _FUNCTIONS: Final = """
 helpers=
-# A socket is there before its owner listens, and refuses who comes then. Connecting would be a client, of which some
-# helpers have one and then end.
+# As is_listening() below; what is connected has the path too, and says nothing.
 is_open() {
-    bound=
+    bound= accepts=
     while read -r number count protocol flags type state inode path; do
         [ "$path" = "$1" ] && [ "$type" = 0001 ] || continue
-        [ "$flags" != 00010000 ] || return 0
         bound=yes
+        [ "$state" = 01 ] || continue
+        [ "$flags" = 00010000 ] || return 1
+        accepts=yes
     done < /proc/net/unix
-    [ -z "$bound" ]
+    [ -n "$accepts" ] || [ -z "$bound" ]
 }
 ours() {
     while read -r key value; do
@@ -128,9 +129,9 @@ def is_listening(socket: Path) -> bool:
     with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as lines:
         found = [fields for line in lines if (fields := line.rstrip("\n").split(maxsplit=7))[7:] == [str(socket)]]
     streams = [(flags, state) for _, _, _, flags, kind, state, _, _ in found if kind == "0001"]
-    # One that a program had at the same path and that is about to end accepts still.
-    waits = any(state == _UNCONNECTED and flags != _ACCEPTS for flags, state in streams)
-    return not streams or (not waits and any(flags == _ACCEPTS for flags, _ in streams))
+    # All of them: one that was at the same path, and is about to end, accepts still.
+    accept = [flags == _ACCEPTS for flags, state in streams if state == _UNCONNECTED]
+    return not streams or (bool(accept) and all(accept))
 
 
 class HelperFailed(OSError):

@@ -116,6 +116,21 @@ def test_helpers_are_there_before_the_program_and_end_with_it(tmp_path: Path) ->
     assert procstat.start_time(int(mark.read_text())) is None
 
 
+def test_a_helper_is_waited_for_though_another_one_accepts_that_was_at_its_path(tmp_path: Path) -> None:
+    helper = shell("one", tmp_path, f'exec {sys.executable} -c "{LISTEN}" "$1"')
+    with socket.socket(socket.AF_UNIX) as last:
+        last.bind(str(helper.socket))
+        last.listen()
+        helper.socket.unlink()
+        pid = process.spawn(["sleep", "60"], tmp_path, tmp_path / "log", helpers=[helper])
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(helper.socket))
+    started = procstat.start_time(pid)
+    assert started is not None
+    assert process.end(pid, started)
+    assert process.exit_status(tmp_path, 10) is not None
+
+
 def test_a_helper_is_not_ready_because_the_last_one_at_its_path_accepts_still(tmp_path: Path) -> None:
     path = tmp_path / "helper.sock"
     with socket.socket(socket.AF_UNIX) as last, socket.socket(socket.AF_UNIX) as client:
