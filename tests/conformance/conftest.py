@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from support import small_disk as small_disks
 from support.twins import Twins
 
 
@@ -23,10 +23,5 @@ def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Twins:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MiB."""
-    folder = tmp_path / "full"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting needs root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with small_disks.small_disk(tmp_path / "full", 2 << 20) as mounted:
+        yield mounted.folder

@@ -27,15 +27,13 @@ from hostel.errors import VirtError
 from hostel.objects import Connection, Domain
 from hostel.objects.event import EventStream
 from support import image
-from support.moving import eventually, state_of, two
+from support.moving import PLACE, WORK, eventually, state_of, two
 from support.session import disk, domain_xml, reports, wait_for_report
 from support.small_disk import SmallDisk, small_disk
 
 pytestmark = [pytest.mark.qemu, pytest.mark.requires_tool("qemu-img")]
 KIB: Final = 1 << 10
 MIB: Final = 1 << 20
-PLACE: Final = (1024, 8, 7)  # LBA, sectors and seed of what the guest writes, and finds then
-WORK: Final = [guest.Operation(code, *PLACE) for code in (guest.OperationCode.FILL, guest.OperationCode.VERIFY)]
 STOPPED: Final = (DomainState.PAUSED, PausedReason.IOERROR)
 MOVE: Final = MigrateFlag.LIVE | MigrateFlag.UNSAFE
 SUSPENDED: Final = ("lifecycle", {"event": Lifecycle.SUSPENDED, "detail": Suspended.IOERROR})
@@ -43,7 +41,7 @@ SUSPENDED: Final = ("lifecycle", {"event": Lifecycle.SUSPENDED, "detail": Suspen
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[SmallDisk]:
-    with small_disk(tmp_path / "small", 4 * MIB) as mounted:
+    with small_disk(tmp_path / "small", 4 * MIB, is_free=False) as mounted:
         yield mounted
 
 
@@ -307,10 +305,8 @@ def test_job_that_finds_no_room_fails_and_is_done_again_once_there_is(
 
 def test_guest_that_an_error_stops_moves_only_where_that_is_no_reason_to_stay(tmp_path: Path, small: SmallDisk) -> None:
     path = small.folder / "disk"
-    path.write_bytes(guest.image(label="full", mode=guest.Mode.REBOOT, operations=WORK, size=MIB))
     with two(tmp_path) as both, ThreadPoolExecutor(1) as pool:
-        ref = both.one.domain_create(both.one.domain_define_xml(domain_xml(tmp_path, disk(path))))
-        wait_for_report(tmp_path, 1)
+        ref = both.start_writing(path)
         both.one.domain_migrate_set_max_speed(ref, 1)  # MiB/s, of which there are more
         moved = pool.submit(migrate, both.one, both.other, ref, {}, MOVE | MigrateFlag.ABORT_ON_ERROR)
         assert eventually(lambda: both.one.domain_get_job_stats(ref)[1].get("memory_processed", 0) > 0)

@@ -28,7 +28,7 @@ from hostel.drivers.store import Directories
 from hostel.errors import ErrorCode, VirtError
 from support import image, machines
 from support.machines import machine
-from support.moving import MIB, Two, eventually, state_of, two
+from support.moving import MIB, PLACE, Two, eventually, state_of, two
 from support.pki import Authority, lock
 from support.session import disk, domain_xml, held, reports, session, wait_for_report
 from support.small_disk import small_disk
@@ -335,13 +335,18 @@ def test_what_was_expected_and_ended_keeps_nothing_out(both: Two) -> None:
     both.goes_on(both.other)
 
 
+def prepare(both: Two, ref: DomainRef, flags: MigrateFlag, **params: str) -> tuple[dict[str, str], bytes]:
+    """Have a guest expected at the other side; the parameters and the cookie of the next steps."""
+    params = {**params, "migrate_uri": f"unix://{both.home}/memory", "destination_name": "guest"}
+    cookie, xml = both.one.domain_migrate_begin3_params(ref, params, flags)
+    params = {**params, "destination_xml": xml}
+    return params, both.other.domain_migrate_prepare3_params(params, cookie, flags)[0]
+
+
 def send_copied(both: Two, ref: DomainRef) -> tuple[dict[str, str], bytes, MigrateFlag]:
     """Send a guest, with its disk copied into ``copy.qcow2``, as far as Finish; what Finish is to be given."""
     flags = LIVE | MigrateFlag.NON_SHARED_DISK | MigrateFlag.CHANGE_PROTECTION
-    uris = {"disks_uri": f"unix://{both.home}/nbd", "migrate_uri": f"unix://{both.home}/memory"}
-    cookie, xml = both.one.domain_migrate_begin3_params(ref, {**copied(both, ref), **uris}, flags)
-    params = {**uris, "destination_xml": xml}
-    cookie, _ = both.other.domain_migrate_prepare3_params(params, cookie, flags)
+    params, cookie = prepare(both, ref, flags, disks_uri=f"unix://{both.home}/nbd", **copied(both, ref))
     cookie = both.one.domain_migrate_perform3_params(ref, None, params, cookie, flags)
     return params, cookie, flags
 
@@ -380,17 +385,12 @@ def test_what_ends_as_it_comes_is_taken_back_unless_it_may_have_run(both: Two, e
 def test_guest_that_an_error_stopped_at_its_destination_is_not_dropped_with_the_process_that_let_it_run(
     tmp_path: Path, both: Two
 ) -> None:
-    with small_disk(tmp_path / "small", 2 * MIB) as small:
-        path = tmp_path / "small" / "disk"
-        work = guest.Operation(guest.OperationCode.FILL, 1024, 8)
-        path.write_bytes(guest.image(label="moving", mode=guest.Mode.REBOOT, operations=[work], size=MIB))
-        ref = both.one.domain_create(both.one.domain_define_xml(domain_xml(both.home, disk(path, "raw"))))
-        wait_for_report(both.home, 1)
-        cookie, xml = both.one.domain_migrate_begin3_params(ref, {}, LIVE)
-        params = {"destination_xml": xml, "migrate_uri": f"unix://{both.home}/memory"}
-        cookie, _ = both.other.domain_migrate_prepare3_params(params, cookie, LIVE)
+    with small_disk(tmp_path / "small", 2 * MIB, is_free=False) as small:
+        path = small.folder / "disk"
+        ref = both.start_writing(path)
+        params, cookie = prepare(both, ref, LIVE)
         both.one.domain_migrate_perform3_params(ref, None, params, cookie, LIVE)
-        with small.full_at(path, work.lba * guest.SECTOR), held(both.home / "other") as coming:
+        with small.full_at(path, PLACE[0] * guest.SECTOR), held(both.home / "other") as coming:
             mark = coming.status.migration
             assert mark is not None
             mark.phase = "finish"
@@ -417,16 +417,11 @@ def test_guest_that_an_error_stopped_at_its_source_goes_on_there_where_it_cannot
             raise VirtError(ErrorCode.OPERATION_FAILED, "it cannot run")
         return ask(machine, command, **arguments)
 
-    with small_disk(tmp_path / "small", 2 * MIB) as small:
-        path = tmp_path / "small" / "disk"
-        work = guest.Operation(guest.OperationCode.FILL, 1024, 8)
-        path.write_bytes(guest.image(label="moving", mode=guest.Mode.REBOOT, operations=[work], size=MIB))
-        ref = both.one.domain_create(both.one.domain_define_xml(domain_xml(both.home, disk(path, "raw"))))
-        wait_for_report(both.home, 1)
-        cookie, xml = both.one.domain_migrate_begin3_params(ref, {}, LIVE)
-        params = {"destination_xml": xml, "migrate_uri": f"unix://{both.home}/memory", "destination_name": "guest"}
-        cookie, _ = both.other.domain_migrate_prepare3_params(params, cookie, LIVE)
-        with small.full_at(path, work.lba * guest.SECTOR):
+    with small_disk(tmp_path / "small", 2 * MIB, is_free=False) as small:
+        path = small.folder / "disk"
+        ref = both.start_writing(path)
+        params, cookie = prepare(both, ref, LIVE)
+        with small.full_at(path, PLACE[0] * guest.SECTOR):
             assert eventually(lambda: both.one.domain_get_state(ref).reason == PausedReason.IOERROR)
             cookie = both.one.domain_migrate_perform3_params(ref, None, params, cookie, LIVE)
             monkeypatch.setattr(Running, "ask", refuse)
@@ -449,8 +444,7 @@ def test_guest_goes_on_at_its_source_where_it_is_destroyed_while_finish_waits_fo
     params, cookie, flags = send_copied(both, ref)
     os.kill(pid_at(both.home / "other"), signal.SIGSTOP)
     with ThreadPoolExecutor(1) as pool:
-        given = {**params, "destination_name": "guest"}
-        finished = pool.submit(both.other.domain_migrate_finish3_params, given, cookie, flags, False)
+        finished = pool.submit(both.other.domain_migrate_finish3_params, params, cookie, flags, False)
         assert eventually(lambda: both.other._machines.is_held("guest"))
         both.other.domain_destroy(both.other.domain_lookup_by_name("guest"))
         assert isinstance(finished.exception(30), VirtError)

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hostel import guest
 from hostel.drivers.base import DomainRef, DomainState
@@ -17,6 +17,8 @@ from support import image
 from support.session import disk, domain_xml, reports, wait_for_report
 
 MIB = 1 << 20
+PLACE: Final = (1024, 8, 7)  # LBA, sectors and seed of what a guest writes, and finds then
+WORK: Final = [guest.Operation(code, *PLACE) for code in (guest.OperationCode.FILL, guest.OperationCode.VERIFY)]
 
 
 class Two(NamedTuple):
@@ -33,6 +35,13 @@ class Two(NamedTuple):
         image.write(path, "qcow2", (0, guest.image(label="moving", mode=mode)))
         xml = domain_xml(self.home, disk(path, "qcow2", words=words), *more)
         ref = self.one.domain_create(self.one.domain_define_xml(xml))
+        wait_for_report(self.home, 1)
+        return ref
+
+    def start_writing(self, path: Path) -> DomainRef:
+        """Start a guest at the first one, on a new raw disk: it boots for ever, and writes at :data:`PLACE`."""
+        path.write_bytes(guest.image(label="full", mode=guest.Mode.REBOOT, operations=WORK, size=MIB))
+        ref = self.one.domain_create(self.one.domain_define_xml(domain_xml(self.home, disk(path))))
         wait_for_report(self.home, 1)
         return ref
 

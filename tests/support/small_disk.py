@@ -59,13 +59,16 @@ def _fill(file: io.FileIO) -> None:
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[SmallDisk]:
-    """Mount a file system of ``size`` bytes at a new directory."""
+def small_disk(folder: Path, size: int, *, is_free: bool = True) -> Iterator[SmallDisk]:
+    """Mount a file system of ``size`` bytes at a new directory.
+
+    In the end it ``is_free``, which is checked, unless a guest may have a file of it open still.
+    """
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True, timeout=30).returncode:
         pytest.skip("nothing can be mounted here")
     try:
         yield SmallDisk(folder)
     finally:
-        subprocess.run(["umount", "-l", folder], check=True)
+        subprocess.run(["umount", *([] if is_free else ["-l"]), folder], check=True, timeout=30)

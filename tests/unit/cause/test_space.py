@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import resource
 import subprocess
 from collections.abc import Iterator
@@ -16,18 +15,14 @@ from hostel.block.powers import Preallocation
 from hostel.cause import explain
 from hostel.cause.mount import mount_of
 from hostel.errors import BlockError
+from support.small_disk import small_disk
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
     """A file system of one MiB."""
-    folder = tmp_path / "a b"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("nothing can be mounted here")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with small_disk(tmp_path / "a b", 1 << 20) as mounted:
+        yield mounted.folder
 
 
 def test_full_file_system_is_named_and_what_is_missing(small: Path) -> None:
